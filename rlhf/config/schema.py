@@ -1,0 +1,221 @@
+"""The configuration as one typed, frozen tree. A YAML file holds only what differs from these defaults."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Node(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Run(Node):
+    name: str = Field("run", pattern=r"^[\w.-]+$")
+    seed: int = 0
+    output: str = ""  # the run directory; default runs/<name>
+
+    @property
+    def directory(self) -> str:
+        return self.output or f"runs/{self.name}"
+
+
+class Pool(Node):
+    """A set of devices. Roles on the same pool share its devices in time; another pool is a separate group."""
+
+    devices: int = Field(1, ge=1)  # GPUs, or on a CPU cluster processes
+
+
+class Model(Node):
+    """One role's model. In a phase's `models`, a plain string is short for {path: …}."""
+
+    path: str | None = None  # an HF directory, a model name, or phase:<name>
+    architecture: dict[str, Any] | None = None  # from scratch: fields of a transformers config, model_type among them
+    pool: str = "train"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on GPUs, float32 on CPUs
+    zero_stage: int = Field(2, ge=0, le=3)
+    microbatch_tokens: int = Field(4096, ge=1)  # packed tokens of one micro-batch
+    activation_checkpointing: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
+class Optim(Node):
+    lr: float = Field(3e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.1, ge=0)  # on matrices only
+    warmup: Fraction = 0.05  # share of the phase's steps
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    final_lr_ratio: Fraction = 0.1
+    clip_norm: float = Field(1.0, gt=0)
+
+
+class Data(Node):
+    path: str | list[str]  # files, a directory, a data set's name, or module:function that yields rows
+    split: str = "train"  # of a named data set
+    columns: dict[str, str] = {}  # name that the phase wants: name in the file
+    args: dict[str, Any] = {}  # keyword arguments of module:function
+    limit: int | None = Field(None, ge=1)  # first rows only
+    holdout: int = Field(0, ge=0)  # rows, chosen by the seed, set aside for evaluation
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
+class Tokenizer(Node):
+    """Loaded from `path`, or trained (byte-level BPE) from the phase's own data."""
+
+    path: str | None = None
+    vocab_size: int = Field(4096, ge=260)
+
+
+class Rollout(Node):
+    engines: int = Field(1, ge=1)
+    tensor_parallel: int = Field(1, ge=1)
+    pool: str = "rollout"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    memory_gib: float = Field(1.0, gt=0)  # KV cache of one engine on CPU
+    gpu_memory_utilization: Fraction = 0.85
+    max_sequences: int = Field(256, ge=1)  # decoded at once, per engine
+    prefix_caching: bool = True
+    bucket_bytes: int = Field(64 * 2**20, ge=2**20, le=256 * 2**20)  # of one weight-sync message
+    canary_tolerance: float = Field(1e-3, gt=0)  # largest log-prob gap, engine against trainer, after a sync (float32)
+
+
+class SamplingConfig(Node):
+    max_new_tokens: int = Field(128, ge=1)
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    samples: int = Field(1, ge=1)  # per prompt
+
+
+class Reward(Node):
+    """One part of the reward: `model` (the reward role) or `module:function`; the parts are summed with their weights."""
+
+    source: str = "model"
+    weight: float = 1.0
+    clip: tuple[float, float] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+
+class Score(Node):
+    """A figure of held-out answers: the mean of module:function over them. `best` is the highest possible mean."""
+
+    source: str
+    best: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+
+class AnswerEvaluation(Node):
+    """Sample answers to held-out prompts and score them."""
+
+    data: Data
+    scores: dict[str, Score]
+    sampling: SamplingConfig = SamplingConfig()
+    show: int = Field(3, ge=0)  # prompts shown at the end, answers before and after
+
+
+class Goal(Node):
+    """What a figure of the phase must reach; a missed goal makes the run exit with code 1."""
+
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+class PhaseBase(Node):
+    name: str = ""  # default: the kind
+    models: dict[Literal["policy", "reference", "critic", "reward"], Model] = {}  # laid over the top-level `models`
+    data: Data
+    max_length: int = Field(512, ge=2)  # tokens of a row, prompt and answer
+    seed: int | None = None  # default: the run's
+    answers: AnswerEvaluation | None = None
+    goals: dict[str, Goal] = {}
+    checkpoint_every: int = Field(0, ge=0)  # optimizer steps (rl: rollout steps); 0: only where the phase ends
+    optim: Optim = Optim()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_name(cls, value: Any) -> Any:
+        if isinstance(value, dict) and not value.get("name"):
+            value = {**value, "name": value.get("kind", "")}
+        return value
+
+
+class SupervisedPhase(PhaseBase):
+    eval_data: Data | None = None  # default: the rows that data.holdout sets aside
+    batch_size: int = Field(32, ge=1)  # rows (pairs) of one optimizer step, over all ranks
+    epochs: int = Field(1, ge=1)
+    steps: int | None = Field(None, ge=1)  # stops after so many, whatever the epochs
+    evaluate_every: int = Field(0, ge=0)  # 0: only at the end
+
+
+class Pretrain(SupervisedPhase):
+    kind: Literal["pretrain"]
+    tokenizer: Tokenizer | None = None  # default: the policy's own
+
+
+class Sft(SupervisedPhase):
+    kind: Literal["sft"]
+    tokenizer: Tokenizer | None = None
+
+
+class RewardModel(SupervisedPhase):
+    kind: Literal["reward"]
+
+
+class Dpo(SupervisedPhase):
+    kind: Literal["dpo"]
+    beta: float = Field(0.1, gt=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+
+
+class AlgorithmConfig(BaseModel):
+    """`name` is a built-in algorithm or module:Class; the other keys are its fields, checked against the class."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    name: str = "ppo"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Rl(PhaseBase):
+    kind: Literal["rl"]
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+    reward: list[Reward] = []
+    sampling: SamplingConfig = SamplingConfig()
+    prompts_per_step: int = Field(32, ge=1)
+    steps: int = Field(100, ge=1)  # rollout steps
+    minibatches: int = Field(1, ge=1)  # optimizer steps of one pass over the step's samples
+    epochs: int = Field(1, ge=1)  # passes
+    critic_optim: Optim = Optim()
+
+
+Phase = Annotated[Pretrain | Sft | RewardModel | Dpo | Rl, Field(discriminator="kind")]
+
+
+class Config(Node):
+    run: Run = Run()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    pools: dict[str, Pool] = {"train": Pool()}
+    models: dict[Literal["policy", "reference", "critic", "reward"], Model] = {}
+    rollout: Rollout = Rollout()
+    phases: list[Phase] = Field(min_length=1)

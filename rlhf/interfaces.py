@@ -1,0 +1,186 @@
+"""The seams: what an objective, an algorithm and a reward must offer, and what the cluster offers to the phases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+from torch import Tensor
+
+from data.batch import Batch
+from data.sample import Prompt, Sample, Sampling
+
+Output = Literal["logprobs", "values", "scores"]
+Unit = Literal["tokens", "rows", "pairs"]
+
+
+class Objective(Protocol):
+    """What to minimise. A frozen dataclass, sent to the ranks by value.
+
+    output: what the engine computes. "logprobs" (b, T): log p(token t | < t) where action_mask is set, else 0;
+        "values" (b, T): value of the state before token t where action_mask is set, else 0;
+        "scores" (b,): the scalar head at the row's last token.
+    unit: what the engine divides by, counted over all ranks and micro-batches: trained tokens, rows, or groups of rows
+        ("pairs": the rows of one group_id always share a micro-batch, adjacent and in their order).
+    columns: the batch columns that it reads beside tokens, lengths and action_mask.
+    """
+
+    output: Output
+    unit: Unit
+    columns: frozenset[str]
+
+    def __call__(self, out: Tensor, microbatch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """(the loss's SUM over the unit, named metric SUMs over the same unit). Both are divided by the global count."""
+        ...
+
+
+class Algorithm:
+    """Base of RL algorithms: subclass as a frozen dataclass whose fields are its parameters.
+
+    needs: of {"old_logprobs", "ref_logprobs", "values"}; a model that nobody needs is not built.
+    """
+
+    __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def advantages(self, batch: Batch) -> Batch:
+        """Pure: a batch with `advantages` (and `returns`, for a critic) added. Rewards hold no NaN here."""
+        raise TypeError(f"{type(self).__name__} must define advantages(batch)")
+
+    def objectives(self) -> dict[str, Objective]:
+        """{"policy": …} and, with a critic, "critic"."""
+        raise TypeError(f"{type(self).__name__} must define objectives()")
+
+    def after_step(self, metrics: Mapping[str, float]) -> Algorithm:
+        """The algorithm for the next step; adaptive coefficients change here."""
+        return self
+
+    def state(self) -> dict[str, Any]:
+        """What `after_step` changes, as JSON values, for the checkpoint."""
+        return {}
+
+    def with_state(self, state: Mapping[str, Any]) -> Algorithm:
+        """The inverse of `state`."""
+        return self
+
+
+class RewardSource(Protocol):
+    """Scores samples: per sample a float, or a dict of named parts whose sum is the reward; NaN = no score."""
+
+    def score(self, samples: Sequence[Sample]) -> Sequence[float | Mapping[str, float]]: ...
+
+
+@dataclass(frozen=True)
+class OptimSettings:
+    """AdamW with linear warm-up, then a decay to `final_lr_ratio`; `total_steps` is filled in by the phase."""
+
+    lr: float
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float  # on matrices only
+    warmup_steps: int
+    schedule: Literal["cosine", "constant", "linear"]
+    final_lr_ratio: float
+    clip_norm: float
+    total_steps: int
+
+
+@dataclass(frozen=True)
+class ModelBuild:
+    """Everything a rank needs to build its part of one role's model. Plain values: it travels to the workers."""
+
+    role: str  # policy | reference | critic | reward
+    path: str | None  # HF directory or name; None: from scratch by `architecture`
+    architecture: Mapping[str, Any] | None  # transformers config fields, `model_type` among them
+    head: Literal["lm", "scalar"]
+    dtype: Literal["float32", "bfloat16"]
+    zero_stage: int
+    microbatch_tokens: int  # packed tokens of one micro-batch, at most
+    activation_checkpointing: bool
+    optim: OptimSettings | None  # None: not trained
+    seed: int
+
+
+class Pending(Protocol):
+    """Work in flight on a group."""
+
+    def result(self) -> Any:
+        """Waits; raises the first rank's error, which carries role, rank and node."""
+        ...
+
+
+class Staged(Protocol):
+    """A batch in the object store: shards that all groups share, balanced by tokens."""
+
+    size: int
+
+    def with_columns(self, **columns: Tensor) -> Staged:
+        """Adds (B,) or (B, T) columns, in the global row order, beside the shards."""
+        ...
+
+
+class ModelGroup(Protocol):
+    """All ranks of one role. The calls return at once; `result()` waits."""
+
+    def forward(self, staged: Staged, output: Output, temperature: float = 1.0) -> Pending:
+        """(B, T) or (B,) fp32 in the global row order."""
+        ...
+
+    def train(self, staged: Staged, objective: Objective, epochs: int = 1, temperature: float = 1.0) -> Pending:
+        """One optimizer step for each of the staged batch's mini-batches and epochs: a list of metric dicts, one a step,
+        with "loss", "grad_norm", "lr", "tokens" (real tokens processed) and the objective's own."""
+        ...
+
+    def evaluate(self, staged: Staged, objective: Objective) -> Pending:
+        """(sums: dict with "loss" and the objective's metrics, count of its unit), over all ranks, without gradients."""
+        ...
+
+    def save(self, directory: Path) -> Pending: ...
+
+    def load(self, directory: Path) -> Pending: ...
+
+    def export(self, directory: Path) -> Pending:
+        """Writes a directory that transformers and vLLM load (config, safetensors); tokenizer files are the phase's."""
+        ...
+
+
+class RolloutPool(Protocol):
+    """The rollout engines."""
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Sample]:
+        """All samples, ordered by (prompt, index)."""
+        ...
+
+    def sync(self, policy: ModelGroup) -> Mapping[str, float]:
+        """Sends the policy's weights to every engine and proves that they arrived; raises WeightSyncError if not.
+        Returns {"version", "bytes", "seconds", "canary_gap"}."""
+        ...
+
+
+class Runtime(Protocol):
+    """What the cluster gives to the phases. `actors/` implements it; phases never see Ray."""
+
+    def group(self, build: ModelBuild, pool: str) -> ModelGroup:
+        """The role's group with this model loaded; processes of an earlier phase are reused."""
+        ...
+
+    def rollouts(self, model_path: str, max_length: int) -> RolloutPool:
+        """The rollout engines for this architecture; built at first use, reused while the architecture stays."""
+        ...
+
+    def stage(self, batch: Batch, groups: Sequence[ModelGroup], minibatches: int = 1, seed: int = 0) -> Staged:
+        """Puts the batch's columns into the object store once. Rows of one group_id stay in one mini-batch and shard."""
+        ...
+
+    def release(self, role: str) -> None:
+        """Frees the role's model; its processes stay for later phases."""
+        ...
+
+    def report(self, metrics: Mapping[str, float], phase: str) -> None:
+        """Exports the main metrics to Ray's metrics agent."""
+        ...
+
+
+RewardFunction = Callable[[Sample], float | Mapping[str, float]]
