@@ -1,0 +1,21 @@
+"""From raw text to an aligned assistant. The names below load on first use, so `import rlhf` costs nothing."""
+
+from importlib import import_module
+from typing import Any
+
+_EXPORTS = {
+    "run": "rlhf.api",
+    "load_config": "rlhf.config.load",
+    "Algorithm": "rlhf.interfaces",
+    "Batch": "data.batch",
+    "Sample": "data.sample",
+    "ClippedPolicy": "rlhf.objectives",
+    "ClippedValue": "rlhf.objectives",
+}
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'rlhf' has no attribute {name!r}")
+    return getattr(import_module(_EXPORTS[name]), name)

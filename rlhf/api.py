@@ -1,0 +1,42 @@
+"""The Python API: `rlhf.run(rlhf.load_config("configs/grpo.yaml"), algorithm=…, reward=…)`.
+
+The one module of `rlhf` that imports `actors`, and only when a run begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+
+from rich.console import Console
+
+from data.sample import Sample
+from rlhf.config.check import check
+from rlhf.config.schema import Config
+from rlhf.controller import Controller
+from rlhf.interfaces import Algorithm, RewardSource, Runtime
+from rlhf.summary import Summary
+
+
+def run(
+    config: Config,
+    *,
+    algorithm: Algorithm | None = None,
+    reward: RewardSource | Callable[[Sample], float | Mapping[str, float]] | None = None,
+    address: str | None = None,
+    console: Console | None = None,
+) -> Summary:
+    """Runs every phase of the config that is not finished yet, on a local Ray cluster or the one at `address`.
+
+    algorithm: instead of the config's in every rl phase; any object of the caller's own file, it travels by value.
+    reward: instead of the config's; a function of one Sample, or an object with `score(samples)`.
+    Raises UserError for mistakes in the config or the data, before anything is spawned where that is possible.
+    """
+    check(config, reward_given=reward is not None, algorithm=algorithm)
+
+    def connect() -> AbstractContextManager[Runtime]:
+        from actors.runtime import connect
+
+        return connect(config, address, by_value=[value for value in (algorithm, reward) if value is not None])
+
+    return Controller(config, connect, algorithm=algorithm, reward=reward, console=console).run()

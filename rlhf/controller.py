@@ -1,0 +1,134 @@
+"""Runs the phases in order, skips those whose inputs did not change, and leaves the summary."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rlhf.config.load import dump_config
+from rlhf.config.roles import resolve_models
+from rlhf.config.schema import Config, Data, Phase
+from rlhf.interfaces import Algorithm, Runtime
+from rlhf.phases import rl, supervised
+from rlhf.phases.base import PhaseContext, open_data
+from rlhf.rundir import Artifact, RunDirectory, fingerprint, write_atomically
+from rlhf.summary import Summary, summarise
+
+LOOPS = {"rl": rl.run}  # every other kind is supervised
+
+# what may change without the phase's result changing
+COSMETIC = {"goals", "checkpoint_every"}
+
+
+class Controller:
+    """`connect` opens the cluster; it is called only if some phase has to run."""
+
+    def __init__(
+        self,
+        config: Config,
+        connect: Callable[[], AbstractContextManager[Runtime]],
+        *,
+        algorithm: Algorithm | None = None,
+        reward: Any = None,
+        console: Console | None = None,
+    ) -> None:
+        self.config, self.connect, self.algorithm, self.reward = config, connect, algorithm, reward
+        self.console = console or Console(stderr=True)
+        self.run_directory = RunDirectory(Path(config.run.directory))
+
+    def run(self) -> Summary:
+        """Every phase in order. An interrupted run goes on where its last checkpoint stands."""
+        started = time.monotonic()
+        self.run_directory.root.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.run_directory.root / "config.yaml", dump_config(self.config))
+        artifacts: dict[str, Artifact] = {}
+        startup = 0.0
+        with ExitStack() as stack:
+            runtime: Runtime | None = None
+            for phase in self.config.phases:
+                lineage = self.lineage(phase, artifacts)
+                done = Artifact.read(self.run_directory.artifact(phase.name))
+                if done is not None and done.id == fingerprint(lineage):
+                    self.console.print(f"[bold]{phase.name:<9}[/] done before, inputs unchanged", highlight=False)
+                    artifacts[phase.name] = done
+                    continue
+                if runtime is None:
+                    runtime = stack.enter_context(self.connect())
+                    startup = time.monotonic() - started
+                artifacts[phase.name] = self.run_phase(phase, runtime, artifacts, lineage)
+        summary = summarise(self.config, artifacts, startup, self.run_directory.root)
+        return summary
+
+    def run_phase(self, phase: Phase, runtime: Runtime, artifacts: dict[str, Artifact], lineage: dict[str, Any]) -> Artifact:
+        started, syncs = time.monotonic(), dict(runtime.rollout_stats)
+        context = PhaseContext(
+            config=self.config,
+            phase=phase,
+            runtime=runtime,
+            run=self.run_directory,
+            artifacts=artifacts,
+            id=fingerprint(lineage),
+            staging=self.run_directory.staging(phase.name),
+            console=self.console,
+            algorithm=self.algorithm if phase.kind == "rl" else None,
+            reward=self.reward if phase.kind == "rl" else None,
+        )
+        metrics = LOOPS.get(phase.kind, supervised.run)(context)
+        for role in context.models:
+            runtime.release(role)
+        artifact = Artifact(
+            path=self.run_directory.artifact(phase.name),
+            id=context.id,
+            metrics=metrics,
+            lineage=lineage,
+            seconds=round(time.monotonic() - started, 2),
+            syncs={name: count - syncs.get(name, 0) for name, count in runtime.rollout_stats.items()},
+            answers=context.answers,
+        )
+        artifact.commit(context.staging)
+        return artifact
+
+    def lineage(self, phase: Phase, artifacts: dict[str, Artifact]) -> dict[str, Any]:
+        """Everything that the phase's result depends on: its config, its data's contents, its parents, the seed, and the
+        caller's own algorithm and reward."""
+        settings = phase.model_dump(mode="json", exclude=COSMETIC | {"models"})
+        models = resolve_models(self.config, phase)
+        parents = {role: artifacts[model.path[6:]].id for role, model in models.items() if (model.path or "").startswith("phase:")}
+        sets = {name: value for name in ("data", "eval_data") if isinstance(value := getattr(phase, name, None), Data)}
+        if phase.answers:
+            sets["answers"] = phase.answers.data
+        lineage = {
+            "phase": settings,
+            "models": {role: model.model_dump(mode="json", exclude={"pool"}) for role, model in models.items()},
+            "parents": parents,
+            "data": {name: open_data(data).fingerprint for name, data in sets.items()},
+            "seed": self.config.run.seed,
+        }
+        if phase.kind == "rl":
+            lineage |= {"algorithm": identity(self.algorithm), "reward": identity(self.reward)}
+        return lineage
+
+
+def identity(value: Any) -> str | None:
+    """An object's parameters and source, so that an edited algorithm or reward runs again."""
+    if value is None:
+        return None
+    code = value if inspect.isfunction(value) or inspect.isclass(value) else type(value)
+    try:
+        source = inspect.getsource(code)
+    except (OSError, TypeError):  # typed into an interpreter: no source to compare
+        source = ""
+    described = code.__qualname__ if code is value else repr(value)
+    return fingerprint([described, source])
+
+
+def read_summary(root: Path) -> dict[str, Any] | None:
+    path = root / "summary.json"
+    return json.loads(path.read_text()) if path.exists() else None

@@ -1,0 +1,119 @@
+"""Samples as batches, and the check of a policy by its sampled answers to held-out prompts."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from data.batch import Batch
+from data.imports import load_object
+from data.prompts import build_prompts
+from data.sample import Prompt, Sample, Sampling
+from rlhf.config.schema import AnswerEvaluation, SamplingConfig
+from rlhf.interfaces import ModelGroup, RolloutPool
+from rlhf.phases.base import Metrics, PhaseContext
+
+EVALUATION = -1  # takes the step's place in the sampling seed: the same draws before and after training
+
+
+def batch_of(samples: Sequence[Sample]) -> Batch:
+    """(B, T) prompt and response side by side, action_mask on the response; rows of one prompt share a group_id."""
+    groups: dict[int, int] = {}
+    batch = Batch.from_rows(
+        [sample.prompt.tokens + sample.tokens for sample in samples],
+        [(False,) * len(sample.prompt.tokens) + (True,) * len(sample.tokens) for sample in samples],
+        group_ids=[groups.setdefault(id(sample.prompt), len(groups)) for sample in samples],
+        truncated=[sample.truncated for sample in samples],
+        policy_version=[sample.version for sample in samples],
+    )
+    logprobs = batch.tokens.new_zeros(batch.tokens.shape, dtype=float)
+    for row, sample in enumerate(samples):
+        start = len(sample.prompt.tokens)
+        logprobs[row, start : start + len(sample.tokens)] = logprobs.new_tensor(sample.logprobs)
+    return batch.with_columns(rollout_logprobs=logprobs)
+
+
+def sampling(context: PhaseContext, settings: SamplingConfig, step: int) -> Sampling:
+    """The config's sampling with a seed of its own for every run, phase and step."""
+    seed = (context.seed, zlib.crc32(context.phase.name.encode()), step)
+    return Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.samples, seed)
+
+
+def start_rollouts(context: PhaseContext, policy: ModelGroup) -> RolloutPool:
+    """The rollout engines for the policy's architecture; a policy made from scratch is written out for them first."""
+    path = context.path_of("policy")
+    if path is None:
+        policy.export(context.staging).result()
+        context.tokenizer.save_pretrained(context.staging)
+        path = str(context.staging)
+    return context.runtime.rollouts(path, context.phase.max_length)
+
+
+@dataclass
+class AnswerCheck:
+    """Scores sampled answers to held-out prompts before and after training, and measures the KL to the reference."""
+
+    context: PhaseContext
+    settings: AnswerEvaluation
+    rollouts: RolloutPool
+    prompts: list[Prompt]
+    policy: ModelGroup
+    reference: ModelGroup | None
+    first: dict[str, Any] = field(default_factory=dict)  # scores and shown texts before training, as JSON values
+
+    @classmethod
+    def prepare(cls, context: PhaseContext, policy: ModelGroup, reference: ModelGroup | None) -> AnswerCheck | None:
+        """None where the phase's config asks for no such check."""
+        settings = context.phase.answers
+        if settings is None:
+            return None
+        limit = context.phase.max_length - settings.sampling.max_new_tokens
+        prompts, _ = build_prompts(context.rows(settings.data), context.tokenizer, limit)
+        return cls(context, settings, start_rollouts(context, policy), prompts, policy, reference)
+
+    def before(self, resumed: dict[str, Any] | None = None) -> None:
+        """The answers before training, or those of the interrupted run. A phase that first teaches a model to answer has none."""
+        if resumed:
+            self.first = resumed
+        elif self.context.phase.kind in ("rl", "dpo"):
+            samples, scores = self._sample()
+            self.first = {"scores": scores, "texts": [sample.text for sample in self._shown(samples)]}
+
+    def after(self) -> Metrics:
+        """<score> without answers before; else <score>_before, _after, _best and _gap_closed, and the KL to the reference
+        per answer: mean over answers of the sum over tokens of log(policy / reference), in nats."""
+        samples, scores = self._sample()
+        figures: Metrics = {}
+        for name, value in scores.items():
+            if not self.first:
+                figures[name] = value
+                continue
+            start, best = self.first["scores"][name], self.settings.scores[name].best
+            figures |= {f"{name}_before": start, f"{name}_after": value}
+            if best is not None:
+                figures |= {f"{name}_best": best, f"{name}_gap_closed": (value - start) / max(best - start, 1e-9)}
+        if self.reference:
+            figures["kl"] = self._kl(batch_of(samples))
+        texts = self.first.get("texts", [None] * self.settings.show)
+        self.context.answers = [
+            {"prompt": sample.prompt.text, "before": text, "after": sample.text} for sample, text in zip(self._shown(samples), texts)
+        ]
+        return figures
+
+    def _sample(self) -> tuple[list[Sample], Metrics]:
+        self.rollouts.sync(self.policy)
+        samples = self.rollouts.generate(self.prompts, sampling(self.context, self.settings.sampling, EVALUATION))
+        scores = {name: load_object(score.source) for name, score in self.settings.scores.items()}
+        return samples, {name: sum(map(score, samples)) / len(samples) for name, score in scores.items()}
+
+    def _shown(self, samples: list[Sample]) -> list[Sample]:
+        return [sample for sample in samples if sample.index == 0][: self.settings.show]
+
+    def _kl(self, batch: Batch) -> float:
+        staged = self.context.runtime.stage(batch, [self.policy, self.reference])
+        temperature = self.settings.sampling.temperature
+        pending = [group.forward(staged, "logprobs", temperature) for group in (self.policy, self.reference)]
+        policy, reference = (work.result() for work in pending)
+        return float(((policy - reference) * batch.action_mask).sum(1).mean())

@@ -1,0 +1,135 @@
+"""What every phase has in hand: its config, the cluster, the run directory, the artifacts of the phases before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from data.sources import Rows, open_rows
+from data.tokenizer import ensure_chat_template, load_tokenizer
+from rlhf.config.roles import resolve_models
+from rlhf.config.schema import Config, Data, Model, Optim, PhaseBase
+from rlhf.interfaces import Algorithm, ModelBuild, ModelGroup, OptimSettings, Runtime
+from rlhf.metrics import Bar, MetricLog
+from rlhf.rundir import Artifact, Checkpoints, RunDirectory
+
+Metrics = dict[str, float]
+
+
+@dataclass
+class PhaseContext:
+    """A phase reads its inputs from here and returns its metrics; the controller turns them into an artifact."""
+
+    config: Config
+    phase: PhaseBase
+    runtime: Runtime
+    run: RunDirectory
+    artifacts: Mapping[str, Artifact]  # finished phases, by name
+    id: str  # fingerprint of the phase's inputs
+    staging: Path  # where the artifact is put together
+    console: Console
+    algorithm: Algorithm | None = None  # given by value, instead of the config's
+    reward: Any = None  # likewise
+    answers: list[dict[str, Any]] = field(default_factory=list)  # prompts with answers, for the summary
+
+    @property
+    def seed(self) -> int:
+        return self.config.run.seed if self.phase.seed is None else self.phase.seed
+
+    @cached_property
+    def models(self) -> dict[str, Model]:
+        return resolve_models(self.config, self.phase)
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        return self.run.checkpoints(self.phase.name, self.id)
+
+    def path_of(self, role: str) -> str | None:
+        """Where the role's initial weights lie: `phase:x` is that phase's artifact."""
+        path = self.models[role].path
+        return resolve_path(path, self.artifacts) if path else None
+
+    def rows(self, data: Data) -> Rows:
+        return open_data(data)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The policy's (or reward model's) own tokenizer; phases that train one set it instead."""
+        role = "policy" if "policy" in self.models else "reward"
+        return ensure_chat_template(load_tokenizer(self.path_of(role)))
+
+    def build(self, role: str, *, head: str = "lm", optim: OptimSettings | None = None) -> ModelGroup:
+        """The role's group with its model loaded, trained where `optim` is given."""
+        model = self.models[role]
+        architecture = model.architecture
+        if architecture is not None:
+            tokenizer = self.tokenizer
+            ids = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+            architecture = {"bos_token_id": None, "max_position_embeddings": self.phase.max_length, **ids, **architecture}
+        build = ModelBuild(
+            role=role,
+            path=self.path_of(role),
+            architecture=architecture,
+            head=head,
+            dtype=model.dtype,
+            zero_stage=model.zero_stage,
+            microbatch_tokens=max(model.microbatch_tokens, self.phase.max_length),
+            activation_checkpointing=model.activation_checkpointing,
+            optim=optim,
+            seed=self.seed,
+        )
+        return self.runtime.group(build, model.pool)
+
+    @contextmanager
+    def tracking(self, total: int, start: int, shown: tuple[str, ...]) -> Iterator[Tracker]:
+        """The phase's metric log and progress bar."""
+        log = MetricLog(self.run.root, self.phase.name, start)
+        try:
+            with Bar(self.console, self.phase.name, total, start, shown) as bar:
+                yield Tracker(self, log, bar)
+        finally:
+            log.close()
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """One call tells of a step everywhere: metrics.jsonl, TensorBoard, the bar, Ray's metrics."""
+
+    context: PhaseContext
+    log: MetricLog
+    bar: Bar
+
+    def step(self, done: int, metrics: Metrics) -> None:
+        self.log.write(done, metrics)
+        self.bar.update(done, metrics)
+        self.context.runtime.report(metrics, self.context.phase.name)
+
+
+def resolve_path(path: str, artifacts: Mapping[str, Artifact]) -> str:
+    """`phase:x` becomes the directory of that phase's artifact; other paths stay."""
+    return str(artifacts[path.removeprefix("phase:")].path) if path.startswith("phase:") else path
+
+
+def open_data(data: Data) -> Rows:
+    return open_rows(data.path, split=data.split, columns=data.columns, args=data.args, limit=data.limit)
+
+
+def optim_settings(optim: Optim, total_steps: int) -> OptimSettings:
+    """The config's optimiser with its shares turned into step counts."""
+    return OptimSettings(
+        lr=optim.lr,
+        betas=optim.betas,
+        eps=optim.eps,
+        weight_decay=optim.weight_decay,
+        warmup_steps=round(optim.warmup * total_steps),
+        schedule=optim.schedule,
+        final_lr_ratio=optim.final_lr_ratio,
+        clip_norm=optim.clip_norm,
+        total_steps=total_steps,
+    )

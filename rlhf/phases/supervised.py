@@ -1,0 +1,154 @@
+"""THE supervised loop. Pretraining, SFT, reward models and DPO differ only in the row of `RECIPES` that they name."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from data.examples import Examples, build_examples
+from data.loader import Order
+from data.tokenizer import ensure_chat_template, load_tokenizer, train_tokenizer
+from rlhf.config.schema import SupervisedPhase
+from rlhf.interfaces import ModelGroup, Objective, Pending
+from rlhf.objectives import DPO, LanguageModel, Pairwise
+from rlhf.phases.answers import AnswerCheck
+from rlhf.phases.base import Metrics, PhaseContext, optim_settings
+
+PREFETCH = 1  # steps submitted ahead of the one waited for: hides staging and the calls' latency
+
+
+@dataclass(frozen=True)
+class Recipe:
+    rows: str  # kind of rows
+    role: str  # which model is trained
+    head: str
+    objective: Callable[[SupervisedPhase], Objective]
+    shown: tuple[str, ...] = ("loss", "lr", "tokens/s")
+
+
+RECIPES = {
+    "pretrain": Recipe("text", "policy", "lm", lambda phase: LanguageModel()),
+    "sft": Recipe("chat", "policy", "lm", lambda phase: LanguageModel()),
+    "reward": Recipe("preference", "reward", "scalar", lambda phase: Pairwise(), ("loss", "accuracy", "lr", "tokens/s")),
+    "dpo": Recipe("preference", "policy", "lm", lambda phase: DPO(phase.beta, phase.label_smoothing), ("loss", "accuracy", "margin", "tokens/s")),
+}
+
+
+def run(context: PhaseContext) -> Metrics:
+    """Trains the phase's model from its rows, evaluates it on held-out rows, exports it; returns the held-out figures."""
+    phase, recipe = context.phase, RECIPES[context.phase.kind]
+    objective = recipe.objective(phase)
+
+    # 1. rows
+    train, held_out = read_rows(context, recipe)
+    order = Order(len(train), phase.batch_size, context.seed)
+    steps = min(phase.steps or math.inf, order.steps_per_epoch * phase.epochs)
+
+    # 2. models, and where an interrupted run stopped
+    model = context.build(recipe.role, head=recipe.head, optim=optim_settings(phase.optim, steps))
+    reference = context.build("reference") if "ref_logprobs" in objective.columns else None
+    check = AnswerCheck.prepare(context, model, reference)
+    progress = context.checkpoints.load({recipe.role: model})
+    start = progress["step"]
+    before = progress.get("before") or evaluate(context, held_out, model, reference, objective)
+    if check:
+        check.before(progress.get("answers"))
+
+    # 3. the loop
+    def submit(step: int) -> Pending:
+        staged = context.runtime.stage(train.batch(order.indices(step)), [group for group in (model, reference) if group])
+        if reference:
+            staged = staged.with_columns(ref_logprobs=reference.forward(staged, "logprobs").result())
+        return model.train(staged, objective)
+
+    with context.tracking(steps, start, recipe.shown) as track:
+        in_flight: deque[Pending] = deque()
+        clock = time.monotonic()
+        for step in range(start, steps):
+            stop = min(steps, following(step, phase.checkpoint_every), following(step, phase.evaluate_every))
+            in_flight.extend(submit(ahead) for ahead in range(step + len(in_flight), min(step + 1 + PREFETCH, stop)))
+            metrics = in_flight.popleft().result()[0]
+            clock, elapsed = time.monotonic(), time.monotonic() - clock
+            track.step(step + 1, {**metrics, "tokens/s": metrics["tokens"] / elapsed})
+            if step + 1 == following(step, phase.checkpoint_every):
+                state = {"before": before, "answers": check and check.first}
+                context.checkpoints.save(step + 1, model, {recipe.role: model}, state, context.tokenizer)
+            if step + 1 == following(step, phase.evaluate_every):
+                figures = evaluate(context, held_out, model, reference, objective)
+                track.log.write(step + 1, {f"held_out/{name}": value for name, value in figures.items()})
+
+    # 4. held-out figures, export
+    figures = evaluate(context, held_out, model, reference, objective)
+    figures |= {f"{name}_before": value for name, value in before.items() if name in ("loss", "perplexity", "pair_accuracy")}
+    if check:
+        figures |= check.after()
+    model.export(context.staging).result()
+    context.tokenizer.save_pretrained(context.staging)
+    return figures
+
+
+def following(step: int, every: int) -> float:
+    """The next multiple of `every` after `step`, where a checkpoint or an evaluation is due: no step beyond it may be in
+    flight. Never, for 0."""
+    return (step // every + 1) * every if every else math.inf
+
+
+def read_rows(context: PhaseContext, recipe: Recipe) -> tuple[Examples, Examples]:
+    """The training rows and the held-out rows; trains the tokenizer first where the phase asks for one."""
+    phase = context.phase
+    rows = context.rows(phase.data)
+    settings = getattr(phase, "tokenizer", None)
+    if settings is not None and settings.path is None:
+        context.tokenizer = train_tokenizer((text for row in rows for text in texts(row)), settings.vocab_size)
+    elif settings is not None:
+        context.tokenizer = ensure_chat_template(load_tokenizer(settings.path))
+    examples = build_examples(recipe.rows, rows, context.tokenizer, phase.max_length)
+    context.console.print(f"[bold]{phase.name:<9}[/] {examples.report}", highlight=False)
+    if phase.eval_data is not None:
+        return examples, build_examples(recipe.rows, context.rows(phase.eval_data), context.tokenizer, phase.max_length)
+    return examples.split(phase.data.holdout, context.seed)
+
+
+def texts(value: object) -> list[str]:
+    """Every string of a row, to train a tokenizer from: messages are nested."""
+    if isinstance(value, str):
+        return [value]
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for child in children for text in texts(child)]
+
+
+def evaluate(context: PhaseContext, examples: Examples, model: ModelGroup, reference: ModelGroup | None, objective: Objective) -> Metrics:
+    """Held-out figures: the mean loss and metrics, with perplexities where the loss is one of tokens."""
+    if not len(examples):
+        return {}
+    totals: dict[str, float] = {}
+    count = 0
+    for first in range(0, len(examples), 256):
+        batch = examples.batch(range(first, min(first + 256, len(examples))))
+        staged = context.runtime.stage(batch, [group for group in (model, reference) if group])
+        if reference:
+            staged = staged.with_columns(ref_logprobs=reference.forward(staged, "logprobs").result())
+        sums, units = model.evaluate(staged, objective).result()
+        count += units
+        totals = {name: totals.get(name, 0.0) + value for name, value in sums.items()}
+    figures = {name: value / count for name, value in totals.items()}
+    if "accuracy" in figures:
+        figures["pair_accuracy"] = figures.pop("accuracy")
+    if objective.unit == "tokens":
+        figures["perplexity"] = math.exp(min(figures["loss"], 700.0))
+        figures["unigram_perplexity"] = unigram_perplexity(examples)
+        figures["perplexity_ratio"] = figures["perplexity"] / figures["unigram_perplexity"]
+    return figures
+
+
+def unigram_perplexity(examples: Examples) -> float:
+    """exp(entropy) of the trained tokens' own frequencies: the best that any context-free model could reach on them."""
+    batch = examples.batch(range(len(examples)))
+    counts = torch.bincount(batch.tokens[batch.action_mask]).double()
+    p = counts[counts > 0] / counts.sum()
+    return float((-(p * p.log()).sum()).exp())

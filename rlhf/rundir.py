@@ -1,0 +1,126 @@
+"""The run directory: `config.yaml`, `metrics.jsonl`, `summary.json`, `artifacts/<phase>/`, `checkpoints/<phase>/`.
+
+Everything that a later command relies on is written beside its place and moved there, so that a kill at any moment
+leaves either the old state or the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlhf.interfaces import ModelGroup
+
+RECORD = "phase.json"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes, syncs to disk, then moves into place."""
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def fingerprint(value: Any) -> str:
+    """A short stable hash of a JSON-able value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a phase leaves: a directory that transformers and vLLM load, with this record in it."""
+
+    path: Path
+    id: str  # fingerprint of everything that the phase depends on
+    metrics: dict[str, float]
+    lineage: dict[str, Any]  # config, data and parent fingerprints
+    seconds: float = 0.0
+    syncs: dict[str, int] = field(default_factory=dict)  # weight syncs: count, failed
+    answers: list[dict[str, Any]] = field(default_factory=list)  # a few prompts with the answer before and after
+
+    @classmethod
+    def read(cls, path: Path) -> Artifact | None:
+        """The artifact at this directory; None where no phase has finished there."""
+        record = path / RECORD
+        return cls(path=path, **json.loads(record.read_text())) if record.exists() else None
+
+    def commit(self, staging: Path) -> None:
+        """Turns the files written to `staging` into the artifact, in one move."""
+        record = asdict(self)
+        del record["path"]
+        write_atomically(staging / RECORD, json.dumps(record, indent=2))
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        os.replace(staging, self.path)
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    root: Path
+
+    def artifact(self, phase: str) -> Path:
+        return self.root / "artifacts" / phase
+
+    def staging(self, phase: str) -> Path:
+        """An empty directory in which the phase's artifact is put together."""
+        path = self.root / "artifacts" / f".{phase}.partial"
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        return path
+
+    def checkpoints(self, phase: str, owner: str) -> Checkpoints:
+        return Checkpoints(self.root / "checkpoints" / phase, owner)
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """One phase's checkpoints. `CURRENT` names the last one that every rank has finished writing (DeepSpeed's own
+    `latest` may name a torn one); only that and nothing older is kept. `owner` is the phase's input fingerprint: a
+    checkpoint of other inputs is never resumed from."""
+
+    directory: Path
+    owner: str
+
+    @property
+    def current(self) -> Path | None:
+        """The checkpoint to resume from: an HF directory with the ranks' states under `state/<role>`."""
+        pointer = self.directory / "CURRENT"
+        path = self.directory / pointer.read_text().strip() if pointer.exists() else None
+        if path is None or json.loads((path / "progress.json").read_text())["owner"] != self.owner:
+            return None
+        return path
+
+    def save(self, step: int, exported: ModelGroup, groups: Mapping[str, ModelGroup], state: Mapping[str, Any], tokenizer: Any) -> None:
+        """Saves after `step` finished steps: all roles at once, then the pointer, then older checkpoints go."""
+        path = self.directory / f"step-{step}"
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        exported.export(path).result()
+        tokenizer.save_pretrained(path)
+        pending = [group.save(path / "state" / role) for role, group in groups.items()]
+        for work in pending:
+            work.result()
+        write_atomically(path / "progress.json", json.dumps({"owner": self.owner, "step": step, **state}))
+        write_atomically(self.directory / "CURRENT", path.name)
+        for old in self.directory.glob("step-*"):
+            if old != path:
+                shutil.rmtree(old)
+
+    def load(self, groups: Mapping[str, ModelGroup]) -> dict[str, Any]:
+        """Loads every role's state; returns {"step", …the state saved with it}, step 0 where there is nothing."""
+        path = self.current
+        if path is None:
+            return {"step": 0}
+        pending = [group.load(path / "state" / role) for role, group in groups.items()]
+        for work in pending:
+            work.result()
+        return json.loads((path / "progress.json").read_text())

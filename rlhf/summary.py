@@ -1,0 +1,121 @@
+"""What a run came to: `summary.json`, and the table at the end with every goal reached or missed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from rlhf.config.schema import Config, Goal
+from rlhf.rundir import Artifact, write_atomically
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One goal: what was wanted and what came."""
+
+    phase: str
+    figure: str
+    goal: Goal
+    value: float | None
+
+    @property
+    def reached(self) -> bool:
+        low, high = self.goal.at_least, self.goal.at_most
+        return self.value is not None and (low is None or self.value >= low) and (high is None or self.value <= high)
+
+    @property
+    def wanted(self) -> str:
+        bounds = [(self.goal.at_least, "≥"), (self.goal.at_most, "≤")]
+        return " and ".join(f"{sign} {bound:g}" for bound, sign in bounds if bound is not None)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The run's result. `figures` is the content of summary.json."""
+
+    directory: Path
+    figures: dict[str, Any]
+    outcomes: list[Outcome]
+    answers: dict[str, list[dict[str, Any]]]
+
+    @property
+    def missed(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if not outcome.reached]
+
+    def show(self, console: Console) -> None:
+        console.print(render(self))
+
+
+def summarise(config: Config, artifacts: Mapping[str, Artifact], startup: float, root: Path) -> Summary:
+    """Builds the summary from the artifacts and writes summary.json. Start-up time is that of the run which trained."""
+    path = root / "summary.json"
+    if not startup and path.exists():
+        startup = json.loads(path.read_text())["seconds"].get("startup", 0.0)
+    seconds = {"startup": round(startup, 2)} | {name: artifact.seconds for name, artifact in artifacts.items()}
+    syncs = [artifact.syncs for artifact in artifacts.values()]
+    figures = {
+        "phases": {name: artifact.metrics for name, artifact in artifacts.items()},
+        "weight_syncs": {key: sum(sync.get(key, 0) for sync in syncs) for key in ("count", "failed")},
+        "seconds": seconds | {"total": round(sum(seconds.values()), 2)},
+    }
+    write_atomically(path, json.dumps(figures, indent=2) + "\n")
+    outcomes = [
+        Outcome(phase.name, figure, goal, artifacts[phase.name].metrics.get(figure))
+        for phase in config.phases
+        for figure, goal in phase.goals.items()
+    ]
+    return Summary(root, figures, outcomes, {name: artifact.answers for name, artifact in artifacts.items() if artifact.answers})
+
+
+def render(summary: Summary) -> RenderableType:
+    """A table with a line for each goal (or each phase without one), then answers before and after."""
+    table = Table(box=box.SIMPLE_HEAD, title=f"{summary.directory}", title_justify="left", title_style="bold")
+    for heading, justify in (("phase", "left"), ("figure", "left"), ("value", "right"), ("goal", "right"), ("", "left"), ("details", "left"), ("seconds", "right")):
+        table.add_column(heading, justify=justify)
+    seconds = summary.figures["seconds"]
+    for phase, metrics in summary.figures["phases"].items():
+        outcomes = [outcome for outcome in summary.outcomes if outcome.phase == phase]
+        for index, outcome in enumerate(outcomes):
+            mark = Text("reached", "green") if outcome.reached else Text("missed", "bold red")
+            value = "missing" if outcome.value is None else f"{outcome.value:.3f}"
+            first = index == 0
+            table.add_row(phase if first else "", readable(outcome.figure), value, outcome.wanted, mark, details(metrics) if first else "", f"{seconds[phase]:.0f}" if first else "")
+        if not outcomes:
+            table.add_row(phase, "", "", "", "", details(metrics), f"{seconds[phase]:.0f}")
+    syncs = summary.figures["weight_syncs"]
+    if syncs["count"]:
+        mark = Text("reached", "green") if not syncs["failed"] else Text("missed", "bold red")
+        table.add_row("every sync", "checksum and canary failed", str(syncs["failed"]), "≤ 0", mark, f"{syncs['count']} syncs", "")
+    table.add_section()
+    table.add_row("total", "", "", "", "", "", f"{seconds['total']:.0f}")
+    return Group(table, *(render_answers(phase, answers) for phase, answers in summary.answers.items()))
+
+
+def readable(figure: str) -> str:
+    return figure.replace("_", " ")
+
+
+def details(metrics: Mapping[str, float]) -> str:
+    """The figures behind a phase's goal, one line."""
+    pairs = [("perplexity", "perplexity"), ("unigram_perplexity", "unigram"), ("loss_before", "loss before"), ("loss", "after"), ("gold_before", "gold before"), ("gold_after", "after"), ("gold_best", "best"), ("kl", "KL")]
+    shown = [(label, metrics[name]) for name, label in pairs if name in metrics]
+    return ", ".join(f"{label} {value:.3g}" for label, value in shown)
+
+
+def render_answers(phase: str, answers: list[dict[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=f"{phase}: answers", title_justify="left", show_lines=True)
+    before = any(answer["before"] is not None for answer in answers)
+    for heading in ("prompt", "before", "after") if before else ("prompt", "answer"):
+        table.add_column(heading)
+    for answer in answers:
+        cells = [answer["prompt"], *([answer["before"]] if before else []), answer["after"]]
+        table.add_row(*(Text(cell or "") for cell in cells))
+    return table
