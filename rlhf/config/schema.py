@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
+Source = Annotated[str, Field(pattern=r"^(model|[\w.]+:[\w.]+)$")]
+
+
 class Node(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Short(Node):
+    """A node that plain text may stand for: the value of the one field that is nearly always set."""
+
+    short: ClassVar[str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, value: Any) -> Any:
+        return {cls.short: value} if isinstance(value, str) else value
 
 
 class Run(Node):
-    name: str = Field("run", pattern=r"^[\w.-]+$")
+    name: str = Field("run", pattern=r"^\w[\w.-]*$")  # names a directory
     seed: int = 0
     output: str = ""  # the run directory; default runs/<name>
 
@@ -29,9 +43,10 @@ class Pool(Node):
     devices: int = Field(1, ge=1)  # GPUs, or on a CPU cluster processes
 
 
-class Model(Node):
-    """One role's model. In a phase's `models`, a plain string is short for {path: …}."""
+class Model(Short):
+    """One role's model. In a phase's `models`, only the fields that are set there cover those of the top level."""
 
+    short = "path"
     path: str | None = None  # an HF directory, a model name, or phase:<name>
     architecture: dict[str, Any] | None = None  # from scratch: fields of a transformers config, model_type among them
     pool: str = "train"
@@ -39,12 +54,6 @@ class Model(Node):
     zero_stage: int = Field(2, ge=0, le=3)
     microbatch_tokens: int = Field(4096, ge=1)  # packed tokens of one micro-batch
     activation_checkpointing: bool = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, value: Any) -> Any:
-        return {"path": value} if isinstance(value, str) else value
-
 
 class Optim(Node):
     lr: float = Field(3e-4, gt=0)
@@ -64,12 +73,6 @@ class Data(Node):
     args: dict[str, Any] = {}  # keyword arguments of module:function
     limit: int | None = Field(None, ge=1)  # first rows only
     holdout: int = Field(0, ge=0)  # rows, chosen by the seed, set aside for evaluation
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, value: Any) -> Any:
-        return {"path": value} if isinstance(value, str) else value
-
 
 class Tokenizer(Node):
     """Loaded from `path`, or trained (byte-level BPE) from the phase's own data."""
@@ -105,23 +108,11 @@ class Reward(Node):
     weight: float = 1.0
     clip: tuple[float, float] | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, value: Any) -> Any:
-        return {"source": value} if isinstance(value, str) else value
-
-
 class Score(Node):
     """A figure of held-out answers: the mean of module:function over them. `best` is the highest possible mean."""
 
     source: str
     best: float | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, value: Any) -> Any:
-        return {"source": value} if isinstance(value, str) else value
-
 
 class AnswerEvaluation(Node):
     """Sample answers to held-out prompts and score them."""

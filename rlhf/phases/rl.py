@@ -11,7 +11,6 @@ import torch
 from data.batch import Batch
 from data.loader import Order
 from data.prompts import build_prompts
-from data.sample import Sample
 from rlhf.algorithms import resolve
 from rlhf.interfaces import ModelGroup
 from rlhf.phases.answers import AnswerCheck, batch_of, sampling, start_rollouts
@@ -78,7 +77,7 @@ def run(context: PhaseContext) -> Metrics:
                 synced = rollouts.sync(groups["policy"])
 
             # 7. log
-            metrics = describe(batch, parts, samples, losses)
+            metrics = describe(batch, parts, losses)
             metrics |= {"dropped": dropped, "canary_gap": synced["canary_gap"], **timer.metrics(int(batch.lengths.sum()))}
             algorithm = algorithm.after_step(metrics)
             track.step(step + 1, metrics | {f"state/{name}": value for name, value in algorithm.state().items()})
@@ -122,7 +121,7 @@ def drop_unscored(batch: Batch) -> tuple[Batch, int]:
     return batch.select((~unscored).nonzero()[:, 0]), int(unscored.sum())
 
 
-def describe(batch: Batch, parts: dict[str, torch.Tensor], samples: list[Sample], losses: dict[str, list[Metrics]]) -> Metrics:
+def describe(batch: Batch, parts: dict[str, torch.Tensor], losses: dict[str, list[Metrics]]) -> Metrics:
     """The step's figures. `kl` is per answer: the sum over tokens of log(policy / reference), in nats; `rollout_gap` is
     |log p by the trainer - log p by the rollout engine| over sampled tokens."""
     mask = batch.action_mask
@@ -130,7 +129,7 @@ def describe(batch: Batch, parts: dict[str, torch.Tensor], samples: list[Sample]
         "reward": float(batch.rewards.mean()),
         "reward_std": float(batch.rewards.std(unbiased=False)),
         "samples": len(batch),
-        "length": sum(len(sample.tokens) for sample in samples) / len(samples),
+        "length": float(mask.sum(1).float().mean()),
         "truncated": float(batch.truncated.float().mean()),
     }
     metrics |= {f"reward/{name}": float(values.nanmean()) for name, values in parts.items()}

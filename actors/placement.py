@@ -1,0 +1,157 @@
+"""Which role runs where: pools become bundles of CPUs and GPUs, roles become shares of them. Pure: config and sizes in, plan out."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from data.errors import UserError
+from rlhf.config.roles import resolve_models
+from rlhf.config.schema import Config
+
+ROLLOUT = "rollout"
+SMALLEST_CPU_SHARE = 0.02  # fifty processes on one CPU: beyond that a config is a mistake
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a cluster has, in whole devices."""
+
+    cpus: float
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One role on a pool: `ranks` actors, rank r on bundle r modulo the number of bundles."""
+
+    role: str
+    ranks: int
+    cpus: float  # of one rank
+    gpus: float  # of one rank; below 1 it shares the device with other roles in time
+
+
+@dataclass(frozen=True)
+class PoolPlan:
+    name: str
+    devices: int
+    bundles: tuple[Mapping[str, float], ...]  # resources of each, as Ray takes them
+    seats: Mapping[str, Seat]  # by role
+
+
+@dataclass(frozen=True)
+class Placement:
+    on_gpus: bool
+    pools: Mapping[str, PoolPlan]  # by name; a pool that no phase uses is not there
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row for each role on each pool, for `launch.py plan`. `share` is of a device: a GPU, or a CPU."""
+        return [
+            {
+                "pool": pool.name,
+                "devices": pool.devices,
+                "role": seat.role,
+                "ranks": seat.ranks,
+                "share": seat.gpus if self.on_gpus else seat.cpus,
+            }
+            for pool in self.pools.values()
+            for seat in pool.seats.values()
+        ]
+
+
+def this_machine() -> Resources:
+    """What a cluster started here would have."""
+    import torch
+
+    gpus = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+    return Resources(cpus=len(os.sched_getaffinity(0)), gpus=gpus)
+
+
+def plan(config: Config, available: Resources | None = None) -> Placement:
+    """Lays the config's pools out over a cluster with these resources; by default over this machine.
+
+    Raises UserError where the pools need more than there is.
+    """
+    available = available or this_machine()
+    on_gpus = uses_gpus(config, available)
+    ranks = {name: ranks_by_role(config, name) for name in config.pools}
+    ranks = {name: roles for name, roles in ranks.items() if roles}
+    actors = sum(sum(roles.values()) for roles in ranks.values())
+    cpus = round_down(min(1.0, available.cpus / max(actors, 1)))
+    if cpus < SMALLEST_CPU_SHARE:
+        raise UserError(
+            f"the pools need {actors} processes ({_sizes(config, ranks)}) but the cluster has {available.cpus:g} CPUs: "
+            "lower pools.*.devices or use more CPUs"
+        )
+    pools = {name: _pool_plan(config, name, roles, cpus, on_gpus) for name, roles in ranks.items()}
+    gpus = sum(bundle.get("GPU", 0) for pool in pools.values() for bundle in pool.bundles)
+    if gpus > available.gpus:
+        raise UserError(
+            f"the pools need {gpus:g} GPUs ({_sizes(config, ranks)}) but the cluster has {available.gpus:g}: "
+            "lower pools.*.devices, let roles share a pool, or set device=cpu"
+        )
+    return Placement(on_gpus, pools)
+
+
+def uses_gpus(config: Config, available: Resources) -> bool:
+    """`auto` takes the GPUs where the cluster has some. Raises UserError where a GPU is asked for and there is none."""
+    if config.device == "cpu":
+        return False
+    if config.device != "auto" and available.gpus < 1:
+        raise UserError(f"device is {config.device} but the cluster has no GPU: set device=auto, or join one that has (--address)")
+    return available.gpus >= 1
+
+
+def ranks_by_role(config: Config, pool: str) -> dict[str, int]:
+    """{role: ranks} of all roles that any phase runs on this pool, the rollout engines among them."""
+    devices = config.pools[pool].devices
+    used = {role for phase in config.phases for role, model in resolve_models(config, phase).items() if model.pool == pool}
+    roles = {role: devices for role in ("policy", "reference", "critic", "reward") if role in used}
+    if config.rollout.pool == pool and any(phase.kind == "rl" or phase.answers for phase in config.phases):
+        roles[ROLLOUT] = config.rollout.engines
+    return roles
+
+
+def _pool_plan(config: Config, name: str, ranks: Mapping[str, int], cpus: float, on_gpus: bool) -> PoolPlan:
+    """Bundles of one device each, shared by the pool's roles; on a pool of rollout engines alone, one bundle an engine."""
+    devices = config.pools[name].devices
+    span = config.rollout.tensor_parallel if ROLLOUT in ranks else 1  # devices of one engine
+    alone = set(ranks) == {ROLLOUT}
+    bundles = ranks[ROLLOUT] if alone else devices
+    if on_gpus and ROLLOUT in ranks:
+        _check_engines(config, name, alone)
+    gpus = 0.0
+    if on_gpus:
+        gpus = float(span) if alone else round_down(1 / len(ranks))
+    seats = {role: Seat(role, count, cpus, gpus) for role, count in ranks.items()}
+    crowd = [sum(math.ceil((count - bundle) / bundles) for count in ranks.values()) for bundle in range(bundles)]
+    resources = [{"CPU": round(cpus * actors, 2)} for actors in crowd]
+    if on_gpus:
+        resources = [{**bundle, "GPU": span if alone else 1} for bundle in resources]
+    return PoolPlan(name, devices, tuple(resources), seats)
+
+
+def _check_engines(config: Config, pool: str, alone: bool) -> None:
+    engines, span, devices = config.rollout.engines, config.rollout.tensor_parallel, config.pools[pool].devices
+    if engines * span > devices:
+        raise UserError(
+            f"rollout needs {engines * span} GPUs (engines {engines} × tensor_parallel {span}) but pool {pool!r} has {devices}: "
+            f"set pools.{pool}.devices={engines * span} or lower rollout.engines"
+        )
+    if span > 1 and not alone:
+        raise UserError(
+            f"rollout.tensor_parallel={span} needs a pool of its own, but pool {pool!r} also holds models: "
+            "name another pool in rollout.pool"
+        )
+
+
+def _sizes(config: Config, ranks: Mapping[str, Mapping[str, int]]) -> str:
+    return ", ".join(f"{name}: {config.pools[name].devices} for {' + '.join(roles)}" for name, roles in ranks.items())
+
+
+def round_down(share: float) -> float:
+    """To two decimals: shares must never add up to more than the whole."""
+    return math.floor(share * 100 + 1e-9) / 100

@@ -1,0 +1,158 @@
+"""The batch in the object store: split once into shards that all groups share; later columns lie beside them.
+
+Which rows share a mini-batch is decided first and for the whole batch, so it does not depend on the number of ranks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import ray
+import torch
+from torch import Tensor
+
+from data.batch import Batch
+from data.packing import balance
+
+BASE = frozenset({"tokens", "lengths", "action_mask", "group_ids"})  # what every call reads
+
+
+def split_rows(lengths: Sequence[int], group_ids: Sequence[int] | None, shards: int, minibatches: int, seed: int) -> list[list[np.ndarray]]:
+    """Row indices as `[shard][minibatch]`; every row is in exactly one of them. Pure.
+
+    The units, rows or whole groups of one group_id, are dealt to `minibatches` parts of equal size (or one apart) by a
+    seeded permutation; each part is then spread over the shards, balanced by tokens. There are never more mini-batches
+    than units, so that none is empty; a shard may be.
+    """
+    units = _units(len(lengths), group_ids)
+    costs = [sum(lengths[row] for row in unit) for unit in units]
+    order = np.random.default_rng(seed).permutation(len(units))
+    result: list[list[np.ndarray]] = [[] for _ in range(shards)]
+    for part in np.array_split(order, max(1, min(minibatches, len(units)))):
+        chosen = sorted(part.tolist())
+        for shard, members in enumerate(balance([costs[unit] for unit in chosen], shards)):
+            rows = [row for member in members for row in units[chosen[member]]]
+            result[shard].append(np.array(rows, dtype=np.int64))
+    return result
+
+
+def _units(rows: int, group_ids: Sequence[int] | None) -> list[list[int]]:
+    if group_ids is None:
+        return [[row] for row in range(rows)]
+    units: dict[int, list[int]] = {}
+    for row, group in enumerate(group_ids):
+        units.setdefault(group, []).append(row)
+    return list(units.values())
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard as the ranks get it: references to its columns, and which of its rows each mini-batch takes."""
+
+    parts: tuple[tuple[frozenset[str], ray.ObjectRef], ...]  # (names, Batch or {name: array}), the base Batch first
+    minibatches: tuple[np.ndarray, ...]  # positions within the shard
+
+    def read(self, columns: frozenset[str]) -> Batch:
+        """The base columns and those of `columns` that are there; other columns are not fetched."""
+        batch = None
+        for names, reference in self.parts:
+            if batch is None:
+                batch = ray.get(reference).keep(BASE | columns)
+            elif wanted := names & columns:
+                arrays = ray.get(reference)
+                batch = batch.with_columns(**{name: np.array(arrays[name]) for name in wanted})
+        return batch
+
+
+@dataclass(frozen=True)
+class StagedBatch:
+    """A batch as shards in the object store; `Staged` of the interfaces. Never changed: columns make a new one."""
+
+    size: int  # rows
+    width: int  # T of the whole batch; a shard is only as wide as its longest row
+    shards: tuple[Shard, ...]
+    rows: tuple[np.ndarray, ...]  # of each shard: its rows' indices in the whole batch
+    widths: tuple[int, ...]  # of each shard
+    counters: Counter  # bytes_through_driver, rpcs; the runtime's
+
+    @classmethod
+    def put(cls, batch: Batch, shards: int, minibatches: int, seed: int, counters: Counter) -> StagedBatch:
+        """Splits the batch and puts every shard into the store. Meta stays here."""
+        groups = batch.group_ids.tolist() if "group_ids" in batch else None
+        split = split_rows(batch.lengths.tolist(), groups, shards, minibatches, seed)
+        staged, rows, widths = [], [], []
+        for parts in split:
+            index = np.concatenate(parts)
+            ends = np.cumsum([len(part) for part in parts])
+            local = tuple(np.arange(end - len(part), end) for part, end in zip(parts, ends))
+            shard = batch.keep(batch.columns).select(torch.from_numpy(index))
+            counters["bytes_through_driver"] += sum(column.nbytes for column in shard.columns.values())
+            staged.append(Shard(((frozenset(shard.columns), ray.put(shard)),), local))
+            rows.append(index)
+            widths.append(shard.width)
+        return cls(len(batch), batch.width, tuple(staged), tuple(rows), tuple(widths), counters)
+
+    def with_columns(self, **columns: Tensor) -> StagedBatch:
+        """Puts (B,) or (B, T) columns, in the global row order, into the store beside the shards."""
+        for name, column in columns.items():
+            if tuple(column.shape) not in [(self.size,), (self.size, self.width)]:
+                raise ValueError(f"column {name!r} has shape {tuple(column.shape)}; the batch is {self.size} rows × {self.width} tokens")
+        names = frozenset(columns)
+        shards = []
+        for shard, rows, width in zip(self.shards, self.rows, self.widths):
+            arrays = {name: _slice(column.detach().cpu().numpy(), rows, width) for name, column in columns.items()}
+            self.counters["bytes_through_driver"] += sum(array.nbytes for array in arrays.values())
+            shards.append(replace(shard, parts=(*shard.parts, (names, ray.put(arrays)))))
+        return replace(self, shards=tuple(shards))
+
+    def of_rank(self, rank: int, ranks: int) -> tuple[Shard, ...]:
+        """The shards of one rank of a group. Raises ValueError where the batch was staged for groups of other sizes."""
+        if len(self.shards) % ranks:
+            raise ValueError(f"the batch has {len(self.shards)} shards, staged without a group of {ranks} ranks in mind")
+        return self.shards[rank::ranks]
+
+    def gather(self, results: Sequence[np.ndarray]) -> Tensor:
+        """The ranks' rows, (b, t) or (b,) fp32 each in the order of the rank's shards, as one tensor in the global row order."""
+        ranks = len(results)
+        whole = np.zeros((self.size, self.width) if results[0].ndim == 2 else self.size, np.float32)
+        for rank, result in enumerate(results):
+            self.counters["bytes_through_driver"] += result.nbytes
+            rows = np.concatenate(self.rows[rank::ranks])
+            if result.ndim == 2:
+                whole[rows, : result.shape[1]] = result
+            else:
+                whole[rows] = result
+        return torch.from_numpy(whole)
+
+
+def _slice(column: np.ndarray, rows: np.ndarray, width: int) -> np.ndarray:
+    return column[rows, :width] if column.ndim == 2 else column[rows]
+
+
+@dataclass(frozen=True)
+class LocalRows:
+    """A rank's own rows of a staged batch, fetched from the store."""
+
+    shards: Sequence[Shard]
+    columns: frozenset[str]
+
+    @cached_property
+    def batches(self) -> list[Batch]:
+        return [shard.read(self.columns) for shard in self.shards]
+
+    @property
+    def whole(self) -> Batch:
+        """All rows, in the order of the shards."""
+        return Batch.cat(self.batches)
+
+    @property
+    def minibatches(self) -> list[Batch]:
+        """The rows of each mini-batch; some may have none."""
+        count = len(self.shards[0].minibatches)
+        return [
+            Batch.cat([batch.select(shard.minibatches[i]) for batch, shard in zip(self.batches, self.shards)]) for i in range(count)
+        ]

@@ -1,0 +1,38 @@
+"""Objects of the user's own modules, named in a config as `module:attribute`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from functools import reduce
+from typing import Any
+
+from data.errors import UserError
+
+
+def load_object(spec: str) -> Any:
+    """The object that `module:attribute` names; the attribute may be dotted. Modules of the working directory are found.
+
+    Raises UserError where the spec, the module or the attribute is wrong. An error inside the module keeps its traceback.
+    """
+    module_name, _, attribute = spec.partition(":")
+    if not module_name or not attribute:
+        raise UserError(f"{spec!r} is not of the form module:attribute, such as my_rewards:brevity")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # last: a user's file must not hide an installed package
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and something that it imports is missing
+        raise UserError(
+            f"{spec!r}: there is no module {error.name!r}; put {module_name.replace('.', '/')}.py into {os.getcwd()} or install it"
+        ) from error
+    try:
+        return reduce(getattr, attribute.split("."), module)
+    except AttributeError as error:
+        near = difflib.get_close_matches(attribute, vars(module), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{spec!r}: {module.__file__ or module_name} has no {attribute!r}{hint}") from error

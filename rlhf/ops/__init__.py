@@ -1,0 +1,1 @@
+"""Pure tensor functions: the mathematics of training, importable with torch alone."""

@@ -1,0 +1,115 @@
+"""Log-probabilities of tokens, and the only place that shifts by one: a model's output at t speaks about token t + 1,
+every column t of this project speaks about token t."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+
+def shift_right(outputs: Tensor) -> Tensor:
+    """(B, T) of a model's outputs, whose column t speaks about token t + 1 -> (B, T) about token t; column 0 is 0."""
+    return functional.pad(outputs[:, :-1], (1, 0))
+
+
+def shift_left(columns: Tensor) -> Tensor:
+    """(B, T) about token t -> (B, T) at the position that predicts it, t - 1; the last column is 0.
+
+    Of a mask of tokens it makes the mask of the hidden states that predict them, in the same row-major order.
+    """
+    return functional.pad(columns[:, 1:], (0, 1))
+
+
+def logprobs_from_logits(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
+    """log p(tokens[b, t] | tokens[b, < t]), (B, T) at least fp32, from a model's logits (B, T, V); column 0 is 0."""
+    distribution = _log_softmax(logits, temperature)
+    chosen = shift_left(tokens.long())[..., None]
+    return shift_right(distribution.gather(-1, chosen).squeeze(-1))
+
+
+def entropy_from_logits(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Entropy in nats of the distribution that token t was drawn from, (B, T) at least fp32, from a model's logits
+    (B, T, V); column 0 is 0."""
+    distribution = _log_softmax(logits, temperature)
+    return shift_right(-(distribution.exp() * distribution).sum(-1))
+
+
+def selected_logprobs(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    temperature: float = 1.0,
+    chunk_tokens: int = 1024,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """log softmax((hidden @ weight.T + bias) / temperature) at `targets`: (N,), fp32 or fp64.
+
+    hidden: (N, D), the states that predict the targets, in weight's dtype. weight: (V, D). targets: (N,) int.
+    Holds the logits of `chunk_tokens` tokens at a time, in the forward pass and in the backward pass, which computes
+    them again; so peak memory does not grow with N x V. N = 0 is allowed and keeps the graph.
+    """
+    return _SelectedLogprobs.apply(hidden, weight, bias, targets.long(), temperature, chunk_tokens)
+
+
+class _SelectedLogprobs(torch.autograd.Function):
+    """Selected logit minus logsumexp; saves the logsumexp alone beside its inputs."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, targets, temperature, chunk_tokens):
+        normalizer = hidden.new_empty(len(hidden), dtype=_wide(hidden.dtype))
+        selected = torch.empty_like(normalizer)
+        for rows in _chunks(len(hidden), chunk_tokens):
+            logits = _logits(hidden[rows], weight, bias, temperature)
+            normalizer[rows] = logits.logsumexp(-1)
+            selected[rows] = logits.gather(-1, targets[rows, None]).squeeze(-1)
+        # weight itself and no view of it: ZeRO-3 swaps the data of the parameter between the two passes
+        ctx.save_for_backward(hidden, weight, bias, targets, normalizer)
+        ctx.temperature, ctx.chunk_tokens = temperature, chunk_tokens
+        return selected - normalizer
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        hidden, weight, bias, targets, normalizer = ctx.saved_tensors
+        for_hidden, for_weight, for_bias = ctx.needs_input_grad[:3]
+        # sums over chunks are wide: bf16 would lose a small chunk beside the sum of many
+        d_hidden = torch.empty_like(hidden) if for_hidden else None
+        d_weight = torch.zeros_like(weight, dtype=normalizer.dtype) if for_weight else None
+        d_bias = torch.zeros_like(bias, dtype=normalizer.dtype) if for_bias else None
+        for rows in _chunks(len(hidden), ctx.chunk_tokens):
+            logits = _logits(hidden[rows], weight, bias, ctx.temperature)
+            scale = gradient[rows, None] / ctx.temperature
+            # d log p(target) / d logits = one-hot(target) - softmax
+            d_logits = logits.sub_(normalizer[rows, None]).exp_().mul_(-scale)
+            d_logits.scatter_add_(-1, targets[rows, None], scale)
+            if for_bias:
+                d_bias += d_logits.sum(0)
+            d_logits = d_logits.to(weight.dtype)
+            if for_hidden:
+                d_hidden[rows] = d_logits @ weight
+            if for_weight:
+                d_weight += d_logits.T @ hidden[rows]
+        narrow = [None if d is None else d.to(weight.dtype) for d in (d_weight, d_bias)]
+        return d_hidden, *narrow, None, None, None
+
+
+def _chunks(rows: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, rows, size))
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+    """(N, V), at least fp32, a fresh tensor."""
+    logits = functional.linear(hidden, weight, bias)
+    return logits.to(_wide(logits.dtype)).div_(temperature)
+
+
+def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
+    return torch.log_softmax(logits.to(_wide(logits.dtype)) / temperature, dim=-1)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)

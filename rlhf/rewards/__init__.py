@@ -1,0 +1,1 @@
+"""Where scores come from: rules, and the weighted sum of several sources."""

@@ -1,0 +1,57 @@
+"""The demo at reduced size, run through the command line as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+REDUCED = [
+    "phases.pretrain.data.args.rows=600",
+    "phases.pretrain.steps=12",
+    "phases.pretrain.checkpoint_every=4",
+    "phases.sft.data.args.rows=400",
+    "phases.sft.steps=8",
+    "phases.reward.data.args.rows=300",
+    "phases.reward.steps=6",
+    "phases.ppo.steps=5",
+    "phases.ppo.prompts_per_step=16",
+    "phases.ppo.checkpoint_every=2",
+    "phases.dpo.data.args.rows=300",
+    "phases.dpo.steps=5",
+    *(f"phases.{phase}.answers.data.limit=16" for phase in ("sft", "ppo", "dpo")),
+]
+
+
+def command(output: Path, *more: str) -> list[str]:
+    return [sys.executable, "launch.py", "run", "configs/demo.yaml", f"run.output={output}", *REDUCED, *more]
+
+
+def launch(output: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(output, *more), cwd=ROOT, capture_output=True, text=True, timeout=540, env=environment())
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "COLUMNS": "140"}
+
+
+def lines(output: Path, phase: str) -> list[dict]:
+    """The phase's lines of metrics.jsonl."""
+    path = output / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [row for row in rows if row["phase"] == phase]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """One uninterrupted reduced run: its directory and what it printed."""
+    output = tmp_path_factory.mktemp("demo") / "run"
+    result = launch(output)
+    assert result.returncode in (0, 1), result.stderr[-4000:]
+    return output, result

@@ -1,0 +1,77 @@
+"""The whole road at reduced size: pretraining, SFT, reward model, PPO, DPO on real Ray, vLLM and DeepSpeed."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import psutil
+import pytest
+from conftest import launch, lines
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+FIGURES = {
+    "pretrain": {"perplexity", "unigram_perplexity"},
+    "sft": {"format_rate"},
+    "reward": {"pair_accuracy"},
+    "ppo": {"gold_before", "gold_after", "gold_best", "kl"},
+    "dpo": {"gold_before", "gold_after", "gold_best", "kl"},
+}
+
+
+def test_every_phase_leaves_its_figures(finished):
+    output, _ = finished
+    summary = json.loads((output / "summary.json").read_text())
+    for phase, figures in FIGURES.items():
+        assert figures <= summary["phases"][phase].keys()
+        assert summary["seconds"][phase] > 0
+    assert summary["seconds"]["total"] >= sum(summary["seconds"][phase] for phase in FIGURES)
+    # sft after; dpo before and after; ppo before, after, and before and in every one of its 5 steps
+    assert summary["weight_syncs"] == {"count": 11, "failed": 0}
+
+
+def test_too_short_a_training_misses_its_goals_and_says_so(finished):
+    _, result = finished
+    assert result.returncode == 1
+    assert "missed" in result.stdout
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("phase", FIGURES)
+def test_every_artifact_loads_in_transformers(finished, phase):
+    output, _ = finished
+    kind = AutoModelForSequenceClassification if phase == "reward" else AutoModelForCausalLM
+    model, info = kind.from_pretrained(output / "artifacts" / phase, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert len(AutoTokenizer.from_pretrained(output / "artifacts" / phase)) == model.config.vocab_size
+
+
+def test_a_checkpoint_loads_in_transformers(finished):
+    output, _ = finished
+    current = (output / "checkpoints" / "ppo" / "CURRENT").read_text()
+    AutoModelForCausalLM.from_pretrained(output / "checkpoints" / "ppo" / current)
+
+
+def test_the_rollout_engine_agrees_with_the_trainer_in_every_step(finished):
+    output, _ = finished
+    steps = lines(output, "ppo")
+    assert len(steps) == 5
+    assert max(step["rollout_gap_max"] for step in steps) < 1e-4
+    assert max(step["canary_gap"] for step in steps) < 1e-4
+
+
+def test_a_finished_run_starts_no_cluster_and_shows_its_table(finished):
+    output, first = finished
+    started = time.monotonic()
+    result = launch(output)
+    assert time.monotonic() - started < 30
+    assert result.returncode == 1
+    assert result.stderr.count("inputs unchanged") == 5
+    assert "Ray" not in result.stderr
+    assert result.stdout == first.stdout
+
+
+def test_nothing_that_the_run_started_is_left_behind(finished):
+    output, _ = finished
+    left = [process for process in psutil.process_iter(["cmdline"]) if str(output) in " ".join(process.info["cmdline"] or [])]
+    assert not left
