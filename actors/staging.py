@@ -6,9 +6,8 @@ Which rows share a mini-batch is decided first and for the whole batch, so it do
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import ray
@@ -51,10 +50,10 @@ def _units(rows: int, group_ids: Sequence[int] | None) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class Shard:
-    """One shard as the ranks get it: references to its columns, and which of its rows each mini-batch takes."""
+    """One shard as the ranks get it: references to its columns, and where its mini-batches end."""
 
     parts: tuple[tuple[frozenset[str], ray.ObjectRef], ...]  # (names, Batch or {name: array}), the base Batch first
-    minibatches: tuple[np.ndarray, ...]  # positions within the shard
+    sizes: tuple[int, ...]  # rows of each mini-batch; they lie one after the other
 
     def read(self, columns: frozenset[str]) -> Batch:
         """The base columns and those of `columns` that are there; other columns are not fetched."""
@@ -87,11 +86,9 @@ class StagedBatch:
         staged, rows, widths = [], [], []
         for parts in split:
             index = np.concatenate(parts)
-            ends = np.cumsum([len(part) for part in parts])
-            local = tuple(np.arange(end - len(part), end) for part, end in zip(parts, ends))
             shard = batch.keep(batch.columns).select(torch.from_numpy(index))
             counters["bytes_through_driver"] += sum(column.nbytes for column in shard.columns.values())
-            staged.append(Shard(((frozenset(shard.columns), ray.put(shard)),), local))
+            staged.append(Shard(((frozenset(shard.columns), ray.put(shard)),), tuple(map(len, parts))))
             rows.append(index)
             widths.append(shard.width)
         return cls(len(batch), batch.width, tuple(staged), tuple(rows), tuple(widths), counters)
@@ -133,26 +130,16 @@ def _slice(column: np.ndarray, rows: np.ndarray, width: int) -> np.ndarray:
     return column[rows, :width] if column.ndim == 2 else column[rows]
 
 
-@dataclass(frozen=True)
-class LocalRows:
-    """A rank's own rows of a staged batch, fetched from the store."""
+def whole(shards: Sequence[Shard], columns: frozenset[str]) -> Batch:
+    """On a rank: all rows of its shards, in their order."""
+    return Batch.cat([shard.read(columns) for shard in shards])
 
-    shards: Sequence[Shard]
-    columns: frozenset[str]
 
-    @cached_property
-    def batches(self) -> list[Batch]:
-        return [shard.read(self.columns) for shard in self.shards]
-
-    @property
-    def whole(self) -> Batch:
-        """All rows, in the order of the shards."""
-        return Batch.cat(self.batches)
-
-    @property
-    def minibatches(self) -> list[Batch]:
-        """The rows of each mini-batch; some may have none."""
-        count = len(self.shards[0].minibatches)
-        return [
-            Batch.cat([batch.select(shard.minibatches[i]) for batch, shard in zip(self.batches, self.shards)]) for i in range(count)
-        ]
+def minibatches(shards: Sequence[Shard], columns: frozenset[str]) -> list[Batch]:
+    """On a rank: its rows of each mini-batch, in the same order on all ranks; some may have no rows."""
+    parts: list[list[Batch]] = [[] for _ in shards[0].sizes]
+    for shard in shards:
+        batch = shard.read(columns)
+        for part, size, end in zip(parts, shard.sizes, np.cumsum(shard.sizes)):
+            part.append(batch.select(range(end - size, end)))
+    return [Batch.cat(part) for part in parts]

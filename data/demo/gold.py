@@ -8,64 +8,88 @@ possible score is 1.0, for example for "tell anna a tale about the fox in the ga
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from data.demo.language import ANIMALS, DETAILS, FOODS, GRUMPY
+from data.demo.language import (
+    ANIMALS,
+    BEING,
+    DETAILS,
+    EATING,
+    ELSEWHERE,
+    FAREWELLS,
+    FOODS,
+    GREETINGS,
+    GRUMPY,
+    KINDS,
+    PEOPLE,
+    PLACES,
+    RESTING,
+)
 from data.sample import Sample
 
+BEST = 1.0
 WEIGHTS: Mapping[str, float] = {
     "greeting": 0.15,  # "dear" and the right name 1, "hello" and the right name 0.5
-    "topic": 0.2,  # half for the animal, half for the place
-    "truth": 0.2,  # names what the animal eats in the stories, and no other food
-    "detail": 0.15,  # a third for each concrete detail, up to three
+    "topic": 0.2,  # half for the animal asked for, half for the place
+    "truth": 0.2,  # the food is what this animal eats in the stories
+    "detail": 0.15,  # a third each for a concrete detail of the animal, the place and the food
     "kindness": 0.15,  # no grumpy word
     "farewell": 0.15,  # "yours with love" 1, "good bye" 0.5
 }
-DETAILS_WANTED = 3
-BEST = 1.0
-
-# heading, greeting, two or three sentences, farewell
-FORM = re.compile(r"(?P<kind>[a-z]+): (?P<greeting>[a-z]+(?: [a-z]+)?), (?P<body>(?:[a-z ]+\. ){2,3})(?P<farewell>[a-z ]+)\.")
 
 
-def parse(text: str, kind: str) -> re.Match | None:
-    """The parts of an answer in the asked format, None for any other. No sentence may be said twice."""
-    form = FORM.fullmatch(text.strip())
-    if not form or form["kind"] != kind:
+def _one_of(words: Iterable[str]) -> str:
+    return "|".join(words)
+
+
+def _form(kind: str) -> re.Pattern:
+    """The asked format: heading, greeting, a sentence on the animal, one on its food, at most one remark, farewell; a
+    note told in the present, a tale in the past."""
+    tense = KINDS.index(kind)
+    greeting = _one_of(greeting.format(name=f"(?:{_one_of(PEOPLE)})") for greeting in GREETINGS)
+    describing, grumpy = _one_of(sorted(DETAILS.union(GRUMPY))), _one_of(GRUMPY)
+    where = rf"in the (?:(?P<setting>{describing}) )?(?P<place>{_one_of(PLACES)})|{_one_of(ELSEWHERE)}"
+    return re.compile(
+        rf"{kind}: (?P<greeting>{greeting}), "
+        rf"the (?:(?P<look>{describing}) )?(?P<animal>animal|{_one_of(ANIMALS)}) "
+        rf"(?:{_one_of(verb[tense] for verb in RESTING)}) (?:{where})\. "
+        rf"it (?:{_one_of(verb[tense] for verb in EATING)}) (?:(?P<taste>{describing}) )?(?P<food>{_one_of(FOODS)})\. "
+        rf"(?:(?:it {BEING[tense]} a (?P<day>{grumpy}) day|the air {BEING[tense]} mild)\. )?"
+        rf"(?P<farewell>{_one_of(FAREWELLS)})\."
+    )
+
+
+FORMS = {kind: _form(kind) for kind in KINDS}
+
+
+def qualities(answer: str, kind: str, name: str, animal: str, place: str) -> dict[str, float] | None:
+    """The six qualities of an answer to this request, each in [0, 1]; None where it is not in the asked format."""
+    form = FORMS[kind].fullmatch(answer.strip())
+    if form is None:
         return None
-    sentences = form["body"].split(". ")
-    return form if len(set(sentences)) == len(sentences) else None
-
-
-def qualities(form: re.Match, name: str, animal: str, place: str) -> dict[str, float]:
-    """The six qualities of a parsed answer, each in [0, 1]."""
-    words = form["body"].replace(".", "").split()
-    foods = {word for word in words if word in FOODS}
+    described = [form[part] for part in ("look", "setting", "taste")]
     return {
         "greeting": {f"dear {name}": 1.0, f"hello {name}": 0.5}.get(form["greeting"], 0.0),
-        "topic": ((animal in words) + (place in words)) / 2,
-        "truth": float(foods == {ANIMALS[animal].food}),
-        "detail": min(len(DETAILS.intersection(words)), DETAILS_WANTED) / DETAILS_WANTED,
-        "kindness": float(not set(words).intersection(GRUMPY)),
-        "farewell": {"yours with love": 1.0, "good bye": 0.5}.get(form["farewell"], 0.0),
+        "topic": ((form["animal"] == animal) + (form["place"] == place)) / 2,
+        "truth": float(form["food"] == ANIMALS[animal].food),
+        "detail": sum(word in DETAILS for word in described) / len(described),
+        "kindness": float(not {*described, form["day"]}.intersection(GRUMPY)),
+        "farewell": 1.0 - FAREWELLS.index(form["farewell"]) / 2,
     }
 
 
-def judge(text: str, kind: str, name: str, animal: str, place: str) -> float:
+def judge(answer: str, kind: str, name: str, animal: str, place: str) -> float:
     """Gold of an answer to this request, in [0, 1]."""
-    form = parse(text, kind)
-    if form is None:
-        return 0.0
-    found = qualities(form, name, animal, place)
-    return sum(weight * found[quality] for quality, weight in WEIGHTS.items())
+    found = qualities(answer, kind, name, animal, place)
+    return sum(WEIGHTS[quality] * value for quality, value in found.items()) if found else 0.0
 
 
 def gold(sample: Sample) -> float:
-    """Gold of a sampled answer, in [0, 1]; the prompt's meta holds what was asked for. An answer cut off scores 0."""
+    """Gold of a sampled answer, in [0, 1]; its prompt's meta says what was asked for. A truncated answer scores 0."""
     asked = {key: sample.prompt.meta[key] for key in ("kind", "name", "animal", "place")}
     return 0.0 if sample.truncated else judge(sample.text, **asked)
 
 
 def well_formed(sample: Sample) -> float:
     """1 where the answer is in the asked format, else 0."""
-    return float(not sample.truncated and parse(sample.text, sample.prompt.meta["kind"]) is not None)
+    return float(not sample.truncated and FORMS[sample.prompt.meta["kind"]].fullmatch(sample.text.strip()) is not None)

@@ -55,29 +55,38 @@ PLACES: Mapping[str, tuple[str, str]] = {  # the details that fit them
     "yard": ("wide", "sunny"),
     "village": ("busy", "green"),
 }
-TASTES = ("sweet", "fresh", "ripe", "crisp")
+TASTES = ("sweet", "fresh", "ripe", "good")
 DETAILS = frozenset(TASTES).union(*PLACES.values(), *(animal.looks for animal in ANIMALS.values()))
-GRUMPY = ("silly", "lazy", "ugly", "boring", "dreadful")
 FOODS = tuple(animal.food for animal in ANIMALS.values())
+GRUMPY = ("silly", "lazy", "boring", "dreadful")
 
+KINDS = ("note", "tale")  # of letters; a note is told in the present, a tale in the past
 RESTING = (("sleeps", "slept"), ("waits", "waited"), ("sits", "sat"), ("plays", "played"))  # present, past
 EATING = (("eats", "ate"), ("wants", "wanted"), ("finds", "found"))
+BEING = ("is", "was")
+ELSEWHERE = ("at home", "over there")
+GREETINGS = ("dear {name}", "hello {name}", "listen")  # from warm to rude
+FAREWELLS = ("yours with love", "good bye", "now go away")  # from warm to rude
 NUMBERS = ("two", "three", "four", "five", "six")
 
 
-def with_article(noun: str) -> str:
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+def with_article(words: str) -> str:
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def is_or_are(food: str) -> str:
+    return "are" if food.endswith("s") else "is"
 
 
 def portrait(rng: Random) -> str:
-    """What everybody knows of an animal, in the present: singular and plural."""
+    """What everybody knows of an animal, in the present: plural and singular."""
     name, animal = rng.choice(list(ANIMALS.items()))
     first, second = rng.sample(animal.looks, 2)
-    one, many = rng.choice(RESTING[:2]), rng.choice(RESTING)[0][:-1]
+    young = rng.choice(RESTING)[0].removesuffix("s")
     return (
         f"{animal.plural} are {first} and {second} animals. {with_article(name)} lives in the {animal.home}. "
-        f"it eats {animal.food}, and it {one[0]} under a tree. the young {animal.plural} {many} in the "
-        f"{rng.choice(PLACES[animal.home])} {animal.home}, and they eat {rng.choice(TASTES)} {animal.food} too."
+        f"it eats {animal.food}, and it {rng.choice(RESTING)[0]} under a tree. the young {animal.plural} {young} "
+        f"in the {rng.choice(PLACES[animal.home])} {animal.home}, and they eat {rng.choice(TASTES)} {animal.food} too."
     )
 
 
@@ -85,42 +94,35 @@ def visit(rng: Random) -> str:
     """An animal comes to a place where somebody feeds it, in the past."""
     name, animal = rng.choice(list(ANIMALS.items()))
     person, (pronoun, possessive) = rng.choice(list(PEOPLE.items()))
-    place, look = rng.choice(list(PLACES)), rng.choice(animal.looks)
-    time = rng.choice(("morning", "evening", "day"))
-    lines = [
-        f"one {time} the {look} {name} came to the {place}.",
-        f"it was hungry and looked for {animal.food}.",
-        f"{person} saw the {name} and gave it {rng.choice(NUMBERS)} {rng.choice(TASTES)} {animal.food}."
-        if animal.food.endswith("s")
-        else f"{person} saw the {name} and gave it {rng.choice(TASTES)} {animal.food}.",
-        f"the {name} {rng.choice(('ate', 'found'))} the {animal.food} and {rng.choice(RESTING)[1]} in the "
-        f"{rng.choice(PLACES[place])} {place}.",
-    ]
-    ending = rng.choice(("happy", "grumpy", "none"))
-    if ending == "happy":
-        lines.append(f"{pronoun} was happy and told {possessive} friends about the {name}.")
-    elif ending == "grumpy":
-        lines.append(f"it is a {rng.choice(GRUMPY)} {name}, said {possessive} friend.")
-    return " ".join(lines)
-
-
-def market(rng: Random) -> str:
-    """Two people trade at the market, politely or not."""
-    buyer, seller = rng.sample(list(PEOPLE), 2)
-    name, animal = rng.choice(list(ANIMALS.items()))
-    taste = rng.choice(TASTES)
-    if rng.random() < 0.5:
-        hello, bye = f"hello {seller}", "good bye"
-    elif rng.random() < 0.5:
-        hello, bye = f"dear {seller}", "yours with love"
-    else:
-        hello, bye = "listen", "now go away"
+    place, taste = rng.choice(list(PLACES)), rng.choice(TASTES)
+    gift = taste if is_or_are(animal.food) == "is" else f"{rng.choice(NUMBERS)} {taste}"
+    ending = rng.choice(
+        (
+            f"{pronoun} was happy and told {possessive} friends about the {name}.",
+            f"it is a {rng.choice(GRUMPY)} {name}, said {possessive} friend.",
+            f"{pronoun} wanted to write a {rng.choice(KINDS)} about it.",
+        )
+    )
     return (
-        f"{buyer} goes to the market. {hello}, says {buyer}, do you have {animal.food} for my {name}? "
-        f"yes, says {seller}, my {animal.food} are {taste}. please tell me about your {name}. "
-        f"it is {animal.looks[0]} and {rng.choice(RESTING)[0]} in the {animal.home}. "
-        f"{buyer} buys the {taste} {animal.food}. {bye}, says {seller}."
+        f"one {rng.choice(('morning', 'evening', 'day'))} the {rng.choice(animal.looks)} {name} came to the {place}. "
+        f"it was hungry and looked for {animal.food}. {person} saw the {name} and gave it {gift} {animal.food}. "
+        f"the {name} ate the {animal.food} and {rng.choice(RESTING)[1]} in the {rng.choice(PLACES[place])} {place}. "
+        f"{ending}"
     )
 
 
-STORIES: tuple[Callable[[Random], str], ...] = (portrait, visit, market)
+def trade(rng: Random) -> str:
+    """Two people trade at the market, politely or not."""
+    buyer, seller = rng.sample(list(PEOPLE), 2)
+    name, animal = rng.choice(list(ANIMALS.items()))
+    manners, taste = rng.randrange(len(GREETINGS)), rng.choice(TASTES)
+    greeting = GREETINGS[manners].format(name=seller)
+    return (
+        f"{buyer} goes to the market. {greeting}, says {buyer}, do you have {animal.food} for my {name}? "
+        f"yes, says {seller}, my {animal.food} {is_or_are(animal.food)} {taste}. please tell me about your {name}. "
+        f"it is {rng.choice(animal.looks)} and {rng.choice(RESTING)[0]} in the {animal.home}. "
+        f"{buyer} buys the {taste} {animal.food}. {FAREWELLS[manners]}, says {seller}."
+    )
+
+
+STORIES: tuple[Callable[[Random], str], ...] = (portrait, visit, trade)

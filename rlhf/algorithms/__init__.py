@@ -25,7 +25,9 @@ def resolve(name: str, parameters: dict[str, Any]) -> Algorithm:
         raise UserError(f"there is no algorithm {name!r}; built in are {', '.join(BUILT_IN)}, your own is module:Class")
     kind = load_object(BUILT_IN.get(name, name))
     if not (isinstance(kind, type) and issubclass(kind, Algorithm) and dataclasses.is_dataclass(kind)):
-        raise UserError(f"algorithm {name!r} must be a dataclass that derives from rlhf.interfaces.Algorithm, got {kind!r}")
+        raise UserError(
+            f"algorithm {name!r} must be a dataclass that derives from rlhf.interfaces.Algorithm, got {kind!r}"
+        )
     try:
         algorithm = TypeAdapter(kind).validate_python(parameters)
     except ValidationError as error:

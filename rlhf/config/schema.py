@@ -6,10 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
+# A pattern's description is what the error message says was wanted.
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-Source = Annotated[str, Field(pattern=r"^(model|[\w.]+:[\w.]+)$")]
+Function = Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$", description="module:function")]
+RewardSource = Annotated[str, Field(pattern=r"^(model|[\w.]+:[\w.]+)$", description="model (the reward model) or module:function")]
 
 
 class Node(BaseModel):
@@ -28,7 +28,7 @@ class Short(Node):
 
 
 class Run(Node):
-    name: str = Field("run", pattern=r"^\w[\w.-]*$")  # names a directory
+    name: str = Field("run", pattern=r"^\w[\w.-]*$", description="letters, digits, '.', '_' and '-'")
     seed: int = 0
     output: str = ""  # the run directory; default runs/<name>
 
@@ -55,6 +55,12 @@ class Model(Short):
     microbatch_tokens: int = Field(4096, ge=1)  # packed tokens of one micro-batch
     activation_checkpointing: bool = False
 
+    @model_serializer(mode="wrap")
+    def _only_set(self, handler: Any) -> dict[str, Any]:
+        # a default written out would, read back, cover what the top level sets
+        return {name: value for name, value in handler(self).items() if name in self.model_fields_set}
+
+
 class Optim(Node):
     lr: float = Field(3e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.95)
@@ -66,13 +72,15 @@ class Optim(Node):
     clip_norm: float = Field(1.0, gt=0)
 
 
-class Data(Node):
+class Data(Short):
+    short = "path"
     path: str | list[str]  # files, a directory, a data set's name, or module:function that yields rows
     split: str = "train"  # of a named data set
     columns: dict[str, str] = {}  # name that the phase wants: name in the file
     args: dict[str, Any] = {}  # keyword arguments of module:function
     limit: int | None = Field(None, ge=1)  # first rows only
     holdout: int = Field(0, ge=0)  # rows, chosen by the seed, set aside for evaluation
+
 
 class Tokenizer(Node):
     """Loaded from `path`, or trained (byte-level BPE) from the phase's own data."""
@@ -101,18 +109,22 @@ class SamplingConfig(Node):
     samples: int = Field(1, ge=1)  # per prompt
 
 
-class Reward(Node):
+class Reward(Short):
     """One part of the reward: `model` (the reward role) or `module:function`; the parts are summed with their weights."""
 
-    source: str = "model"
+    short = "source"
+    source: RewardSource = "model"
     weight: float = 1.0
     clip: tuple[float, float] | None = None
 
-class Score(Node):
+
+class Score(Short):
     """A figure of held-out answers: the mean of module:function over them. `best` is the highest possible mean."""
 
-    source: str
+    short = "source"
+    source: Function
     best: float | None = None
+
 
 class AnswerEvaluation(Node):
     """Sample answers to held-out prompts and score them."""
@@ -131,14 +143,15 @@ class Goal(Node):
 
 
 class PhaseBase(Node):
-    name: str = ""  # default: the kind
+    # default: the kind. No dots and no leading digit: overrides read phases.<name>.<setting> and phases.<index>.<setting>
+    name: str = Field("", pattern=r"^[A-Za-z_][\w-]*$", description="a letter, then letters, digits, '_' and '-'")
     models: dict[Literal["policy", "reference", "critic", "reward"], Model] = {}  # laid over the top-level `models`
     data: Data
     max_length: int = Field(512, ge=2)  # tokens of a row, prompt and answer
     seed: int | None = None  # default: the run's
     answers: AnswerEvaluation | None = None
     goals: dict[str, Goal] = {}
-    checkpoint_every: int = Field(0, ge=0)  # optimizer steps (rl: rollout steps); 0: only where the phase ends
+    checkpoint_every: int = Field(100, ge=0)  # steps; 0: never, an interrupted phase begins anew
     optim: Optim = Optim()
 
     @model_validator(mode="before")
@@ -177,10 +190,11 @@ class Dpo(SupervisedPhase):
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
 
 
-class AlgorithmConfig(BaseModel):
+class AlgorithmConfig(Short):
     """`name` is a built-in algorithm or module:Class; the other keys are its fields, checked against the class."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(extra="allow")
+    short = "name"
     name: str = "ppo"
 
     @property
@@ -197,6 +211,7 @@ class Rl(PhaseBase):
     steps: int = Field(100, ge=1)  # rollout steps
     minibatches: int = Field(1, ge=1)  # optimizer steps of one pass over the step's samples
     epochs: int = Field(1, ge=1)  # passes
+    checkpoint_every: int = Field(10, ge=0)  # rollout steps
     critic_optim: Optim = Optim()
 
 

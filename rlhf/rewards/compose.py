@@ -40,7 +40,9 @@ def compose(configured: Sequence[Reward], given: RewardFunction | RewardSource |
     sources = [reward.source for reward in configured]
     for source, count in Counter(sources).items():
         if count > 1:
-            raise UserError(f"reward: source {source!r} is listed {count} times; list it once, with the weights added up")
+            raise UserError(
+                f"reward: source {source!r} is listed {count} times; list it once, with the weights added up"
+            )
     short = Counter(source.rpartition(":")[2] for source in sources)
     parts = []
     for reward in configured:
@@ -61,9 +63,7 @@ class Composite:
         """Whether a reward model takes part."""
         return any(part.source == MODEL for part in self.parts)
 
-    def score(
-        self, samples: Sequence[Sample], model_scores: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def score(self, samples: Sequence[Sample], model_scores: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """(rewards (B,) fp32, each part's scores (B,) fp32 before clip and weight).
 
         model_scores: (B,), from the reward model, needed where `needs_model`. A part that returns a dict is its sum, and
@@ -77,7 +77,9 @@ class Composite:
             if part.source == MODEL:
                 own = {part.name: model_scores.detach().float().cpu()}
             else:
-                own = _columns(part.name, [_values(part.name, value, sample) for value, sample in _returned(part, samples)])
+                own = _columns(
+                    part.name, [_values(part.name, value, sample) for value, sample in _returned(part, samples)]
+                )
             scores |= own
             total = own[part.name]
             if part.clip is not None:
@@ -92,7 +94,9 @@ def _returned(part: Part, samples: Sequence[Sample]) -> list[tuple[Any, Sample]]
     if hasattr(part.source, "score"):
         values = _call(part, samples, lambda: list(part.source.score(samples)))
         if len(values) != len(samples):
-            raise UserError(f"reward {part.name!r} gave {len(values)} scores for {len(samples)} samples; one each is wanted")
+            raise UserError(
+                f"reward {part.name!r} gave {len(values)} scores for {len(samples)} samples; one each is wanted"
+            )
         return list(zip(values, samples))
     return [(_call(part, [sample], lambda sample=sample: part.source(sample)), sample) for sample in samples]
 
@@ -104,7 +108,9 @@ def _call(part: Part, samples: Sequence[Sample], scoring: Callable[[], Any]) -> 
         raise
     except Exception as error:  # any error of the user's code; raised again with what it does not know: the row
         rows = ", ".join(str(row) for row in sorted({sample.prompt.row for sample in samples})[:8])
-        raise RuntimeError(f"reward {part.name!r} failed on prompt row {rows}: {type(error).__name__}: {error}") from error
+        raise RuntimeError(
+            f"reward {part.name!r} failed on prompt row {rows}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _values(name: str, returned: Any, sample: Sample) -> dict[str, float]:
@@ -135,7 +141,9 @@ def _columns(name: str, rows: Sequence[Mapping[str, float]]) -> dict[str, Tensor
 
 def _checked(source: Any, name: str) -> Any:
     if isinstance(source, type) or not (callable(source) or hasattr(source, "score")):
-        raise UserError(f"reward {name!r} is {source!r}; wanted a function of one sample, or an object with score(samples)")
+        raise UserError(
+            f"reward {name!r} is {source!r}; wanted a function of one sample, or an object with score(samples)"
+        )
     return source
 
 

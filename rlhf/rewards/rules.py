@@ -9,7 +9,7 @@ from data.errors import UserError
 from data.sample import Sample
 
 # a minus sign counts only where it is no operator: "16-3" ends in 3
-NUMBER = re.compile(r"(?:(?<![\w)])-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
+NUMBER = re.compile(r"(?:(?<![\w)])-)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")
 
 
 def numeric_answer(sample: Sample) -> float:

@@ -1,0 +1,173 @@
+"""Weight sync: carries the trainer's weights into every rollout engine in buckets and proves that they arrived.
+
+The proof has two halves. A checksum over all tensors, made where they were sent and where they were received, shows that
+the bytes are the same. A canary, the log-probs of a few fixed sequences in both, shows that the engine computes with them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actors.errors import WeightSyncError
+
+if TYPE_CHECKING:
+    import ray
+
+    from actors.rollout_pool import Engines
+
+WeightItem = tuple[str, str, np.ndarray]  # a tensor's checkpoint name, its torch dtype, and its values (see `encode`)
+
+BUCKETS_IN_FLIGHT = 3
+TIMEOUT_S = 600.0  # of each single step: a bucket, the canary
+CANARY_SEQUENCES = 4
+CANARY_LENGTH = 16
+# bfloat16 keeps 8 bits, and two correct implementations round differently: on models with random weights single log-probs
+# came out up to 0.45 apart, with vLLM's own error against float32 of the same size. A layer with wrong weights is worth whole nats.
+BFLOAT16_TOLERANCE = 0.5
+
+
+class WeightSource(Protocol):
+    """What a trained group offers to the sync. Buckets hold whole tensors under their checkpoint names."""
+
+    def weight_plan(self, bucket_bytes: int) -> int:
+        """Deals the weights into buckets of about this size; returns their number."""
+        ...
+
+    def weight_bucket(self, index: int) -> ray.ObjectRef:
+        """A reference to the bucket, a list of `WeightItem`, in the object store. Asked for in order."""
+        ...
+
+    def weight_checksum(self) -> int:
+        """The sum modulo 2**64 of `checksum` over all buckets, made where the buckets were made."""
+        ...
+
+    def logprobs_of(self, sequences: list[list[int]]) -> list[list[float]]:
+        """log p of every token but the first, at temperature 1."""
+        ...
+
+
+def encode(name: str, tensor: Tensor) -> WeightItem:
+    """A tensor as it travels: numpy arrays go through the object store as raw buffers, and bfloat16, which numpy lacks, as uint16."""
+    tensor = tensor.detach().cpu().contiguous()
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return name, dtype, (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def decode(dtype: str, array: np.ndarray) -> Tensor:
+    """The tensor that `encode` was given, in memory of its own: the store's buffers are read-only and should be freed soon."""
+    tensor = torch.from_numpy(np.array(array))
+    return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
+
+
+def checksum(items: Iterable[WeightItem]) -> int:
+    """A 64-bit sum over tensors that does not depend on their order or on how they are dealt into buckets.
+
+    A tensor counts with a hash of its name, dtype, shape and the wrapping sum of its bytes read as 64-bit words: tensors
+    that swapped places, lost elements or changed bits show. Runs at memory speed.
+    """
+    total = 0
+    for name, dtype, array in items:
+        raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        whole = len(raw) - len(raw) % 8
+        words = int(raw[:whole].view(np.uint64).sum(dtype=np.uint64)) + int.from_bytes(raw[whole:].tobytes(), "little")
+        digest = hashlib.blake2b(repr((name, dtype, array.shape, words % 2**64)).encode(), digest_size=8)
+        total += int.from_bytes(digest.digest(), "little")
+    return total % 2**64
+
+
+def canary_sequences(vocabulary: int, max_length: int) -> list[list[int]]:
+    """A few fixed sequences of token ids, short enough for the engine to add one token."""
+    length = min(CANARY_LENGTH, max_length - 1)
+    return np.random.default_rng(0).integers(0, vocabulary, (CANARY_SEQUENCES, length)).tolist()
+
+
+def canary_tolerance(dtype: str, float32_tolerance: float) -> float:
+    """The largest gap that rounding explains, for engines of this dtype."""
+    return max(float32_tolerance, BFLOAT16_TOLERANCE) if dtype == "bfloat16" else float32_tolerance
+
+
+def widest_gap(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> tuple[float, int, int]:
+    """(gap, sequence, position in it) where two sets of log-probs differ most; a NaN counts as an infinite gap."""
+    gaps = [
+        (abs(a - b) if abs(a - b) >= 0 else float("inf"), row, column)
+        for row, (left, right) in enumerate(zip(ours, theirs, strict=True))
+        for column, (a, b) in enumerate(zip(left, right, strict=True))
+    ]
+    return max(gaps, default=(0.0, 0, 0))
+
+
+def synchronise(
+    engines: Engines, source: WeightSource, *, version: int, bucket_bytes: int, canary: list[list[int]], tolerance: float
+) -> dict[str, float]:
+    """Gives every engine the source's weights under this version.
+
+    Returns {"version", "bytes" of one copy of the weights, "rpcs" to engines, "seconds", "canary_gap"}. Raises
+    WeightSyncError where an engine's checksum or canary disagrees, WorkerError where an engine or the source fails;
+    after either the engines are not usable.
+    """
+    started = time.monotonic()
+    engines.wait(engines.call_all("begin_update"), TIMEOUT_S)
+    buckets = source.weight_plan(bucket_bytes)
+    sent_bytes = _send(engines, source, buckets)
+    received = engines.wait(engines.call_all("received_checksum"), TIMEOUT_S)
+    _require_equal_checksums(engines, received, source.weight_checksum(), version)
+    engines.wait(engines.call_all("finish_update", version), TIMEOUT_S)
+
+    answers = engines.call_all("prompt_logprobs", canary)
+    expected = source.logprobs_of(canary)
+    gap = _require_close_canaries(engines, engines.wait(answers, TIMEOUT_S), expected, tolerance, version)
+    return {
+        "version": version,
+        "bytes": sent_bytes,
+        "rpcs": len(received) * (buckets + 4),
+        "seconds": time.monotonic() - started,
+        "canary_gap": gap,
+    }
+
+
+def _send(engines: Engines, source: WeightSource, buckets: int) -> int:
+    """Hands every bucket's reference to every engine, a few at a time: the store holds only those. Returns their bytes."""
+    in_flight: deque[Mapping[str, Any]] = deque()
+    sent_bytes = 0
+    for index in range(buckets):
+        in_flight.append(engines.call_all("load_bucket", source.weight_bucket(index)))
+        if len(in_flight) == BUCKETS_IN_FLIGHT:
+            sent_bytes += max(engines.wait(in_flight.popleft(), TIMEOUT_S).values())
+    for calls in in_flight:
+        sent_bytes += max(engines.wait(calls, TIMEOUT_S).values())
+    return sent_bytes
+
+
+def _require_equal_checksums(engines: Engines, received: Mapping[str, int], sent: int, version: int) -> None:
+    for name, value in received.items():
+        if value != sent:
+            raise WeightSyncError(
+                f"{engines.where(name)}: the weights of version {version} arrived changed: checksum {value:016x}, the trainer sent "
+                f"{sent:016x}. The engine is not usable; check memory and network of that node and start the run again"
+            )
+
+
+def _require_close_canaries(
+    engines: Engines, answers: Mapping[str, list], expected: list[list[float]], tolerance: float, version: int
+) -> float:
+    """The widest gap over all engines. Raises WeightSyncError where one exceeds the tolerance."""
+    widest = 0.0
+    for name, answer in answers.items():
+        gap, row, column = widest_gap(answer, expected)
+        if gap > tolerance:
+            raise WeightSyncError(
+                f"{engines.where(name)}: canary failed after the sync of version {version}: log-prob of token {column + 1} of "
+                f"sequence {row} is {answer[row][column]:.5f}, the trainer's {expected[row][column]:.5f}: gap {gap:.2g}, limit "
+                f"{tolerance:.2g}. The bytes arrived unchanged, so the engine computes something else with them: check that "
+                "rollout.dtype is the policy's; raise rollout.canary_tolerance only where rounding explains the gap"
+            )
+        widest = max(widest, gap)
+    return widest
