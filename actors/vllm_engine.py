@@ -62,7 +62,13 @@ class VllmEngine:
     """
 
     def __init__(
-        self, model_path: str, max_length: int, settings: Rollout, stop_token_ids: tuple[int, ...], dtype: str, seed: int
+        self,
+        model_path: str,
+        max_length: int,
+        settings: Rollout,
+        stop_token_ids: tuple[int, ...],
+        dtype: str,
+        seed: int,
     ) -> None:
         from vllm import EngineArgs, LLMEngine
         from vllm.platforms import current_platform
@@ -188,7 +194,9 @@ class VllmEngine:
 
     def _require_whole_weights(self) -> None:
         if self._updating:
-            raise RuntimeError("an earlier weight update did not finish and left half of the old weights: build the engine anew")
+            raise RuntimeError(
+                "an earlier weight update did not finish and left half of the old weights: build the engine anew"
+            )
 
 
 class WeightReceiver:

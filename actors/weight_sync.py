@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from actors.errors import WeightSyncError
 if TYPE_CHECKING:
     import ray
 
-    from actors.rollout_pool import Engines
+    from actors.rollout_pool import Calls, Engines
 
 WeightItem = tuple[str, str, np.ndarray]  # a tensor's checkpoint name, its torch dtype, and its values (see `encode`)
 
@@ -105,7 +105,13 @@ def widest_gap(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]
 
 
 def synchronise(
-    engines: Engines, source: WeightSource, *, version: int, bucket_bytes: int, canary: list[list[int]], tolerance: float
+    engines: Engines,
+    source: WeightSource,
+    *,
+    version: int,
+    bucket_bytes: int,
+    canary: list[list[int]],
+    tolerance: float,
 ) -> dict[str, float]:
     """Gives every engine the source's weights under this version.
 
@@ -114,20 +120,20 @@ def synchronise(
     after either the engines are not usable.
     """
     started = time.monotonic()
-    engines.wait(engines.call_all("begin_update"), TIMEOUT_S)
+    engines.wait(engines.start_all("begin_update"), TIMEOUT_S)
     buckets = source.weight_plan(bucket_bytes)
     sent_bytes = _send(engines, source, buckets)
-    received = engines.wait(engines.call_all("received_checksum"), TIMEOUT_S)
+    received = engines.wait(engines.start_all("received_checksum"), TIMEOUT_S)
     _require_equal_checksums(engines, received, source.weight_checksum(), version)
-    engines.wait(engines.call_all("finish_update", version), TIMEOUT_S)
+    engines.wait(engines.start_all("finish_update", version), TIMEOUT_S)
 
-    answers = engines.call_all("prompt_logprobs", canary)
+    calls = engines.start_all("prompt_logprobs", canary)
     expected = source.logprobs_of(canary)
-    gap = _require_close_canaries(engines, engines.wait(answers, TIMEOUT_S), expected, tolerance, version)
+    gap = _require_close_canaries(engines, engines.wait(calls, TIMEOUT_S), expected, tolerance, version)
     return {
         "version": version,
         "bytes": sent_bytes,
-        "rpcs": len(received) * (buckets + 4),
+        "rpcs": len(engines) * (buckets + 4),
         "seconds": time.monotonic() - started,
         "canary_gap": gap,
     }
@@ -135,36 +141,34 @@ def synchronise(
 
 def _send(engines: Engines, source: WeightSource, buckets: int) -> int:
     """Hands every bucket's reference to every engine, a few at a time: the store holds only those. Returns their bytes."""
-    in_flight: deque[Mapping[str, Any]] = deque()
+    in_flight: deque[Calls] = deque()
     sent_bytes = 0
     for index in range(buckets):
-        in_flight.append(engines.call_all("load_bucket", source.weight_bucket(index)))
+        in_flight.append(engines.start_all("load_bucket", source.weight_bucket(index)))
         if len(in_flight) == BUCKETS_IN_FLIGHT:
-            sent_bytes += max(engines.wait(in_flight.popleft(), TIMEOUT_S).values())
-    for calls in in_flight:
-        sent_bytes += max(engines.wait(calls, TIMEOUT_S).values())
-    return sent_bytes
+            sent_bytes += engines.wait(in_flight.popleft(), TIMEOUT_S)[0]
+    return sent_bytes + sum(engines.wait(calls, TIMEOUT_S)[0] for calls in in_flight)
 
 
-def _require_equal_checksums(engines: Engines, received: Mapping[str, int], sent: int, version: int) -> None:
-    for name, value in received.items():
+def _require_equal_checksums(engines: Engines, received: Mapping[int, int], sent: int, version: int) -> None:
+    for engine, value in received.items():
         if value != sent:
             raise WeightSyncError(
-                f"{engines.where(name)}: the weights of version {version} arrived changed: checksum {value:016x}, the trainer sent "
+                f"{engines.where(engine)}: the weights of version {version} arrived changed: checksum {value:016x}, the trainer sent "
                 f"{sent:016x}. The engine is not usable; check memory and network of that node and start the run again"
             )
 
 
 def _require_close_canaries(
-    engines: Engines, answers: Mapping[str, list], expected: list[list[float]], tolerance: float, version: int
+    engines: Engines, answers: Mapping[int, list], expected: list[list[float]], tolerance: float, version: int
 ) -> float:
     """The widest gap over all engines. Raises WeightSyncError where one exceeds the tolerance."""
     widest = 0.0
-    for name, answer in answers.items():
+    for engine, answer in answers.items():
         gap, row, column = widest_gap(answer, expected)
         if gap > tolerance:
             raise WeightSyncError(
-                f"{engines.where(name)}: canary failed after the sync of version {version}: log-prob of token {column + 1} of "
+                f"{engines.where(engine)}: canary failed after the sync of version {version}: log-prob of token {column + 1} of "
                 f"sequence {row} is {answer[row][column]:.5f}, the trainer's {expected[row][column]:.5f}: gap {gap:.2g}, limit "
                 f"{tolerance:.2g}. The bytes arrived unchanged, so the engine computes something else with them: check that "
                 "rollout.dtype is the policy's; raise rollout.canary_tolerance only where rounding explains the gap"

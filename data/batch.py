@@ -41,7 +41,9 @@ class Batch:
     meta: tuple[dict[str, Any], ...] = field(default=())
 
     @classmethod
-    def from_rows(cls, tokens: Sequence[Sequence[int]], masks: Sequence[Sequence[bool]], meta: Iterable[dict] = (), **rows: Any) -> Batch:
+    def from_rows(
+        cls, tokens: Sequence[Sequence[int]], masks: Sequence[Sequence[bool]], meta: Iterable[dict] = (), **rows: Any
+    ) -> Batch:
         """Right-pads `tokens` and `masks` (one sequence a row); `rows` are further (B,) columns."""
         lengths = [len(row) for row in tokens]
         width = max(lengths, default=0)
@@ -52,7 +54,11 @@ class Batch:
                 raise ValueError(f"row {i}: {len(row)} tokens but {len(mask)} mask values")
             padded[i, : len(row)] = row
             action[i, : len(row)] = mask
-        columns = {"tokens": torch.from_numpy(padded), "action_mask": torch.from_numpy(action), "lengths": torch.tensor(lengths, dtype=torch.int32)}
+        columns = {
+            "tokens": torch.from_numpy(padded),
+            "action_mask": torch.from_numpy(action),
+            "lengths": torch.tensor(lengths, dtype=torch.int32),
+        }
         return cls(columns, tuple(meta)).with_columns(**rows)
 
     def __len__(self) -> int:
@@ -89,7 +95,9 @@ class Batch:
             tensor = torch.as_tensor(value, dtype=dtype)
             shapes = {"row": [(rows,)], "token": [(rows, width)]}.get(kind, [(rows,), (rows, width)])
             if tuple(tensor.shape) not in shapes:
-                raise ValueError(f"column {name!r} has shape {tuple(tensor.shape)}; wanted {' or '.join(map(str, shapes))}")
+                raise ValueError(
+                    f"column {name!r} has shape {tuple(tensor.shape)}; wanted {' or '.join(map(str, shapes))}"
+                )
             added[name] = tensor
         return Batch({**self.columns, **added}, self.meta)
 
@@ -101,7 +109,9 @@ class Batch:
         """The rows at these indices, trimmed to the longest of them."""
         index = torch.as_tensor(rows, dtype=torch.long)
         width = int(self.lengths[index].max()) if len(index) else 0
-        picked = {name: value[index][:, :width] if value.ndim == 2 else value[index] for name, value in self.columns.items()}
+        picked = {
+            name: value[index][:, :width] if value.ndim == 2 else value[index] for name, value in self.columns.items()
+        }
         return Batch(picked, tuple(self.meta[i] for i in index.tolist()) if self.meta else ())
 
     @staticmethod

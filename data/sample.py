@@ -38,4 +38,6 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     samples: int = 1  # per prompt
-    seed: Sequence[int] = ()  # (run seed, phase, step …): each request's seed derives from it, the prompt's row and the index
+    seed: Sequence[
+        int
+    ] = ()  # (run seed, phase, step …): each request's seed derives from it, the prompt's row and the index

@@ -66,7 +66,9 @@ class Controller:
         summary = summarise(self.config, artifacts, startup, self.run_directory.root)
         return summary
 
-    def run_phase(self, phase: Phase, runtime: Runtime, artifacts: dict[str, Artifact], lineage: dict[str, Any]) -> Artifact:
+    def run_phase(
+        self, phase: Phase, runtime: Runtime, artifacts: dict[str, Artifact], lineage: dict[str, Any]
+    ) -> Artifact:
         started, syncs = time.monotonic(), dict(runtime.rollout_stats)
         context = PhaseContext(
             config=self.config,
@@ -100,7 +102,11 @@ class Controller:
         caller's own algorithm and reward."""
         settings = phase.model_dump(mode="json", exclude=COSMETIC | {"models"})
         models = resolve_models(self.config, phase)
-        parents = {role: artifacts[model.path[6:]].id for role, model in models.items() if (model.path or "").startswith("phase:")}
+        parents = {
+            role: artifacts[model.path[6:]].id
+            for role, model in models.items()
+            if (model.path or "").startswith("phase:")
+        }
         sets = {name: value for name in ("data", "eval_data") if isinstance(value := getattr(phase, name, None), Data)}
         if phase.answers:
             sets["answers"] = phase.answers.data

@@ -69,6 +69,8 @@ class Bar:
     def update(self, done: int, metrics: Mapping[str, float]) -> None:
         numbers = "  ".join(f"{name} {metrics[name]:,.4g}" for name in self.shown if name in metrics)
         self.progress.update(self.task, completed=done, numbers=numbers)
-        if not self.console.is_terminal and (done == self.total or time.monotonic() - self.last_line > QUIET_INTERVAL_S):
+        if not self.console.is_terminal and (
+            done == self.total or time.monotonic() - self.last_line > QUIET_INTERVAL_S
+        ):
             self.console.print(f"{self.phase} {done}/{self.total}  {numbers}", highlight=False)
             self.last_line = time.monotonic()

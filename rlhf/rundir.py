@@ -99,7 +99,14 @@ class Checkpoints:
             return None
         return path
 
-    def save(self, step: int, exported: ModelGroup, groups: Mapping[str, ModelGroup], state: Mapping[str, Any], tokenizer: Any) -> None:
+    def save(
+        self,
+        step: int,
+        exported: ModelGroup,
+        groups: Mapping[str, ModelGroup],
+        state: Mapping[str, Any],
+        tokenizer: Any,
+    ) -> None:
         """Saves after `step` finished steps: all roles at once, then the pointer, then older checkpoints go."""
         path = self.directory / f"step-{step}"
         shutil.rmtree(path, ignore_errors=True)

@@ -50,8 +50,9 @@ class Summary:
     def missed(self) -> list[Outcome]:
         return [outcome for outcome in self.outcomes if not outcome.reached]
 
-    def show(self, console: Console) -> None:
-        console.print(render(self))
+    def show(self, console: Console | None = None) -> None:
+        """Prints the table of goals and the answers."""
+        (console or Console()).print(render(self))
 
 
 def summarise(config: Config, artifacts: Mapping[str, Artifact], startup: float, root: Path) -> Summary:
@@ -72,13 +73,23 @@ def summarise(config: Config, artifacts: Mapping[str, Artifact], startup: float,
         for phase in config.phases
         for figure, goal in phase.goals.items()
     ]
-    return Summary(root, figures, outcomes, {name: artifact.answers for name, artifact in artifacts.items() if artifact.answers})
+    return Summary(
+        root, figures, outcomes, {name: artifact.answers for name, artifact in artifacts.items() if artifact.answers}
+    )
 
 
 def render(summary: Summary) -> RenderableType:
     """A table with a line for each goal (or each phase without one), then answers before and after."""
     table = Table(box=box.SIMPLE_HEAD, title=f"{summary.directory}", title_justify="left", title_style="bold")
-    for heading, justify in (("phase", "left"), ("figure", "left"), ("value", "right"), ("goal", "right"), ("", "left"), ("details", "left"), ("seconds", "right")):
+    for heading, justify in (
+        ("phase", "left"),
+        ("figure", "left"),
+        ("value", "right"),
+        ("goal", "right"),
+        ("", "left"),
+        ("details", "left"),
+        ("seconds", "right"),
+    ):
         table.add_column(heading, justify=justify)
     seconds = summary.figures["seconds"]
     for phase, metrics in summary.figures["phases"].items():
@@ -87,13 +98,23 @@ def render(summary: Summary) -> RenderableType:
             mark = Text("reached", "green") if outcome.reached else Text("missed", "bold red")
             value = "missing" if outcome.value is None else f"{outcome.value:.3f}"
             first = index == 0
-            table.add_row(phase if first else "", readable(outcome.figure), value, outcome.wanted, mark, details(metrics) if first else "", f"{seconds[phase]:.0f}" if first else "")
+            table.add_row(
+                phase if first else "",
+                readable(outcome.figure),
+                value,
+                outcome.wanted,
+                mark,
+                details(metrics) if first else "",
+                f"{seconds[phase]:.0f}" if first else "",
+            )
         if not outcomes:
             table.add_row(phase, "", "", "", "", details(metrics), f"{seconds[phase]:.0f}")
     syncs = summary.figures["weight_syncs"]
     if syncs["count"]:
         mark = Text("reached", "green") if not syncs["failed"] else Text("missed", "bold red")
-        table.add_row("every sync", "checksum and canary failed", str(syncs["failed"]), "≤ 0", mark, f"{syncs['count']} syncs", "")
+        table.add_row(
+            "every sync", "checksum and canary failed", str(syncs["failed"]), "≤ 0", mark, f"{syncs['count']} syncs", ""
+        )
     table.add_section()
     table.add_row("total", "", "", "", "", "", f"{seconds['total']:.0f}")
     return Group(table, *(render_answers(phase, answers) for phase, answers in summary.answers.items()))
@@ -105,7 +126,16 @@ def readable(figure: str) -> str:
 
 def details(metrics: Mapping[str, float]) -> str:
     """The figures behind a phase's goal, one line."""
-    pairs = [("perplexity", "perplexity"), ("unigram_perplexity", "unigram"), ("loss_before", "loss before"), ("loss", "after"), ("gold_before", "gold before"), ("gold_after", "after"), ("gold_best", "best"), ("kl", "KL")]
+    pairs = [
+        ("perplexity", "perplexity"),
+        ("unigram_perplexity", "unigram"),
+        ("loss_before", "loss before"),
+        ("loss", "after"),
+        ("gold_before", "gold before"),
+        ("gold_after", "after"),
+        ("gold_best", "best"),
+        ("kl", "KL"),
+    ]
     shown = [(label, metrics[name]) for name, label in pairs if name in metrics]
     return ", ".join(f"{label} {value:.3g}" for label, value in shown)
 

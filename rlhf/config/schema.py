@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_valid
 # A pattern's description is what the error message says was wanted.
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Function = Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$", description="module:function")]
-RewardSource = Annotated[str, Field(pattern=r"^(model|[\w.]+:[\w.]+)$", description="model (the reward model) or module:function")]
+RewardSource = Annotated[
+    str, Field(pattern=r"^(model|[\w.]+:[\w.]+)$", description="model (the reward model) or module:function")
+]
 
 
 class Node(BaseModel):

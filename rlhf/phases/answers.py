@@ -98,7 +98,8 @@ class AnswerCheck:
             figures["kl"] = self._kl(batch_of(samples))
         texts = self.first.get("texts", [None] * self.settings.show)
         self.context.answers = [
-            {"prompt": sample.prompt.text, "before": text, "after": sample.text} for sample, text in zip(self._shown(samples), texts)
+            {"prompt": sample.prompt.text, "before": text, "after": sample.text}
+            for sample, text in zip(self._shown(samples), texts)
         ]
         return figures
 

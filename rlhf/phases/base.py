@@ -66,15 +66,24 @@ class PhaseContext:
 
     def build(self, role: str, *, head: str = "lm", optim: OptimSettings | None = None) -> ModelGroup:
         """The role's group with its model loaded, trained where `optim` is given."""
-        model = self.models[role]
-        architecture = model.architecture
+        model, path = self.models[role], self.path_of(role)
+        architecture = None if path else model.architecture
         if architecture is not None:
             tokenizer = self.tokenizer
-            ids = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-            architecture = {"bos_token_id": None, "max_position_embeddings": self.phase.max_length, **ids, **architecture}
+            ids = {
+                "vocab_size": len(tokenizer),
+                "eos_token_id": tokenizer.eos_token_id,
+                "pad_token_id": tokenizer.pad_token_id,
+            }
+            architecture = {
+                "bos_token_id": None,
+                "max_position_embeddings": self.phase.max_length,
+                **ids,
+                **architecture,
+            }
         build = ModelBuild(
             role=role,
-            path=self.path_of(role),
+            path=path,
             architecture=architecture,
             head=head,
             dtype=model.dtype,

@@ -18,7 +18,11 @@ from rlhf.phases.base import Metrics, PhaseContext, optim_settings
 from rlhf.rewards.compose import Composite, compose
 
 SHOWN = ("reward", "kl", "length", "policy/clip_fraction", "tokens/s")
-FORWARDS = {"old_logprobs": ("policy", "logprobs"), "ref_logprobs": ("reference", "logprobs"), "values": ("critic", "values")}
+FORWARDS = {
+    "old_logprobs": ("policy", "logprobs"),
+    "ref_logprobs": ("reference", "logprobs"),
+    "values": ("critic", "values"),
+}
 
 
 def run(context: PhaseContext) -> Metrics:
@@ -27,7 +31,9 @@ def run(context: PhaseContext) -> Metrics:
     algorithm = context.algorithm or resolve(phase.algorithm.name, phase.algorithm.parameters)
     objectives = algorithm.objectives()
     reward = compose(phase.reward, context.reward)
-    prompts, report = build_prompts(context.rows(phase.data), context.tokenizer, phase.max_length - phase.sampling.max_new_tokens)
+    prompts, report = build_prompts(
+        context.rows(phase.data), context.tokenizer, phase.max_length - phase.sampling.max_new_tokens
+    )
     context.console.print(f"[bold]{phase.name:<9}[/] {report}", highlight=False)
     order = Order(len(prompts), phase.prompts_per_step, context.seed)
 
@@ -48,13 +54,19 @@ def run(context: PhaseContext) -> Metrics:
 
             # 1. generate
             with timer("generate"):
-                samples = rollouts.generate([prompts[i] for i in order.indices(step)], sampling(context, phase.sampling, step))
+                samples = rollouts.generate(
+                    [prompts[i] for i in order.indices(step)], sampling(context, phase.sampling, step)
+                )
                 batch = batch_of(samples)
 
             # 2. score and 3. forwards: every group at once, one wait
             with timer("forwards"):
                 staged = context.runtime.stage(batch, list(groups.values()), phase.minibatches, context.seed + step)
-                pending = {name: groups[role].forward(staged, output, temperature) for name, (role, output) in FORWARDS.items() if name in algorithm.needs}
+                pending = {
+                    name: groups[role].forward(staged, output, temperature)
+                    for name, (role, output) in FORWARDS.items()
+                    if name in algorithm.needs
+                }
                 scored = groups["reward"].forward(staged, "scores") if "reward" in groups else None
                 rewards, parts = reward.score(samples, scored and scored.result())
                 batch = batch.with_columns(rewards=rewards, **{name: work.result() for name, work in pending.items()})
@@ -69,7 +81,10 @@ def run(context: PhaseContext) -> Metrics:
             with timer("train"):
                 names = set().union(*(objective.columns for objective in objectives.values()))
                 staged = staged.with_columns(**{name: batch.columns[name] for name in sorted(names)})
-                work = {role: group.train(staged, objectives[role], phase.epochs, temperature) for role, group in trained.items()}
+                work = {
+                    role: group.train(staged, objectives[role], phase.epochs, temperature)
+                    for role, group in trained.items()
+                }
                 losses = {role: pending.result() for role, pending in work.items()}
 
             # 6. new weights to the engines
@@ -78,7 +93,11 @@ def run(context: PhaseContext) -> Metrics:
 
             # 7. log
             metrics = describe(batch, parts, losses)
-            metrics |= {"dropped": dropped, "canary_gap": synced["canary_gap"], **timer.metrics(int(batch.lengths.sum()))}
+            metrics |= {
+                "dropped": dropped,
+                "canary_gap": synced["canary_gap"],
+                **timer.metrics(int(batch.lengths.sum())),
+            }
             algorithm = algorithm.after_step(metrics)
             track.step(step + 1, metrics | {f"state/{name}": value for name, value in algorithm.state().items()})
 
@@ -87,14 +106,18 @@ def run(context: PhaseContext) -> Metrics:
                 state = {"algorithm": algorithm.state(), "answers": check and check.first}
                 context.checkpoints.save(step + 1, groups["policy"], trained, state, context.tokenizer)
 
-    figures = {f"last_{name}": metrics[name] for name in ("reward", "kl", "length")} if progress["step"] < phase.steps else {}
+    figures = (
+        {f"last_{name}": metrics[name] for name in ("reward", "kl", "length")} if progress["step"] < phase.steps else {}
+    )
     figures |= check.after() if check else {}
     groups["policy"].export(context.staging).result()
     context.tokenizer.save_pretrained(context.staging)
     return figures
 
 
-def build_groups(context: PhaseContext, needs: frozenset[str], trained: set[str] | dict, reward: Composite) -> dict[str, ModelGroup]:
+def build_groups(
+    context: PhaseContext, needs: frozenset[str], trained: set[str] | dict, reward: Composite
+) -> dict[str, ModelGroup]:
     """The models that this algorithm and reward need, and no others."""
     phase = context.phase
     updates = phase.steps * phase.minibatches * phase.epochs
@@ -139,7 +162,9 @@ def describe(batch: Batch, parts: dict[str, torch.Tensor], losses: dict[str, lis
         gap = (batch.old_logprobs - batch.rollout_logprobs)[mask].abs()
         metrics |= {"rollout_gap": float(gap.mean()), "rollout_gap_max": float(gap.max())}
     for role, steps in losses.items():
-        metrics |= {f"{role}/{name}": sum(step[name] for step in steps) / len(steps) for name in steps[0] if name != "tokens"}
+        metrics |= {
+            f"{role}/{name}": sum(step[name] for step in steps) / len(steps) for name in steps[0] if name != "tokens"
+        }
     return metrics
 
 
@@ -156,4 +181,7 @@ class Timer:
         self.seconds[part] = time.monotonic() - start
 
     def metrics(self, tokens: int) -> Metrics:
-        return {"tokens/s": tokens / sum(self.seconds.values()), **{f"seconds/{part}": value for part, value in self.seconds.items()}}
+        return {
+            "tokens/s": tokens / sum(self.seconds.values()),
+            **{f"seconds/{part}": value for part, value in self.seconds.items()},
+        }

@@ -34,8 +34,16 @@ class Recipe:
 RECIPES = {
     "pretrain": Recipe("text", "policy", "lm", lambda phase: LanguageModel()),
     "sft": Recipe("chat", "policy", "lm", lambda phase: LanguageModel()),
-    "reward": Recipe("preference", "reward", "scalar", lambda phase: Pairwise(), ("loss", "accuracy", "lr", "tokens/s")),
-    "dpo": Recipe("preference", "policy", "lm", lambda phase: DPO(phase.beta, phase.label_smoothing), ("loss", "accuracy", "margin", "tokens/s")),
+    "reward": Recipe(
+        "preference", "reward", "scalar", lambda phase: Pairwise(), ("loss", "accuracy", "lr", "tokens/s")
+    ),
+    "dpo": Recipe(
+        "preference",
+        "policy",
+        "lm",
+        lambda phase: DPO(phase.beta, phase.label_smoothing),
+        ("loss", "accuracy", "margin", "tokens/s"),
+    ),
 }
 
 
@@ -61,7 +69,9 @@ def run(context: PhaseContext) -> Metrics:
 
     # 3. the loop
     def submit(step: int) -> Pending:
-        staged = context.runtime.stage(train.batch(order.indices(step)), [group for group in (model, reference) if group])
+        staged = context.runtime.stage(
+            train.batch(order.indices(step)), [group for group in (model, reference) if group]
+        )
         if reference:
             staged = staged.with_columns(ref_logprobs=reference.forward(staged, "logprobs").result())
         return model.train(staged, objective)
@@ -84,7 +94,9 @@ def run(context: PhaseContext) -> Metrics:
 
     # 4. held-out figures, export
     figures = evaluate(context, held_out, model, reference, objective)
-    figures |= {f"{name}_before": value for name, value in before.items() if name in ("loss", "perplexity", "pair_accuracy")}
+    figures |= {
+        f"{name}_before": value for name, value in before.items() if name in ("loss", "perplexity", "pair_accuracy")
+    }
     if check:
         figures |= check.after()
     model.export(context.staging).result()
@@ -122,7 +134,9 @@ def texts(value: object) -> list[str]:
     return [text for child in children for text in texts(child)]
 
 
-def evaluate(context: PhaseContext, examples: Examples, model: ModelGroup, reference: ModelGroup | None, objective: Objective) -> Metrics:
+def evaluate(
+    context: PhaseContext, examples: Examples, model: ModelGroup, reference: ModelGroup | None, objective: Objective
+) -> Metrics:
     """Held-out figures: the mean loss and metrics, with perplexities where the loss is one of tokens."""
     if not len(examples):
         return {}

@@ -34,7 +34,9 @@ def command(output: Path, *more: str) -> list[str]:
 
 
 def launch(output: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(output, *more), cwd=ROOT, capture_output=True, text=True, timeout=540, env=environment())
+    return subprocess.run(
+        command(output, *more), cwd=ROOT, capture_output=True, text=True, timeout=540, env=environment()
+    )
 
 
 def environment() -> dict[str, str]:

@@ -73,5 +73,9 @@ def test_a_finished_run_starts_no_cluster_and_shows_its_table(finished):
 
 def test_nothing_that_the_run_started_is_left_behind(finished):
     output, _ = finished
-    left = [process for process in psutil.process_iter(["cmdline"]) if str(output) in " ".join(process.info["cmdline"] or [])]
+    left = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if str(output) in " ".join(process.info["cmdline"] or [])
+    ]
     assert not left

@@ -13,7 +13,9 @@ from conftest import ROOT, command, environment, launch, lines
 
 def kill_after(output: Path, phase: str, steps: int, *more: str) -> None:
     """Starts the run and kills its driver with SIGKILL as soon as so many steps of the phase are logged."""
-    process = subprocess.Popen(command(output, *more), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+    process = subprocess.Popen(
+        command(output, *more), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+    )
     deadline = time.monotonic() + 300
     while len(lines(output, phase)) < steps:
         assert process.poll() is None, "the run ended before it could be killed"
@@ -25,7 +27,10 @@ def kill_after(output: Path, phase: str, steps: int, *more: str) -> None:
 
 def numbers(rows: list[dict]) -> list[dict]:
     """A phase's lines without what a clock says."""
-    return [{k: v for k, v in row.items() if k != "time" and not k.startswith("seconds/") and k != "tokens/s"} for row in rows]
+    return [
+        {k: v for k, v in row.items() if k != "time" and not k.startswith("seconds/") and k != "tokens/s"}
+        for row in rows
+    ]
 
 
 def test_killed_runs_resume_bit_for_bit(finished, tmp_path):

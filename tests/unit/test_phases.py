@@ -28,7 +28,11 @@ def two_prompts() -> Batch:
 def test_samples_become_rows_of_prompt_and_response():
     batch = two_prompts().validate()
     assert batch.tokens.tolist() == [[5, 6, 8, 9], [5, 6, 8, 0], [7, 9, 9, 9]]
-    assert batch.action_mask.tolist() == [[False, False, True, True], [False, False, True, False], [False, True, True, True]]
+    assert batch.action_mask.tolist() == [
+        [False, False, True, True],
+        [False, False, True, False],
+        [False, True, True, True],
+    ]
     assert batch.group_ids.tolist() == [0, 0, 1]
     assert batch.rollout_logprobs.tolist() == [[0, 0, -1, -1], [0, 0, -2, 0], [0, -1, -1, -1]]
     assert batch.policy_version.tolist() == [3, 3, 3]
@@ -49,7 +53,9 @@ def test_no_score_at_all_is_an_error():
 def test_kl_is_summed_over_an_answer_and_averaged_over_answers():
     batch = two_prompts()
     columns = {"old_logprobs": batch.rollout_logprobs + 0.5 * batch.action_mask, "ref_logprobs": batch.rollout_logprobs}
-    metrics = describe(batch.with_columns(rewards=[0.0, 1.0, 2.0], **columns), {"rule": torch.tensor([0.0, 1.0, 2.0])}, {})
+    metrics = describe(
+        batch.with_columns(rewards=[0.0, 1.0, 2.0], **columns), {"rule": torch.tensor([0.0, 1.0, 2.0])}, {}
+    )
     assert metrics["kl"] == pytest.approx((2 + 1 + 3) * 0.5 / 3)
     assert metrics["rollout_gap"] == pytest.approx(0.5)
     assert metrics["length"] == 2
@@ -78,5 +84,12 @@ def test_a_resumed_log_drops_what_the_interrupted_attempt_wrote_too_far(tmp_path
     log.write(3, {"loss": math.nan})
     log.close()
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [(row["phase"], row["step"]) for row in rows] == [("sft", 1), ("sft", 2), ("sft", 3), ("ppo", 1), ("ppo", 2), ("ppo", 3)]
+    assert [(row["phase"], row["step"]) for row in rows] == [
+        ("sft", 1),
+        ("sft", 2),
+        ("sft", 3),
+        ("ppo", 1),
+        ("ppo", 2),
+        ("ppo", 3),
+    ]
     assert rows[-1]["loss"] is None

@@ -22,7 +22,9 @@ def test_a_goal_is_missed_below_above_and_where_the_figure_is_absent():
 
 
 def summary_of(tmp_path: Path, startup: float):
-    config = Config.model_validate({"phases": [{"kind": "sft", "data": "x", "goals": {"format_rate": {"at_least": 0.9}}}]})
+    config = Config.model_validate(
+        {"phases": [{"kind": "sft", "data": "x", "goals": {"format_rate": {"at_least": 0.9}}}]}
+    )
     answers = [{"prompt": "p", "before": None, "after": "[red]a"}]
     artifact = Artifact(tmp_path, "id", {"format_rate": 0.5}, {}, 12.0, {"count": 2, "failed": 0}, answers)
     return summarise(config, {"sft": artifact}, startup, tmp_path)

@@ -1,0 +1,1 @@
+"""The training engine: one process is one rank; no Ray in here."""

@@ -1,0 +1,92 @@
+"""Which rows share a micro-batch, and how a micro-batch lies in packed rows. Pure functions of lengths and tensors."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from data.batch import Batch
+from data.packing import pack
+from rlhf.ops.logprobs import shift_left
+
+
+def lay_out(lengths: Sequence[int], packing: bool) -> list[list[int]]:
+    """The documents of each packed row; rows are as long as the longest document, so that a document costs attention
+    over at most that many tokens whatever the micro-batch holds. Without `packing`, one document a row."""
+    if not packing:
+        return [[document] for document in range(len(lengths))]
+    return pack(lengths, max(lengths, default=0))
+
+
+def padded_tokens(lengths: Sequence[int], packing: bool) -> int:
+    """Tokens that the model sees when these documents make one micro-batch, padding included."""
+    return len(lay_out(lengths, packing)) * max(lengths, default=0)
+
+
+def split(lengths: Sequence[int], units: Sequence[Sequence[int]], budget: int, packing: bool = True) -> list[list[int]]:
+    """The rows of each micro-batch, each at most `budget` tokens with its padding.
+
+    lengths: tokens of each row. units: the rows that must stay together, adjacent and in this order; each row once.
+    Units of like length go together (longest first), so that rows are short where documents are and little is padding.
+    Raises ValueError where one unit alone is over the budget.
+    """
+    left = sorted(range(len(units)), key=lambda unit: (-max(lengths[row] for row in units[unit]), unit))
+    microbatches = []
+    while left:
+        totals = accumulate(sum(lengths[row] for row in units[unit]) for unit in left)
+        candidates = sum(1 for total in totals if total <= budget)
+
+        def cost(count: int) -> int:
+            return padded_tokens([lengths[row] for unit in left[:count] for row in units[unit]], packing)  # noqa: B023
+
+        fitting = bisect_right(range(1, candidates + 1), budget, key=cost)
+        if fitting == 0:
+            raise ValueError(f"{cost(1)} tokens must share a micro-batch, which may hold {budget}")
+        microbatches.append([row for unit in left[:fitting] for row in units[unit]])
+        left = left[fitting:]
+    return microbatches
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A micro-batch of b documents in R rows of L tokens."""
+
+    tokens: Tensor  # (R, L) int64, 0 where no document lies
+    positions: Tensor  # (R, L) int64, from 0 in each document; the row's end goes on counting, so that it is no document
+    starts: Tensor  # (b,) int64, where each document begins in the flattened rows
+
+
+def pack_documents(tokens: Tensor, lengths: Tensor, packing: bool = True) -> Packed:
+    """tokens (b, T), lengths (b,) -> their packed rows; one row of one token where b = 0, for a rank without work must
+    still run the model."""
+    sizes = lengths.tolist()
+    rows = lay_out(sizes, packing)
+    shape = max(len(rows), 1), max(sizes, default=1)
+    packed = torch.zeros(shape, dtype=torch.int64)
+    positions = torch.arange(shape[1]).repeat(shape[0], 1)
+    starts = torch.zeros(len(sizes), dtype=torch.int64)
+    for row, documents in enumerate(rows):
+        offset = 0
+        for document in documents:
+            size = sizes[document]
+            packed[row, offset : offset + size] = tokens[document, :size]
+            positions[row, offset:] = torch.arange(shape[1] - offset)
+            starts[document] = row * shape[1] + offset
+            offset += size
+    return Packed(packed, positions, starts)
+
+
+def predicting(microbatch: Batch, packed: Packed) -> Tensor:
+    """(N,) int64: where, in the flattened rows, the states before the N action tokens are, in row-major order."""
+    places = packed.starts[:, None] + torch.arange(microbatch.width)
+    return places[shift_left(microbatch.action_mask)]
+
+
+def ending(microbatch: Batch, packed: Packed) -> Tensor:
+    """(b,) int64: where, in the flattened rows, each document's last token is."""
+    return packed.starts + microbatch.lengths - 1
