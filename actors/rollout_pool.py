@@ -138,7 +138,7 @@ class Engines:
 
 
 class EnginePool:
-    """A RolloutPool of vLLM engines that hold one architecture. `stats` counts weight syncs, and those of them that failed."""
+    """A RolloutPool of vLLM engines for one architecture."""
 
     def __init__(
         self,
@@ -157,11 +157,11 @@ class EnginePool:
         model_path: a directory with config, safetensors and tokenizer. max_length: tokens of prompt and answer together.
         dtype: "float32" or "bfloat16". Raises WorkerError where an engine cannot be built, TimeoutError where none is placed.
         """
-        self.stats = {"syncs": 0, "failed": 0}
         self._max_length = max_length
         self._settings = settings
         self._tolerance = canary_tolerance(dtype, settings.canary_tolerance)
-        self._version = 0
+        self._started_syncs = 0
+        self._version = 0  # = syncs that succeeded
         self._tokenizer = AutoTokenizer.from_pretrained(model_path)
         arguments = (model_path, max_length, settings, stop_token_ids, dtype, seed)
         self._engines = Engines(arguments, placements, runtime_env or {})
@@ -169,6 +169,11 @@ class EnginePool:
             on_failure.callback(self.close)
             self._canary = canary_sequences(self._engines.wait_until_ready(), max_length)
             on_failure.pop_all()
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """Weight syncs so far, and those of them that failed."""
+        return {"syncs": self._started_syncs, "failed": self._started_syncs - self._version}
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Sample]:
         """All samples, ordered by (prompt, index). A sample depends on the weights, the prompt, sampling.seed, the prompt's
@@ -204,8 +209,7 @@ class EnginePool:
     def sync(self, policy: WeightSource) -> dict[str, float]:
         """Gives every engine the policy's weights under the next version; see `weight_sync.synchronise`."""
         self._require_synchronised()
-        self.stats["syncs"] += 1
-        self.stats["failed"] += 1  # until it has succeeded
+        self._started_syncs += 1
         report = synchronise(
             self._engines,
             policy,
@@ -214,7 +218,6 @@ class EnginePool:
             canary=self._canary,
             tolerance=self._tolerance,
         )
-        self.stats["failed"] -= 1
         self._version += 1
         return report
 

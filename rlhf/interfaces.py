@@ -162,6 +162,8 @@ class RolloutPool(Protocol):
 class Runtime(Protocol):
     """What the cluster gives to the phases. `actors/` implements it; phases never see Ray."""
 
+    rollout_stats: Mapping[str, int]  # weight syncs so far: "count", "failed"
+
     def group(self, build: ModelBuild, pool: str) -> ModelGroup:
         """The role's group with this model loaded; processes of an earlier phase are reused."""
         ...
