@@ -121,8 +121,11 @@ def _pool_plan(config: Config, name: str, ranks: Mapping[str, int], cpus: float,
     span = config.rollout.tensor_parallel if ROLLOUT in ranks else 1  # devices of one engine
     alone = set(ranks) == {ROLLOUT}
     bundles = ranks[ROLLOUT] if alone else devices
-    if on_gpus and ROLLOUT in ranks:
-        _check_engines(config, name, alone)
+    if on_gpus and span > 1 and not alone:
+        raise UserError(
+            f"rollout.tensor_parallel={span} needs a pool of its own, but pool {name!r} also holds models: "
+            "name another pool in rollout.pool"
+        )
     gpus = 0.0
     if on_gpus:
         gpus = float(span) if alone else round_down(1 / len(ranks))
@@ -132,20 +135,6 @@ def _pool_plan(config: Config, name: str, ranks: Mapping[str, int], cpus: float,
     if on_gpus:
         resources = [{**bundle, "GPU": span if alone else 1} for bundle in resources]
     return PoolPlan(name, devices, tuple(resources), seats)
-
-
-def _check_engines(config: Config, pool: str, alone: bool) -> None:
-    engines, span, devices = config.rollout.engines, config.rollout.tensor_parallel, config.pools[pool].devices
-    if engines * span > devices:
-        raise UserError(
-            f"rollout needs {engines * span} GPUs (engines {engines} × tensor_parallel {span}) but pool {pool!r} has {devices}: "
-            f"set pools.{pool}.devices={engines * span} or lower rollout.engines"
-        )
-    if span > 1 and not alone:
-        raise UserError(
-            f"rollout.tensor_parallel={span} needs a pool of its own, but pool {pool!r} also holds models: "
-            "name another pool in rollout.pool"
-        )
 
 
 def _sizes(config: Config, ranks: Mapping[str, Mapping[str, int]]) -> str:

@@ -107,8 +107,8 @@ class Engines:
         for actor in self._actors:
             ray.kill(actor)
         deadline = time.monotonic() + STOP_TIMEOUT_S
-        for index in range(len(self)):
-            while _is_registered(_name(index)):
+        for index, placement in enumerate(self._placements):
+            while _is_registered(_name(index), placement.get("namespace")):
                 if time.monotonic() > deadline:
                     raise TimeoutError(
                         f"{self.where(index)} was killed but is still there after {STOP_TIMEOUT_S:.0f} s"
@@ -252,9 +252,9 @@ def _name(index: int) -> str:
     return f"{ROLE}/{index}"
 
 
-def _is_registered(name: str) -> bool:
+def _is_registered(name: str, namespace: str | None) -> bool:
     try:
-        ray.get_actor(name)
+        ray.get_actor(name, namespace)
     except ValueError:  # how Ray says that there is no such actor
         return False
     return True

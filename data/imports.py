@@ -13,9 +13,9 @@ from data.errors import UserError
 
 
 def load_object(spec: str) -> Any:
-    """The object that `module:attribute` names; the attribute may be dotted. Modules of the working directory are found.
+    """The object that `module:attribute` names; the attribute may be dotted, the working directory is searched too.
 
-    Raises UserError where the spec, the module or the attribute is wrong. An error inside the module keeps its traceback.
+    Raises UserError where the spec, the module or the attribute is wrong; an error inside the module goes through.
     """
     module_name, _, attribute = spec.partition(":")
     if not module_name or not attribute:
@@ -28,11 +28,12 @@ def load_object(spec: str) -> Any:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # the module is there, and something that it imports is missing
         raise UserError(
-            f"{spec!r}: there is no module {error.name!r}; put {module_name.replace('.', '/')}.py into {os.getcwd()} or install it"
+            f"{spec!r}: there is no module {error.name!r}; "
+            f"put {module_name.replace('.', '/')}.py into {os.getcwd()} or install it"
         ) from error
     try:
         return reduce(getattr, attribute.split("."), module)
     except AttributeError as error:
         near = difflib.get_close_matches(attribute, vars(module), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"{spec!r}: {module.__file__ or module_name} has no {attribute!r}{hint}") from error
+        raise UserError(f"{spec!r}: module {module_name!r} has no {attribute!r}{hint}") from error

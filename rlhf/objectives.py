@@ -1,6 +1,6 @@
 """What to minimise: which output of the model, which unit to divide by, which columns to ship, and a call into `ops`.
 
-Each follows `Objective` in rlhf/interfaces.py: a call gives the loss's sum over the unit and metric sums over the same unit.
+Each follows `Objective` in rlhf/interfaces.py: a call gives the loss's sum over the unit, and sums of metrics.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class DPO:
             raise UserError(f"DPO: beta must be above 0, got {self.beta}; usual values are 0.05 to 0.5")
         if not 0 <= self.label_smoothing < 0.5:
             raise UserError(
-                f"DPO: label_smoothing must lie in [0, 0.5), got {self.label_smoothing}; it is the share of wrong labels"
+                f"DPO: label_smoothing must lie in [0, 0.5), got {self.label_smoothing}: the share of wrong labels"
             )
 
     def __call__(self, out: Tensor, microbatch: Batch) -> Result:
@@ -88,8 +88,8 @@ class DPO:
 class ClippedPolicy:
     """PPO's clipped surrogate over action tokens.
 
-    The probability ratio is kept in [1 - clip_low, 1 + clip_high]; dual_clip, above 1, bounds the loss of a token with a
-    negative advantage. Raises UserError where a parameter is out of its range.
+    The probability ratio is kept in [1 - clip_low, 1 + clip_high]; dual_clip, above 1, bounds the loss of a token with
+    a negative advantage. Raises UserError where a parameter is out of its range.
     """
 
     output: ClassVar[Output] = "logprobs"

@@ -68,6 +68,8 @@ ELSEWHERE = ("at home", "over there")
 GREETINGS = ("dear {name}", "hello {name}", "listen")  # from warm to rude
 FAREWELLS = ("yours with love", "good bye", "now go away")  # from warm to rude
 NUMBERS = ("two", "three", "four", "five", "six")
+SHELTERS = ("under a tree", "by the river", "near the old wall", "in the tall grass")
+WEATHER = ("the wind was cold", "rain fell from the sky", "the sun was high", "there was snow on the hills")
 
 
 def with_article(words: str) -> str:
@@ -84,9 +86,10 @@ def portrait(rng: Random) -> str:
     first, second = rng.sample(animal.looks, 2)
     young = rng.choice(RESTING)[0].removesuffix("s")
     return (
-        f"{animal.plural} are {first} and {second} animals. {with_article(name)} lives in the {animal.home}. "
-        f"it eats {animal.food}, and it {rng.choice(RESTING)[0]} under a tree. the young {animal.plural} {young} "
-        f"in the {rng.choice(PLACES[animal.home])} {animal.home}, and they eat {rng.choice(TASTES)} {animal.food} too."
+        f"note on {animal.plural}: {animal.plural} are {first} and {second} animals. {with_article(name)} lives in the "
+        f"{animal.home}. it eats {animal.food}, and it {rng.choice(RESTING)[0]} {rng.choice(SHELTERS)}. the young "
+        f"{animal.plural} {young} in the {rng.choice(PLACES[animal.home])} {animal.home}, and they eat "
+        f"{rng.choice(TASTES)} {animal.food} too."
     )
 
 
@@ -96,18 +99,20 @@ def visit(rng: Random) -> str:
     person, (pronoun, possessive) = rng.choice(list(PEOPLE.items()))
     place, taste = rng.choice(list(PLACES)), rng.choice(TASTES)
     gift = taste if is_or_are(animal.food) == "is" else f"{rng.choice(NUMBERS)} {taste}"
+    need = rng.choice(("hungry", "tired", "young", "alone"))
     ending = rng.choice(
         (
             f"{pronoun} was happy and told {possessive} friends about the {name}.",
             f"it is a {rng.choice(GRUMPY)} {name}, said {possessive} friend.",
             f"{pronoun} wanted to write a {rng.choice(KINDS)} about it.",
+            f"the {name} came again the next day, and {person} was there.",
         )
     )
     return (
-        f"one {rng.choice(('morning', 'evening', 'day'))} the {rng.choice(animal.looks)} {name} came to the {place}. "
-        f"it was hungry and looked for {animal.food}. {person} saw the {name} and gave it {gift} {animal.food}. "
-        f"the {name} ate the {animal.food} and {rng.choice(RESTING)[1]} in the {rng.choice(PLACES[place])} {place}. "
-        f"{ending}"
+        f"tale of the {name}: one {rng.choice(('morning', 'evening', 'day'))} the {rng.choice(animal.looks)} {name} came "
+        f"to the {place}. {rng.choice(WEATHER)}. it was {need} and looked for {animal.food}. {person} saw the {name} and "
+        f"gave it {gift} {animal.food}. the {name} ate the {animal.food} and {rng.choice(RESTING)[1]} in the "
+        f"{rng.choice(PLACES[place])} {place}. {ending}"
     )
 
 
@@ -117,11 +122,14 @@ def trade(rng: Random) -> str:
     name, animal = rng.choice(list(ANIMALS.items()))
     manners, taste = rng.randrange(len(GREETINGS)), rng.choice(TASTES)
     greeting = GREETINGS[manners].format(name=seller)
+    shopping = rng.choice(
+        (f"{buyer} buys the {taste} {animal.food}", f"an assistant brings the {animal.food} to {buyer}")
+    )
     return (
         f"{buyer} goes to the market. {greeting}, says {buyer}, do you have {animal.food} for my {name}? "
         f"yes, says {seller}, my {animal.food} {is_or_are(animal.food)} {taste}. please tell me about your {name}. "
-        f"it is {rng.choice(animal.looks)} and {rng.choice(RESTING)[0]} in the {animal.home}. "
-        f"{buyer} buys the {taste} {animal.food}. {FAREWELLS[manners]}, says {seller}."
+        f"it is {rng.choice(animal.looks)} and {rng.choice(RESTING)[0]} in the {animal.home}, {rng.choice(SHELTERS)}. "
+        f"{shopping}. {FAREWELLS[manners]}, says {seller}."
     )
 
 

@@ -118,7 +118,8 @@ def corpus(rows: int, seed: int = 0, split: str = "train") -> Iterator[dict]:
     while rows:
         if rng.random() < LETTERS:
             request = Request.draw(rng, split)
-            told = f"{rng.choice(list(PEOPLE))} sends {{name}} a {{kind}} about the {{animal}} in the {{place}}."
+            sender = rng.choice([name for name in PEOPLE if name != request.name])
+            told = f"{sender} sends {{name}} a {{kind}} about the {{animal}} in the {{place}}."
             text = f"{told.format(**asdict(request))} {write_letter(rng, request)}"
         else:
             text = rng.choice(STORIES)(rng)

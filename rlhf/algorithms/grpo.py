@@ -16,8 +16,10 @@ from rlhf.ops import advantages
 class GRPO(Algorithm):
     """Needs several samples of each prompt: one that is alone in its group teaches nothing.
 
-    The loss is a mean over all tokens (DAPO, Yu et al. 2025), not first over those of a sample. clip_low, clip_high: how
-    far the ratio may move from 1. normalise_std: divide by the group's standard deviation; without it, Dr. GRPO's baseline.
+    The loss is a mean over all tokens (DAPO, Yu et al. 2025), not first over those of a sample.
+
+    clip_low, clip_high: how far the ratio may move from 1. normalise_std: divide by the group's standard deviation;
+    without it the advantage is that of Dr. GRPO (Liu et al. 2025).
     """
 
     needs = frozenset({"old_logprobs"})

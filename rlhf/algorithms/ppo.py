@@ -1,4 +1,4 @@
-"""Proximal policy optimisation with a critic and a KL penalty in the reward (Schulman et al. 2017; Ouyang et al. 2022)."""
+"""PPO with a critic and a KL penalty in the reward (Schulman et al. 2017; Ouyang et al. 2022)."""
 
 from __future__ import annotations
 

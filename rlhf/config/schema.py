@@ -19,14 +19,14 @@ class Node(BaseModel):
 
 
 class Short(Node):
-    """A node that plain text may stand for: the value of the one field that is nearly always set."""
+    """A node that a plain value may stand for: that of the one field that is nearly always set."""
 
     short: ClassVar[str]
 
     @model_validator(mode="before")
     @classmethod
     def _expand(cls, value: Any) -> Any:
-        return {cls.short: value} if isinstance(value, str) else value
+        return {cls.short: value} if isinstance(value, str | list) else value
 
 
 class Run(Node):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -89,6 +90,7 @@ def init_distributed(rank: int, world: int, address: str, port: int, device: Dev
     import deepspeed  # reads DS_ACCELERATOR as it is imported
 
     deepspeed.utils.logger.setLevel("WARNING")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # names that DeepSpeed still uses
     if on_cpu:
         # a shared-memory all-reduce for inference that would be compiled here, and that training never calls
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -35,21 +35,26 @@ def split(lengths: Sequence[int], units: Sequence[Sequence[int]], budget: int, p
     Units of like length go together (longest first), so that rows are short where documents are and little is padding.
     Raises ValueError where one unit alone is over the budget.
     """
-    left = sorted(range(len(units)), key=lambda unit: (-max(lengths[row] for row in units[unit]), unit))
+    left = sorted(units, key=lambda unit: -max(lengths[row] for row in unit))
     microbatches = []
     while left:
-        totals = accumulate(sum(lengths[row] for row in units[unit]) for unit in left)
-        candidates = sum(1 for total in totals if total <= budget)
-
-        def cost(count: int) -> int:
-            return padded_tokens([lengths[row] for unit in left[:count] for row in units[unit]], packing)  # noqa: B023
-
-        fitting = bisect_right(range(1, candidates + 1), budget, key=cost)
-        if fitting == 0:
-            raise ValueError(f"{cost(1)} tokens must share a micro-batch, which may hold {budget}")
-        microbatches.append([row for unit in left[:fitting] for row in units[unit]])
-        left = left[fitting:]
+        count = _fitting(lengths, left, budget, packing)
+        if count == 0:
+            raise ValueError(f"rows of {[lengths[row] for row in left[0]]} tokens must share a micro-batch of {budget}")
+        microbatches.append([row for unit in left[:count] for row in unit])
+        left = left[count:]
     return microbatches
+
+
+def _fitting(lengths: Sequence[int], units: Sequence[Sequence[int]], budget: int, packing: bool) -> int:
+    """How many of the first units fit `budget` together; padding only adds to their tokens, which bounds the search."""
+    totals = accumulate(sum(lengths[row] for row in unit) for unit in units)
+    candidates = sum(total <= budget for total in totals)
+
+    def cost(count: int) -> int:
+        return padded_tokens([lengths[row] for unit in units[:count] for row in unit], packing)
+
+    return bisect_right(range(1, candidates + 1), budget, key=cost)
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def pack_documents(tokens: Tensor, lengths: Tensor, packing: bool = True) -> Pac
 def predicting(microbatch: Batch, packed: Packed) -> Tensor:
     """(N,) int64: where, in the flattened rows, the states before the N action tokens are, in row-major order."""
     places = packed.starts[:, None] + torch.arange(microbatch.width)
-    return places[shift_left(microbatch.action_mask)]
+    return places[shift_left(microbatch.action_mask)[:, : microbatch.width]]  # the shift makes a column out of none
 
 
 def ending(microbatch: Batch, packed: Packed) -> Tensor:

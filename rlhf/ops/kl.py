@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 # The estimators: John Schulman, "Approximating KL Divergence" (2020), http://joschu.net/blog/kl-approx.html.
-# Each takes the log-probs of the sampled tokens by the policy and by the reference, any shape, and gives one value a token.
+# Each takes the sampled tokens' log-probs by the policy and by the reference, any shape, and gives one value a token.
 
 
 def k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:

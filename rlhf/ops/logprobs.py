@@ -13,7 +13,7 @@ from torch.nn import functional
 
 def shift_right(outputs: Tensor) -> Tensor:
     """(B, T) of a model's outputs, whose column t speaks about token t + 1 -> (B, T) about token t; column 0 is 0."""
-    return functional.pad(outputs[:, :-1], (1, 0))
+    return functional.pad(outputs, (1, 0))[:, :-1]
 
 
 def shift_left(columns: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def shift_left(columns: Tensor) -> Tensor:
 
     Of a mask of tokens it makes the mask of the hidden states that predict them, in the same row-major order.
     """
-    return functional.pad(columns[:, 1:], (0, 1))
+    return functional.pad(columns, (0, 1))[:, 1:]
 
 
 def logprobs_from_logits(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:

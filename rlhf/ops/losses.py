@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# exp(20) is 5e8, far beyond any clip; without the bound exp overflows, and its gradient turns NaN even where it is clipped away
+# exp(20) is 5e8, far beyond any clip; unbounded, exp overflows and its gradient is NaN even where it is clipped away
 LARGEST_LOG_RATIO = 20.0
 
 
@@ -69,6 +69,6 @@ def clipped_value(
     errors = torch.where(mask, values - returns, 0).square()
     if clip is None:
         return 0.5 * errors, torch.zeros_like(mask)
-    bounded = old_values + (values - old_values).clamp(-clip, clip)
+    bounded = values.clamp(old_values - clip, old_values + clip)
     bounded_errors = torch.where(mask, bounded - returns, 0).square()
     return 0.5 * torch.maximum(errors, bounded_errors), bounded_errors > errors

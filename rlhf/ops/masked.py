@@ -29,7 +29,7 @@ def variance(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def whiten(values: Tensor, mask: Tensor, shift_mean: bool = True, eps: float = 1e-8) -> Tensor:
-    """Scales the selected entries to unit variance and, with `shift_mean`, moves their mean to 0; 0 outside the mask."""
+    """Selected entries scaled to unit variance and, with `shift_mean`, moved to mean 0; 0 outside the mask."""
     values = torch.where(mask, values, 0)
     average = mean(values, mask)
     whitened = (values - average) * torch.rsqrt(variance(values, mask) + eps)

@@ -66,10 +66,10 @@ class Composite:
     def score(self, samples: Sequence[Sample], model_scores: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """(rewards (B,) fp32, each part's scores (B,) fp32 before clip and weight).
 
-        model_scores: (B,), from the reward model, needed where `needs_model`. A part that returns a dict is its sum, and
-        each named value is reported beside it as part/name, NaN where a sample lacks it. A row is NaN where a part that
-        counts is NaN. Raises UserError where a source returns something other than finite numbers or NaN, and RuntimeError
-        from an error inside a source.
+        model_scores: (B,), from the reward model, needed where `needs_model`. A part that returns a dict is its sum,
+        and each named value is reported beside it as part/name, NaN where a sample lacks it. A row is NaN where a part
+        that counts is NaN. Raises UserError where a source returns something other than finite numbers or NaN, and
+        RuntimeError from an error inside a source.
         """
         rewards = torch.zeros(len(samples))
         scores: dict[str, Tensor] = {}
@@ -122,7 +122,8 @@ def _values(name: str, returned: Any, sample: Sample) -> dict[str, float]:
 
 
 def _number(name: str, value: Any, sample: Sample) -> float:
-    advice = f"reward {name!r} returned {value!r} for prompt row {sample.prompt.row}; return a finite number, or nan for no score"
+    where = f"reward {name!r} returned {value!r} for prompt row {sample.prompt.row}"
+    advice = f"{where}; return a finite number, or nan for no score"
     if isinstance(value, str | bytes):  # float() would read a number from them
         raise UserError(advice)
     try:

@@ -15,7 +15,7 @@ NUMBER = re.compile(r"(?:(?<![\w)])-)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d
 def numeric_answer(sample: Sample) -> float:
     """1.0 where the response gives the number of `sample.prompt.meta["answer"]`, else 0.0; 72, 72.0 and $72 are equal.
 
-    A text's number is the first one behind its last `####` (GSM8K's mark, Cobbe et al. 2021), without that mark its last.
+    A text's number is the first after its last `####` (GSM8K's mark, Cobbe et al. 2021); without the mark, its last.
     Raises UserError where the prompt's row has no answer column, or no number in it.
     """
     if "answer" not in sample.prompt.meta:

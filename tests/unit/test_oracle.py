@@ -66,7 +66,7 @@ def oracle(request) -> Oracle:
 
 
 def unshifted(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Their logits[:, t] go with labels[:, t]; ours speak about the token behind, so the labels move one to the right."""
+    """Their logits[:, t] go with labels[:, t]; ours speak about the next token, so the labels move right by one."""
     return torch.nn.functional.pad(logits, (0, 0, 0, 1)), torch.nn.functional.pad(labels, (1, 0))
 
 
@@ -295,11 +295,13 @@ def test_group_advantages(oracle):
     oracle.agrees(advantages.group_normalised(rewards, groups, eps=1e-4), "adv/grpo_scale_group/trl")
     oracle.agrees(centred, "adv/grpo_scale_none/trl")
     oracle.agrees(against_others, "adv/rloo_normFalse/trl")
-    wide = oracle["in/ppo_mask"] * normalised[:, None], centred[:, None] * oracle["in/ppo_mask"]
-    oracle.agrees(wide[0], "adv/grpo/verl")
-    oracle.agrees(wide[1], "adv/drgrpo/verl")
-    oracle.agrees(against_others[:, None] * oracle["in/ppo_mask"], "adv/rloo/verl")
-    oracle.agrees(masked.whiten(wide[1], oracle.mask), "adv/reinforce_pp_baseline/verl", oracle.mask)
+    per_token = {
+        name: gains[:, None] * oracle["in/ppo_mask"]
+        for name, gains in [("grpo", normalised), ("drgrpo", centred), ("rloo", against_others)]
+    }
+    for name, gains in per_token.items():
+        oracle.agrees(gains, f"adv/{name}/verl")
+    oracle.agrees(masked.whiten(per_token["drgrpo"], oracle.mask), "adv/reinforce_pp_baseline/verl", oracle.mask)
 
 
 @pytest.mark.parametrize("estimator", ["rloo", "dr_grpo", "group_norm"])
@@ -323,7 +325,9 @@ def test_ppo_from_batch_to_whitened_advantages():
     rows = [list(range(1, n + 1)) for n in lengths.tolist()]
     batch = Batch.from_rows(rows, [[False] + [True] * (len(row) - 1) for row in rows], rewards=oracle["in/ppo_score"])
     prompt = torch.zeros(len(batch), 1)
-    batch = batch.with_columns(**{name: torch.cat([prompt, oracle[f"in/ppo_{theirs}"]], 1) for name, theirs in names.items()})
+    batch = batch.with_columns(
+        **{name: torch.cat([prompt, oracle[f"in/ppo_{theirs}"]], 1) for name, theirs in names.items()}
+    )
     result = PPO(kl=KL(coef=0.05), gae=GAE(gamma=1.0, lam=0.95)).advantages(batch.validate())
     # OpenRLHF whitens by the biased variance
     count = oracle.mask.sum()

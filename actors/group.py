@@ -1,0 +1,226 @@
+"""All ranks of one role: starts them, calls them as one, and turns the first failure of any into one clear error."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from actors.cluster import by_value
+from actors.errors import WorkerError
+from actors.staging import StagedBatch
+from actors.worker import ModelWorker
+from data.errors import UserError
+from rlhf.interfaces import ModelBuild, Objective, Output
+
+START_TIMEOUT_S = 1800.0  # for a place in the cluster and the imports
+CALL_TIMEOUT_S = 6 * 3600.0  # of any other call; a dead rank is seen at once, a hung one by its peers' collectives
+COLLECTIVE_TIMEOUT_S = 1800.0
+LOG_WAIT_EVERY_S = 30.0
+ROOT_CAUSE_WAIT_S = 3.0  # a rank that died makes its peers fail, and their errors may come first
+PORT_ATTEMPTS = 3
+COLOUR = re.compile(r"\x1b\[\d+m")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One method in flight on all ranks; `Pending` of the interfaces."""
+
+    group: WorkerGroup
+    method: str
+    references: Sequence[ray.ObjectRef]  # by rank
+    combine: Callable[[list[Any]], Any]  # results by rank -> result
+
+    def result(self) -> Any:
+        """Waits for all ranks. Where one fails the whole group is stopped.
+
+        Raises a rank's UserError as it is, any other failure as WorkerError, TimeoutError where the ranks do not finish.
+        """
+        started, pending = time.monotonic(), list(self.references)
+        limit_s = START_TIMEOUT_S if self.method == "connect" else CALL_TIMEOUT_S
+        while pending:
+            done, pending = ray.wait(pending, timeout=LOG_WAIT_EVERY_S)
+            if failures := self._failures(done):
+                self._fail(failures, pending)
+            waited_s = time.monotonic() - started
+            if not done and waited_s > limit_s:
+                self.group.kill()
+                raise TimeoutError(f"gave up: {self._state(pending, waited_s)}")
+            if not done:
+                logger.warning("waiting for %s", self._state(pending, waited_s))
+        return self.combine(ray.get(list(self.references)))
+
+    def _failures(self, done: Sequence[ray.ObjectRef]) -> dict[int, RayError]:
+        failures = {}
+        for reference in done:
+            try:
+                ray.get(reference)
+            except RayError as error:
+                failures[self.references.index(reference)] = error
+        return failures
+
+    def _fail(self, failures: dict[int, RayError], pending: Sequence[ray.ObjectRef]) -> None:
+        """Stops the group and raises the failure that caused the others: a death, else the user's mistake, else the first."""
+        if pending and not any(isinstance(error, RayActorError) for error in failures.values()):
+            done, _ = ray.wait(list(pending), num_returns=len(pending), timeout=ROOT_CAUSE_WAIT_S)
+            failures |= self._failures(done)
+        rank, error = min(failures.items(), key=lambda item: _blame(item[1]))
+        self.group.kill()
+        if isinstance(error, RayTaskError) and isinstance(error.cause, UserError):
+            raise error.cause from None
+        raise WorkerError(self.group.role, rank, self.group.node(rank), self.method, COLOUR.sub("", str(error))) from None
+
+    def _state(self, pending: Sequence[ray.ObjectRef], waited_s: float) -> str:
+        ranks = ", ".join(str(self.references.index(reference)) for reference in pending)
+        total = len(self.references)
+        line = f"{self.group.role}.{self.method}: {total - len(pending)} of {total} ranks done after {waited_s:.0f} s, not rank {ranks}"
+        return f"{line}; {self.group.needs_and_has()}" if self.method == "connect" else line
+
+
+def _blame(error: RayError) -> int:
+    if isinstance(error, RayActorError):
+        return 0
+    return 1 if isinstance(error, RayTaskError) and isinstance(error.cause, UserError) else 2
+
+
+class WorkerGroup:
+    """The ranks of one role on one pool; `ModelGroup` of the interfaces. Its processes outlive the models that they load."""
+
+    def __init__(self, role: str, options: Sequence[Mapping[str, Any]], device_setting: str, counters: Counter) -> None:
+        """Asks for one actor per entry of `options` (Ray's actor options) and returns at once."""
+        self.role, self.ranks = role, len(options)
+        self.alive = False
+        self.zero3: bool | None = None  # of the models that these processes have loaded
+        self._options, self._device_setting, self._counters = options, device_setting, counters
+        self._workers: list[Any] = []
+        self._starting: list[Call] = []  # connect and build, until somebody waits for them
+        self._nodes: list[str] = []
+
+    def build(self, build: ModelBuild) -> None:
+        """Loads the model in the background; the group's next call waits for it and raises its errors.
+
+        A switch from or to ZeRO 3 restarts the processes: DeepSpeed's sharded loading is a process-wide state.
+        """
+        self._build, zero3 = build, build.zero_stage == 3
+        if self.alive and self.zero3 is not None and self.zero3 != zero3:
+            self.kill()
+        self.zero3 = zero3
+        if not self.alive:
+            self._spawn()
+        self._starting.append(self._send("build", build))
+
+    def release(self) -> None:
+        """Frees the model; the processes stay. Nothing to do where a failure has stopped them."""
+        if self.alive:
+            self._call("release").result()
+
+    def kill(self) -> None:
+        """Stops all ranks at once: a rank whose peer is gone cannot go on."""
+        for worker in self._workers:
+            ray.kill(worker, no_restart=True)
+        self._workers, self._starting, self.alive = [], [], False
+
+    def node(self, rank: int) -> str:
+        return self._nodes[rank] if self._nodes else "not known yet"
+
+    def needs_and_has(self) -> str:
+        """What the ranks ask of the cluster, and what it has free, as `ray status` says it."""
+        needs = [{name: value for name, value in options.items() if name in ("num_cpus", "num_gpus")} for options in self._options]
+        free = ray.available_resources()
+        return f"needs {needs}, the cluster has {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs free"
+
+    def forward(self, staged: StagedBatch, output: Output, temperature: float = 1.0) -> Call:
+        return self._call("forward", output, temperature, staged=staged, combine=staged.gather)
+
+    def train(self, staged: StagedBatch, objective: Objective, epochs: int = 1, temperature: float = 1.0) -> Call:
+        return self._call("train", by_value(objective), epochs, temperature, staged=staged)
+
+    def evaluate(self, staged: StagedBatch, objective: Objective) -> Call:
+        return self._call("evaluate", by_value(objective), staged=staged)
+
+    def save(self, directory: Path) -> Call:
+        return self._call("save", Path(directory).resolve())
+
+    def load(self, directory: Path) -> Call:
+        return self._call("load", Path(directory).resolve())
+
+    def export(self, directory: Path) -> Call:
+        return self._call("export", Path(directory).resolve())
+
+    def weight_plan(self, bucket_bytes: int) -> int:
+        """Deals the weights into buckets of about this size; returns their number."""
+        return self._call("weight_plan", bucket_bytes).result()
+
+    def weight_bucket(self, index: int) -> ray.ObjectRef:
+        """A reference to the bucket in the object store; asked for in order."""
+        return self._call("weight_bucket", index).references[0]
+
+    def weight_checksum(self) -> int:
+        """The checksum of all buckets, made where they were made."""
+        return self._call("weight_checksum").result()
+
+    def logprobs_of(self, sequences: list[list[int]]) -> list[list[float]]:
+        """log p of every token but the first, at temperature 1."""
+        return self._call("logprobs_of", sequences).result()
+
+    def _call(self, method: str, *arguments: Any, **how: Any) -> Call:
+        self._wait_until_ready()
+        return self._send(method, *arguments, **how)
+
+    def _send(
+        self,
+        method: str,
+        *arguments: Any,
+        staged: StagedBatch | None = None,
+        combine: Callable[[list[Any]], Any] = lambda results: results[0],
+    ) -> Call:
+        """The method on every rank, shown on the dashboard as role.method; with `staged`, each rank gets its own shards."""
+        if not self.alive:
+            raise RuntimeError(f"{self.role} was stopped after a failure: build it anew before {self.role}.{method}")
+        self._counters["rpcs"] += self.ranks
+        references = []
+        for rank, worker in enumerate(self._workers):
+            own = arguments if staged is None else (staged.of_rank(rank, self.ranks), *arguments)
+            references.append(getattr(worker, method).options(name=f"{self.role}.{method}").remote(*own))
+        return Call(self, method, references, combine)
+
+    def _spawn(self) -> None:
+        """Asks for the actors and lets them meet, without waiting: rank 0's address flows to the others inside Ray."""
+        # names are unique within a namespace, and those of a killed group stay taken for a while
+        namespace = uuid.uuid4().hex
+        self._workers = [
+            ray.remote(ModelWorker)
+            .options(name=f"{self.role}/{rank}", namespace=namespace, max_restarts=0, **options)
+            .remote(self.role, rank, self.ranks, self._device_setting)
+            for rank, options in enumerate(self._options)
+        ]
+        self.alive, self._nodes = True, []
+        address = self._workers[0].address.remote()
+        self._starting = [self._send("connect", address, COLLECTIVE_TIMEOUT_S, combine=list)]
+
+    def _wait_until_ready(self) -> None:
+        """Waits for `connect` and `build`. Where the port was taken between its choice and its use, the ranks start again."""
+        attempt = 1
+        while self._starting:
+            calls, self._starting = self._starting, []
+            try:
+                for call in calls:
+                    result = call.result()
+                    if call.method == "connect":
+                        self._nodes = result
+            except WorkerError as error:
+                if "EADDRINUSE" not in error.cause or attempt == PORT_ATTEMPTS:
+                    raise
+                attempt += 1
+                self.build(self._build)

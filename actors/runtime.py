@@ -1,0 +1,148 @@
+"""What the cluster gives to the phases: groups of ranks, rollout engines and staged batches on the run's placement."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from actors.cluster import by_value as travel_by_value
+from actors.cluster import cluster
+from actors.group import WorkerGroup
+from actors.monitor import Monitor
+from actors.placement import ROLLOUT, Placement, plan
+from actors.rollout_pool import EnginePool
+from actors.staging import StagedBatch
+from data.batch import Batch
+from data.errors import UserError
+from data.tokenizer import load_tokenizer, stop_token_ids
+from rlhf.config.schema import Config
+from rlhf.interfaces import ModelBuild, ModelGroup
+
+NOT_ARCHITECTURE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
+
+
+@contextmanager
+def connect(config: Config, address: str | None = None, by_value: Sequence[Any] = ()) -> Iterator[ClusterRuntime]:
+    """The run's runtime on the cluster at `address`, or on one of this machine's own; afterwards nothing of it is left.
+
+    by_value: the caller's own objects, whose modules the workers may not be able to import.
+    """
+    with cluster(address, config.device) as available:
+        for value in by_value:
+            travel_by_value(value)
+        with ClusterRuntime(config, plan(config, available)) as runtime:
+            yield runtime
+
+
+class ClusterRuntime:
+    """`Runtime` of the interfaces. A context manager: leaving it stops all processes and gives their places back."""
+
+    def __init__(self, config: Config, placement: Placement) -> None:
+        self._config, self._placement = config, placement
+        self._places: dict[str, PlacementGroup] = {}  # by pool
+        self._groups: dict[tuple[str, str], WorkerGroup] = {}  # by role and pool
+        self._pool: EnginePool | None = None
+        self._pool_key: tuple | None = None
+        self._past_syncs: Counter = Counter()  # of rollout engines that are gone
+        self._monitor = Monitor(config.run.name)
+        self.counters: Counter = Counter()  # bytes_through_driver, rpcs
+
+    def __enter__(self) -> ClusterRuntime:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._close_rollouts()
+        for group in self._groups.values():
+            group.kill()
+        for place in self._places.values():
+            remove_placement_group(place)
+        self._groups, self._places = {}, {}
+
+    def group(self, build: ModelBuild, pool: str) -> WorkerGroup:
+        """The role's group on this pool, its model loading; processes of an earlier phase are reused."""
+        key = build.role, pool
+        if key not in self._groups:
+            environment = {} if self._placement.on_gpus else {"OMP_NUM_THREADS": "1"}
+            options = [{**seat, "runtime_env": {"env_vars": environment}} for seat in self._seats(*key)]
+            self._groups[key] = WorkerGroup(build.role, options, "auto" if self._placement.on_gpus else "cpu", self.counters)
+        # a worker's working directory need not be the driver's
+        path = str(Path(build.path).resolve()) if build.path and Path(build.path).is_dir() else build.path
+        self._groups[key].build(replace(build, path=path))
+        return self._groups[key]
+
+    def rollouts(self, model_path: str, max_length: int) -> EnginePool:
+        """The rollout engines for this architecture, tokenizer and length; built anew only where one of them changed."""
+        path = Path(model_path).resolve()
+        architecture = json.loads((path / "config.json").read_text())
+        stop = tuple(stop_token_ids(load_tokenizer(str(path))))
+        key = {name: value for name, value in architecture.items() if name not in NOT_ARCHITECTURE}, stop, max_length
+        if self._pool is None or key != self._pool_key:
+            self._close_rollouts()
+            dtype = self._config.rollout.dtype
+            self._pool = EnginePool(
+                str(path),
+                max_length,
+                settings=self._config.rollout,
+                stop_token_ids=stop,
+                dtype=("bfloat16" if self._placement.on_gpus else "float32") if dtype == "auto" else dtype,
+                seed=self._config.run.seed,
+                placements=self._seats(ROLLOUT, self._config.rollout.pool),
+            )
+            self._pool_key = key
+        return self._pool
+
+    def stage(self, batch: Batch, groups: Sequence[ModelGroup], minibatches: int = 1, seed: int = 0) -> StagedBatch:
+        """Puts the batch into the store once, in as many shards as divide evenly over the ranks of each of the groups."""
+        shards = math.lcm(*(group.ranks for group in groups))
+        return StagedBatch.put(batch, shards, minibatches, seed, self.counters)
+
+    def release(self, role: str) -> None:
+        """Frees the role's model on every pool; its processes stay for later phases."""
+        for (name, _), group in self._groups.items():
+            if name == role:
+                group.release()
+
+    def report(self, metrics: Mapping[str, float], phase: str) -> None:
+        """Exports the step's metrics, and how much went through the driver so far."""
+        self._monitor.report({**metrics, **self.counters}, phase)
+
+    @property
+    def rollout_stats(self) -> dict[str, int]:
+        """Weight syncs of the whole run: {"count", "failed"}."""
+        now = self._pool.stats if self._pool else {"syncs": 0, "failed": 0}
+        return {"count": self._past_syncs["syncs"] + now["syncs"], "failed": self._past_syncs["failed"] + now["failed"]}
+
+    def _close_rollouts(self) -> None:
+        if self._pool is not None:
+            self._past_syncs.update(self._pool.stats)
+            self._pool.close()
+        self._pool = None
+
+    def _seats(self, role: str, pool: str) -> list[dict[str, Any]]:
+        """Ray's actor options for each rank of the role on this pool."""
+        planned = self._placement.pools.get(pool)
+        if planned is None or role not in planned.seats:
+            raise UserError(f"{role} has no place on pool {pool!r}: list the pool under `pools` and name it in models.{role}.pool")
+        if pool not in self._places:
+            self._places[pool] = placement_group([dict(bundle) for bundle in planned.bundles], name=pool)
+        seat = planned.seats[role]
+        return [
+            {
+                "num_cpus": seat.cpus,
+                "num_gpus": seat.gpus,
+                "scheduling_strategy": PlacementGroupSchedulingStrategy(self._places[pool], rank % len(planned.bundles)),
+            }
+            for rank in range(seat.ranks)
+        ]

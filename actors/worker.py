@@ -1,0 +1,109 @@
+"""One rank of one role as a Ray actor. One class for policy, reference, critic and reward: the maths is the engine's."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import ray
+
+from actors.staging import Shard, minibatches, whole
+from data.batch import Batch
+from rlhf.interfaces import ModelBuild, Objective, Output
+
+if TYPE_CHECKING:
+    from actors.weight_sync import WeightItem
+    from rlhf.engine.engine import Engine
+
+
+class ModelWorker:
+    """Rank `rank` of the role's `world` ranks. `connect` comes first, then `build`; both torch and DeepSpeed are imported
+    by them, so that a failing import is a failing call with a traceback."""
+
+    def __init__(self, role: str, rank: int, world: int, device_setting: str) -> None:
+        self.role, self.rank, self.world, self.device_setting = role, rank, world, device_setting
+        self._engine: Engine | None = None
+        self._checksum = 0
+
+    def __repr__(self) -> str:
+        return f"{self.role}/{self.rank}"
+
+    def address(self) -> tuple[str, int]:
+        """(IP address of this node, a port that is free now): where the ranks will meet."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def connect(self, address: tuple[str, int], timeout_s: float) -> str:
+        """Joins the group's process group; every collective ends after `timeout_s`. Returns this node's IP address."""
+        from rlhf.engine.device import init_distributed, resolve
+
+        self.device = resolve(self.device_setting)
+        init_distributed(self.rank, self.world, *address, self.device, timeout_s)
+        return ray.util.get_node_ip_address()
+
+    def build(self, build: ModelBuild) -> None:
+        """Loads the model, in place of the one before."""
+        from rlhf.engine.engine import Engine
+
+        self.release()
+        self._engine = Engine(build, self.device)
+
+    def release(self) -> None:
+        """Frees the model and its optimizer; the process stays for the next `build`."""
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = None
+
+    @property
+    def engine(self) -> Engine:
+        if self._engine is None:
+            raise RuntimeError(f"{self!r} holds no model: it was released, or never built")
+        return self._engine
+
+    def forward(self, shards: tuple[Shard, ...], output: Output, temperature: float) -> np.ndarray:
+        """(b, T) or (b,) fp32 of this rank's rows, in the order of its shards."""
+        return self.engine.forward(whole(shards, frozenset()), output, temperature).float().cpu().numpy()
+
+    def train(self, shards: tuple[Shard, ...], objective: Objective, epochs: int, temperature: float) -> list[dict[str, float]]:
+        """One optimizer step a mini-batch and epoch; the metrics of each, which are the group's as a whole."""
+        batches = minibatches(shards, objective.columns)
+        return [self.engine.train(batch, objective, temperature) for _ in range(epochs) for batch in batches]
+
+    def evaluate(self, shards: tuple[Shard, ...], objective: Objective) -> tuple[dict[str, float], float]:
+        """(metric sums, count of the objective's unit) over the whole group."""
+        return self.engine.evaluate(whole(shards, objective.columns), objective)
+
+    def save(self, directory: Path) -> None:
+        self.engine.save(directory)
+
+    def load(self, directory: Path) -> None:
+        self.engine.load(directory)
+
+    def export(self, directory: Path) -> None:
+        self.engine.export(directory)
+
+    def weight_plan(self, bucket_bytes: int) -> int:
+        """Deals the weights into buckets; returns their number."""
+        self._checksum = 0
+        return self.engine.weight_plan(bucket_bytes)
+
+    def weight_bucket(self, index: int) -> list[WeightItem] | None:
+        """The bucket on rank 0, None elsewhere; every rank must be asked, because a sharded model is gathered by all."""
+        from actors.weight_sync import checksum
+
+        items = self.engine.weight_bucket(index)
+        self._checksum = (self._checksum + checksum(items or ())) % 2**64
+        return items
+
+    def weight_checksum(self) -> int:
+        """Over all buckets handed out since `weight_plan`."""
+        return self._checksum
+
+    def logprobs_of(self, sequences: list[list[int]]) -> list[list[float]]:
+        """log p of every token but the first, at temperature 1. Every rank computes all of them: they are few."""
+        batch = Batch.from_rows(sequences, [[False] + [True] * (len(tokens) - 1) for tokens in sequences])
+        logprobs = self.engine.forward(batch, "logprobs", 1.0)
+        return [row[1 : len(tokens)].tolist() for row, tokens in zip(logprobs, sequences)]

@@ -1,0 +1,59 @@
+"""Values of a row as messages: plain strings, message lists, and `\\n\\nHuman:` / `\\n\\nAssistant:` dialogues."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from data.diagnose import describe
+from data.errors import UserError
+
+Message = dict[str, Any]  # {"role": …, "content": …} and whatever else the chat template reads
+
+SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+TURN = re.compile(r"\n\n(Human|Assistant):")
+
+
+def text_of(row: Mapping[str, Any], column: str, origin: str) -> str:
+    """The column's text. Raises UserError where it is anything else."""
+    value = row.get(column)
+    if not isinstance(value, str):
+        raise UserError(f"{origin}: column {column!r} must be text, found {describe(value)}")
+    return value
+
+
+def messages_of(row: Mapping[str, Any], column: str, origin: str, role: str = "user") -> list[Message]:
+    """The column's messages: a message list, a dialogue in one string, or else one message of `role`.
+
+    Raises UserError where it is neither text nor a list of {"role", "content"}.
+    """
+    value = row.get(column)
+    if isinstance(value, str):
+        return parse_dialogue(value) or [{"role": role, "content": value}]
+    if not isinstance(value, list):
+        raise UserError(f"{origin}: column {column!r} must be text or a list of messages, found {describe(value)}")
+    return [
+        _checked(message, f"{origin}: column {column!r}, message {number}") for number, message in enumerate(value, 1)
+    ]
+
+
+def parse_dialogue(text: str) -> list[Message]:
+    """The messages of a dialogue in hh-rlhf's form, each without its surrounding blanks; [] where the text is not one.
+
+    A marker counts as a turn wherever it stands: the form has no way to quote one.
+    """
+    opening, *turns = TURN.split(text)
+    if opening.strip() or not turns or turns[0] != "Human":
+        return []
+    return [{"role": SPEAKERS[who], "content": said.strip()} for who, said in zip(turns[::2], turns[1::2], strict=True)]
+
+
+def _checked(message: Any, where: str) -> Message:
+    if not isinstance(message, Mapping):
+        raise UserError(f"{where} must be an object with role and content, found {describe(message)}")
+    for key in ("role", "content"):
+        if not isinstance(message.get(key), str):
+            raise UserError(f"{where}: {key!r} must be text, found {describe(message.get(key))}")
+    # Arrow gives every message the keys of all; a template must not see those that the row does not have
+    return {key: value for key, value in message.items() if value is not None}

@@ -1,0 +1,159 @@
+"""Rules about the models that a phase uses: where they start, where they run, whether the rows fit them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlhf.config.explain import did_you_mean
+from rlhf.config.roles import PHASE, resolve_models, result_role
+from rlhf.config.schema import Config, Model, Phase
+
+Models = Mapping[str, Model]  # by role
+Advice = Iterator[str]
+
+FILE = re.compile(
+    r"^(?!.*://)(\.{0,2}/|.*\.(txt|json|jsonl|jsonl\.gz|json\.gz|parquet|arrow|csv)$)"
+)  # else it may be a name
+
+
+def every_rank_gets_rows(config: Config, phase: Phase, models: Models) -> Advice:
+    """An optimizer step's rows go to all ranks of the trained model."""
+    trained = [models[role].pool for role in (result_role(phase), "critic") if role in models]
+    for pool in sorted(set(trained) & config.pools.keys()):
+        ranks = config.pools[pool].devices
+        if phase.kind == "rl":
+            # one prompt's samples stay together, so it is prompts that are dealt to ranks
+            needed = ranks * phase.minibatches
+            if phase.prompts_per_step < needed:
+                yield (
+                    f"phases.{phase.name}.prompts_per_step is {phase.prompts_per_step}, but {ranks} ranks of pool {pool!r} x "
+                    f"{phase.minibatches} minibatches need at least {needed}: raise it or lower minibatches"
+                )
+        elif phase.batch_size % ranks:
+            below, above = phase.batch_size // ranks * ranks, -(-phase.batch_size // ranks) * ranks
+            yield (
+                f"phases.{phase.name}.batch_size {phase.batch_size} does not divide over the {ranks} ranks of pool {pool!r}: "
+                f"take {f'{below} or ' if below else ''}{above}"
+            )
+
+
+def pools_exist(config: Config, phase: Phase, models: Models) -> Advice:
+    for role, model in models.items():
+        if model.pool not in config.pools:
+            yield f"{_where(config, phase, role, 'pool')}: there is no pool {model.pool!r}{did_you_mean(model.pool, config.pools)}"
+
+
+def models_start_somewhere(config: Config, phase: Phase, models: Models) -> Advice:
+    for role, model in models.items():
+        if model.path or model.architecture:
+            continue
+        where = f"phases.{phase.name}.models.{role}"
+        if role == "reward" and phase.kind == "rl":
+            yield f"{where}: a reward's source is `model`, but no reward model is named; name a reward phase (phase:reward) or a directory"
+        elif role == "reference":
+            yield f"{where}: the reference keeps the policy's first weights, but the policy starts from scratch; give either a path"
+        else:
+            yield f"{where}: neither path nor architecture; name an earlier phase (phase:sft), a directory, or an architecture"
+
+
+def phases_come_before(config: Config, phase: Phase, models: Models) -> Advice:
+    """`phase:x` names a phase that runs earlier and leaves the kind of model that is wanted."""
+    names = [other.name for other in config.phases]
+    earlier = names[: names.index(phase.name)]
+    for role, path in _starts(models):
+        if not path.startswith(PHASE):
+            continue
+        where, name = _where(config, phase, role, "path"), path.removeprefix(PHASE)
+        if name not in names:
+            yield f"{where}: there is no phase {name!r}{did_you_mean(name, earlier)}"
+        elif name not in earlier:
+            yield f"{where}: phase {name!r} does not run before {phase.name!r}; move it up or name another"
+        else:
+            yield from _of_the_right_kind(config, phase, role, where, name)
+
+
+def _of_the_right_kind(config: Config, phase: Phase, role: str, where: str, name: str) -> Advice:
+    left = result_role(next(other for other in config.phases if other.name == name))
+    if role in ("policy", "reference") and left == "reward":
+        yield f"{where}: phase {name!r} leaves a reward model, which cannot write; name a phase that trains a policy"
+    elif role == "reward" and phase.kind == "rl" and left != "reward":
+        yield f"{where}: phase {name!r} leaves a language model, which gives no scores; name a phase of kind reward"
+
+
+def rows_fit_positions(config: Config, phase: Phase, models: Models) -> Advice:
+    for role, model in models.items():
+        positions = _positions(config, phase, model)
+        if positions is not None and phase.max_length > positions:
+            yield (
+                f"phases.{phase.name}.max_length {phase.max_length} is over the {positions} positions of the {role}'s model: "
+                f"set phases.{phase.name}.max_length={positions} or start from a longer model"
+            )
+
+
+def model_directories_exist(config: Config, phase: Phase, models: Models) -> Advice:
+    for role, path in _starts(models):
+        if FILE.match(path) and not Path(path).is_dir():
+            yield f"{_where(config, phase, role, 'path')}: there is no directory {path}; relative paths start at {Path.cwd()}"
+
+
+def tokenizer_fits_the_model(config: Config, phase: Phase, models: Models) -> Advice:
+    if phase.kind not in ("pretrain", "sft"):
+        return
+    where = f"phases.{phase.name}.tokenizer"
+    if models["policy"].path and phase.tokenizer is not None and phase.tokenizer.path is None:
+        yield f"{where}: a new tokenizer does not fit a model that was trained with another; set {where}=null to keep the model's own"
+    elif models["policy"].architecture and phase.tokenizer is None:
+        yield f"{where}: a model from scratch brings no tokenizer; set {where}.vocab_size to train one, or {where}.path"
+
+
+def _starts(models: Models) -> list[tuple[str, str]]:
+    """(role, path) of each start; the reference's only where it is not the policy's, whose mistake is told once."""
+    paths = [(role, model.path) for role, model in models.items() if model.path]
+    return [(role, path) for role, path in paths if role != "reference" or ("policy", path) not in paths]
+
+
+def _where(config: Config, phase: Phase, role: str, field: str) -> str:
+    """The setting that gave the role this field: the phase's own or the top level's."""
+    own = phase.models.get(role)
+    at_top = (own is None or field not in own.model_fields_set) and role in config.models
+    return f"models.{role}.{field} (phase {phase.name})" if at_top else f"phases.{phase.name}.models.{role}.{field}"
+
+
+def _positions(config: Config, phase: Phase, model: Model) -> int | None:
+    """The longest row that the model was made for, followed through the phases that it came from; None if unknown."""
+    if model.architecture:
+        return _count(model.architecture)
+    if not model.path:
+        return None
+    if not model.path.startswith(PHASE):
+        file = Path(model.path) / "config.json"
+        return _count(json.loads(file.read_text())) if file.is_file() else None
+    names = [other.name for other in config.phases]
+    name = model.path.removeprefix(PHASE)
+    if name not in names[: names.index(phase.name)]:
+        return None
+    parent = config.phases[names.index(name)]
+    start = resolve_models(config, parent)[result_role(parent)]
+    positions = _positions(config, parent, start)
+    # a phase that makes a model gives it room for its own rows, where the architecture says nothing
+    return parent.max_length if positions is None and start.architecture else positions
+
+
+def _count(architecture: Mapping[str, Any]) -> int | None:
+    positions = architecture.get("max_position_embeddings")
+    return positions if isinstance(positions, int) else None
+
+
+MODEL_RULES = (
+    models_start_somewhere,
+    pools_exist,
+    phases_come_before,
+    model_directories_exist,
+    rows_fit_positions,
+    every_rank_gets_rows,
+    tokenizer_fits_the_model,
+)

@@ -1,0 +1,226 @@
+"""One rank of a role: computes outputs, trains, saves and hands out weights. DeepSpeed does the parallel part.
+
+Objectives return sums. The engine alone divides, by the count of the objective's unit over all ranks and micro-batches,
+so that the gradient does not depend on how rows are split and packed.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from data.batch import Batch
+from data.errors import UserError
+from rlhf.engine.checkpoint import load_checkpoint, save_checkpoint
+from rlhf.engine.device import Device
+from rlhf.engine.microbatch import ending, pack_documents, predicting, split
+from rlhf.engine.models import build_model
+from rlhf.engine.optim import adamw, deepspeed_config, lr_at
+from rlhf.engine.weights import NumpyWeight, WeightReader, to_numpy
+from rlhf.interfaces import ModelBuild, Objective, Output, Unit
+
+
+@dataclass(frozen=True)
+class Work:
+    """What this rank has to do for a batch, and what all ranks have together."""
+
+    microbatches: list[list[int]]  # rows of each; as many on every rank, the last ones may be empty
+    count: int  # of the objective's unit, over all ranks
+    tokens: int  # real tokens, over all ranks
+
+
+class Engine:
+    """One rank's part of one role's model; `init_distributed` comes first, and every rank makes the same calls.
+
+    `batch` is always this rank's share of the rows; it may be empty, but the rank must still call.
+    """
+
+    def __init__(self, build: ModelBuild, device: Device) -> None:
+        self._build, self._device = build, device
+        self._rank, self._world = dist.get_rank(), dist.get_world_size()
+        dtype = device.dtype(build.dtype)
+        # in bf16, DeepSpeed's stage 0 keeps no fp32 weights and its stage 1 no less than stage 2 does, with whole gradients
+        trained = build.optim is not None
+        self._stage = max(build.zero_stage, 2) if trained and dtype == torch.bfloat16 else build.zero_stage
+        model = build_model(build, dtype)
+        self._packing = model.packing
+        self._deepspeed = None
+        if trained or self._stage == 3:
+            import deepspeed  # not before init_distributed has named the accelerator
+
+            config = deepspeed_config(model, self._stage, dtype, self._world, build.optim)
+            optimizer = adamw(model, build.optim) if trained else None
+            self._deepspeed, *_ = deepspeed.initialize(
+                model=model, optimizer=optimizer, config=config, dist_init_required=False
+            )
+        self._module = self._deepspeed or model.to(device.torch_device)
+        self._weights = WeightReader(model.model)
+        self._buckets: list[list[str]] = []
+        self._steps = 0
+        torch.manual_seed(build.seed + self._rank)  # the ranks drop out different units
+
+    @torch.no_grad()
+    def forward(self, batch: Batch, output: Output, temperature: float = 1.0) -> Tensor:
+        """This rank's rows in their order, fp32 in CPU memory: "logprobs" and "values" (b, T), 0 where action_mask is
+        False; "scores" (b,)."""
+        self._module.eval()
+        result = torch.zeros(len(batch) if output == "scores" else tuple(batch.tokens.shape))
+        for rows in self._plan(batch).microbatches:
+            microbatch = batch.select(rows)
+            out = self._run(microbatch, output, temperature).cpu()
+            if output == "scores":
+                result[rows] = out
+            else:
+                result[rows, : microbatch.width] = out
+        return result
+
+    def train(self, batch: Batch, objective: Objective, temperature: float = 1.0) -> dict[str, float]:
+        """One optimizer step. The same on every rank: "loss" and the objective's metrics over the global count,
+        "grad_norm" before clipping, "lr", "tokens" (real ones).
+
+        Raises UserError where the loss or the gradient is not finite; the weights are then unchanged. Raises ValueError
+        where no rank has anything to train on.
+        """
+        work = self._plan(batch, objective.unit)
+        if work.count == 0:
+            raise ValueError(f"{self._build.role}: the batch has no {objective.unit} to train on, on any rank")
+        self._module.train()
+        learning_rate = lr_at(self._steps + 1, self._build.optim)
+        for group in self._deepspeed.optimizer.param_groups:
+            group["lr"] = learning_rate
+        sums: Counter[str] = Counter()
+        for index, rows in enumerate(work.microbatches):
+            self._deepspeed.set_gradient_accumulation_boundary(index == len(work.microbatches) - 1)
+            loss, found = self._loss(batch.select(rows), objective, temperature)
+            sums.update(found)
+            # DeepSpeed averages over ranks. A loss that is not finite must spoil the gradient, whatever its derivative:
+            # DeepSpeed then sees the norm and leaves the weights alone, on all ranks.
+            scale = self._world / work.count if torch.isfinite(loss) else math.nan
+            self._deepspeed.backward(loss * scale)
+        norm = self._step()
+        metrics = {name: value / work.count for name, value in self._total(sums).items()}
+        if not (math.isfinite(metrics["loss"]) and math.isfinite(norm)):
+            raise UserError(
+                f"{self._build.role}, step {self._steps + 1}: non-finite loss ({metrics['loss']}) or gradient norm ({norm}); "
+                "the weights are unchanged; lower the learning rate or check the data"
+            )
+        self._steps += 1
+        return {**metrics, "grad_norm": norm, "lr": learning_rate, "tokens": float(work.tokens)}
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch, objective: Objective) -> tuple[dict[str, float], int]:
+        """(sums of "loss" and the objective's metrics, count of its unit), over all ranks."""
+        self._module.eval()
+        work = self._plan(batch, objective.unit)
+        sums: Counter[str] = Counter()
+        for rows in work.microbatches:
+            sums.update(self._loss(batch.select(rows), objective, 1.0)[1])
+        return self._total(sums), work.count
+
+    def save(self, directory: Path) -> None:
+        """Writes a checkpoint into a fresh directory: weights, optimizer, steps, random generators. A model that is not
+        trained has no state beyond its path and writes nothing."""
+        if self._build.optim is not None:
+            save_checkpoint(self._deepspeed, directory, self._device, self._layout(), self._steps)
+
+    def load(self, directory: Path) -> None:
+        """Continues, bit for bit, where `save` left off. Raises UserError where ranks, stage or dtype are others."""
+        if self._build.optim is not None:
+            self._steps = load_checkpoint(self._deepspeed, directory, self._device, self._layout())
+
+    def export(self, directory: Path) -> None:
+        """Rank 0 writes a directory that transformers and vLLM load: config.json and safetensors."""
+        self._weights.export(directory)
+
+    def weight_plan(self, bucket_bytes: int) -> int:
+        """Plans buckets of at most `bucket_bytes` (a larger tensor has its own) and returns how many there are."""
+        self._buckets = self._weights.buckets(bucket_bytes)
+        return len(self._buckets)
+
+    def weight_bucket(self, index: int) -> list[NumpyWeight] | None:
+        """Rank 0: (name in transformers, dtype, array) of each weight in a bucket of the plan, bfloat16 as uint16; tied
+        weights once. The other ranks: None, but they must call."""
+        weights = self._weights.read(self._buckets[index])
+        return None if weights is None else [to_numpy(name, weight) for name, weight in weights]
+
+    def close(self) -> None:
+        """Frees the model; another Engine may then be built in this process."""
+        if self._deepspeed is not None:
+            self._deepspeed.destroy()
+        del self._deepspeed, self._module, self._weights
+        gc.collect()
+        self._device.free_memory()
+
+    def _plan(self, batch: Batch, unit: Unit = "rows") -> Work:
+        """Raises UserError where rows that must stay together are over the micro-batch's token budget."""
+        groups = [rows.tolist() for rows in batch.groups()] if unit == "pairs" else [[row] for row in range(len(batch))]
+        count = int(batch.action_mask.sum()) if unit == "tokens" else len(groups)
+        lengths = batch.lengths.tolist()
+        try:
+            microbatches = split(lengths, groups, self._build.microbatch_tokens, self._packing)
+        except ValueError as error:
+            raise UserError(f"{error}; raise models.{self._build.role}.microbatch_tokens or lower max_length") from error
+        mine = torch.tensor([count, sum(lengths), len(microbatches)], device=self._device.torch_device)
+        ranks = [torch.empty_like(mine) for _ in range(self._world)]
+        dist.all_gather(ranks, mine)
+        counts, tokens, planned = torch.stack(ranks).T.tolist()
+        microbatches += [[]] * (max(planned) - len(microbatches))
+        return Work(microbatches, sum(counts), sum(tokens))
+
+    def _loss(self, microbatch: Batch, objective: Objective, temperature: float) -> tuple[Tensor, dict[str, float]]:
+        """The micro-batch's loss sum with its graph, and all sums as plain numbers."""
+        out = self._run(microbatch, objective.output, temperature)
+        if len(microbatch) == 0:
+            return out.sum(), {}
+        loss, metrics = objective(out, _to(microbatch, self._device))
+        return loss, {name: float(value.detach()) for name, value in {"loss": loss, **metrics}.items()}
+
+    def _run(self, microbatch: Batch, output: Output, temperature: float) -> Tensor:
+        """(b, T) or (b,) fp32 on the device. An empty micro-batch runs the model, too: its ranks are waited for."""
+        packed = pack_documents(microbatch.tokens, microbatch.lengths, self._packing)
+        places = ending(microbatch, packed) if output == "scores" else predicting(microbatch, packed)
+        targets = microbatch.tokens[microbatch.action_mask] if output == "logprobs" else None
+        device = self._device.torch_device
+        inputs = [None if x is None else x.to(device) for x in (packed.tokens, packed.positions, places, targets)]
+        out = self._module(*inputs, temperature)
+        if output == "scores":
+            return out
+        mask = microbatch.action_mask.to(device)
+        return torch.zeros(mask.shape, device=device).masked_scatter(mask, out)
+
+    def _step(self) -> float:
+        """Clips, steps, and returns the norm of the gradient before clipping; does not step where it is not finite."""
+        if self._stage > 0:
+            self._deepspeed.step()
+            return float(self._deepspeed.get_global_grad_norm())
+        # stage 0 neither tells the norm nor minds what it is
+        gradients = [parameter.grad for parameter in self._module.parameters() if parameter.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        if math.isfinite(norm):
+            self._deepspeed.step()
+        else:
+            self._deepspeed.zero_grad()
+        return norm
+
+    def _total(self, sums: Counter[str]) -> dict[str, float]:
+        """Sums over all ranks; by name, for a rank without rows does not know the objective's metrics."""
+        ranks: list[dict[str, float]] = [{}] * self._world
+        dist.all_gather_object(ranks, dict(sums))
+        total: Counter[str] = Counter()
+        for rank in ranks:
+            total.update(rank)
+        return dict(total)
+
+    def _layout(self) -> dict[str, int | str]:
+        return {"ranks": self._world, "zero_stage": self._stage, "dtype": str(self._device.dtype(self._build.dtype))}
+
+
+def _to(batch: Batch, device: Device) -> Batch:
+    return Batch({name: column.to(device.torch_device) for name, column in batch.columns.items()}, batch.meta)

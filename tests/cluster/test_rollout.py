@@ -1,0 +1,294 @@
+"""Rollout engines and weight sync on real Ray and vLLM, against transformers' own log-probs of the same weights."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
+
+from actors.cluster import by_value
+from actors.errors import WeightSyncError, WorkerError
+from actors.rollout_pool import EnginePool
+from actors.weight_sync import checksum, encode
+from data.errors import UserError
+from data.sample import Prompt, Sample, Sampling
+from rlhf.config.schema import Rollout
+
+MAX_LENGTH = 64
+STOP = tuple(range(24))  # many, so that random weights end some answers early
+SIZES = {
+    "vocab_size": 257,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+}
+CONFIGS = {
+    "tied": Qwen2Config(**SIZES, tie_word_embeddings=True),
+    "untied": LlamaConfig(**SIZES, tie_word_embeddings=False),
+}
+PROMPTS = [Prompt(tuple(range(30 + row, 42 + row)), f"prompt {row}", row) for row in range(6)]
+SAMPLING = Sampling(24, samples=3, seed=(7, 1))
+
+
+class Trainer:
+    """The trainer's side of a sync, in plain transformers."""
+
+    def __init__(self, path: str, dtype: torch.dtype) -> None:
+        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval()
+        items = [encode(name, parameter) for name, parameter in self.model.named_parameters()]
+        self.buckets = [items[first : first + 3] for first in range(0, len(items), 3)]
+
+    def count(self) -> int:
+        return len(self.buckets)
+
+    def bucket(self, index: int) -> list:
+        return self.buckets[index]
+
+    def checksum(self) -> int:
+        return sum(checksum(bucket) for bucket in self.buckets) % 2**64
+
+    @torch.no_grad()
+    def logprobs_of(self, sequences: list[list[int]]) -> list[list[float]]:
+        return [logprobs(self.model, sequence, 1.0).tolist() for sequence in sequences]
+
+
+class Source:
+    """What `EnginePool.sync` takes, backed by a Trainer in a process of its own."""
+
+    def __init__(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
+        self.trainer = ray.remote(by_value(Trainer)).options(num_cpus=0).remote(str(path), dtype)
+
+    def weight_plan(self, bucket_bytes: int) -> int:
+        return ray.get(self.trainer.count.remote())
+
+    def weight_bucket(self, index: int) -> ray.ObjectRef:
+        return self.trainer.bucket.remote(index)
+
+    def weight_checksum(self) -> int:
+        return ray.get(self.trainer.checksum.remote())
+
+    def logprobs_of(self, sequences: list[list[int]]) -> list[list[float]]:
+        return ray.get(self.trainer.logprobs_of.remote(sequences))
+
+
+class CorruptingSource(Source):
+    """Flips one bit of one tensor on its way."""
+
+    def weight_bucket(self, index: int) -> ray.ObjectRef:
+        items = ray.get(super().weight_bucket(index))
+        if index == 1:
+            name, dtype, array = items[0]
+            array = array.copy()
+            array.reshape(-1).view("uint8")[5] ^= 1
+            items[0] = (name, dtype, array)
+        return ray.put(items)
+
+
+class WrongCanarySource(Source):
+    """Sends one model's weights and answers the canary with another's log-probs."""
+
+    def __init__(self, weights: Source, answers: Source) -> None:
+        self.trainer = weights.trainer
+        self.logprobs_of = answers.logprobs_of
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A pool, two models of its architecture, and what the pool sampled with the weights that it loaded."""
+
+    pool: EnginePool
+    loaded: Path
+    other: Path
+    first: list[Sample]
+
+
+def logprobs(model: torch.nn.Module, tokens: list[int], temperature: float) -> torch.Tensor:
+    """(T - 1,) log p of every token but the first."""
+    logits = model(torch.tensor([tokens])).logits[0, :-1].float()
+    return (logits / temperature).log_softmax(-1).gather(1, torch.tensor(tokens[1:])[:, None])[:, 0]
+
+
+@torch.no_grad()
+def widest_difference(samples: list[Sample], path: Path, temperature: float = 1.0) -> float:
+    """Between the samples' log-probs and transformers'."""
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    differences = []
+    for sample in samples:
+        expected = logprobs(model, [*sample.prompt.tokens, *sample.tokens], temperature)[-len(sample.tokens) :]
+        differences.append((torch.tensor(sample.logprobs) - expected).abs().max().item())
+    return max(differences)
+
+
+def answers(samples: list[Sample]) -> dict[tuple[int, int], tuple[int, ...]]:
+    return {(sample.prompt.row, sample.index): sample.tokens for sample in samples}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+    """Two checkpoints of random weights, biases and norms included, for each architecture."""
+    alphabet = ["<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE(vocab={token: id for id, token in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    written = {}
+    for name, config in CONFIGS.items():
+        paths = tuple(tmp_path_factory.mktemp(f"{name}{version}") for version in range(2))
+        for version, path in enumerate(paths):
+            torch.manual_seed(version)
+            model = AutoModelForCausalLM.from_config(config)
+            for parameter in model.parameters():
+                parameter.data += 0.1 * torch.randn_like(parameter)
+            model.save_pretrained(path)
+            PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>").save_pretrained(path)
+        written[name] = paths
+    return written
+
+
+def build_pool(path: Path, engines: int = 1, dtype: str = "float32", stop: tuple[int, ...] = STOP) -> EnginePool:
+    placements = [{"num_cpus": 1, "namespace": path.name}] * engines
+    settings = Rollout(memory_gib=0.1)
+    return EnginePool(
+        str(path), MAX_LENGTH, settings=settings, stop_token_ids=stop, dtype=dtype, seed=0, placements=placements
+    )
+
+
+@pytest.fixture(scope="module", params=["tied", "untied"])
+def rig(request: pytest.FixtureRequest, cluster: None, checkpoints: dict[str, tuple[Path, Path]]) -> Iterator[Rig]:
+    loaded, other = checkpoints[request.param]
+    pool = build_pool(loaded, engines=2 if request.param == "tied" else 1)
+    yield Rig(pool, loaded, other, pool.generate(PROMPTS, SAMPLING))
+    pool.close()
+
+
+@pytest.fixture
+def fresh_pool(cluster: None) -> Iterator[Callable[..., EnginePool]]:
+    """Builds a pool that the test may ruin."""
+    pools = []
+
+    def build(path: Path, **settings) -> EnginePool:
+        pools.append(build_pool(path, **settings))
+        return pools[-1]
+
+    yield build
+    for pool in pools:
+        pool.close()
+
+
+def test_logprobs_of_the_loaded_weights_are_those_of_transformers(rig: Rig):
+    assert {sample.version for sample in rig.first} == {0}
+    assert widest_difference(rig.first, rig.loaded) < 1e-4
+
+
+def test_after_a_sync_logprobs_are_those_of_the_new_weights(rig: Rig):
+    for path in (rig.other, rig.loaded):
+        report = rig.pool.sync(Source(path))
+        samples = rig.pool.generate(PROMPTS, SAMPLING)
+        assert widest_difference(samples, path) < 1e-4
+        assert {sample.version for sample in samples} == {report["version"]}
+        assert report["canary_gap"] < 1e-4
+    assert rig.pool.stats["failed"] == 0
+
+
+def test_a_sync_reports_the_bytes_of_the_weights(rig: Rig):
+    report = rig.pool.sync(Source(rig.loaded))
+    model = AutoModelForCausalLM.from_pretrained(rig.loaded, dtype=torch.float32)
+    assert report["bytes"] == sum(parameter.nbytes for parameter in model.parameters())
+
+
+def test_logprobs_are_those_of_the_sampling_temperature(rig: Rig):
+    rig.pool.sync(Source(rig.loaded))
+    samples = rig.pool.generate(PROMPTS, Sampling(24, temperature=0.6, seed=(3,)))
+    assert widest_difference(samples, rig.loaded, temperature=0.6) < 1e-4
+    assert widest_difference(samples, rig.loaded, temperature=1.0) > 0.1
+
+
+def test_samples_do_not_depend_on_order_company_or_engine(rig: Rig):
+    together = rig.pool.generate(PROMPTS, SAMPLING)
+    backwards = rig.pool.generate(PROMPTS[::-1], SAMPLING)
+    alone = [sample for prompt in PROMPTS for sample in rig.pool.generate([prompt], SAMPLING)]  # all on one engine
+    assert answers(together) == answers(backwards) == answers(alone)
+    assert len(set(answers(together).values())) == len(PROMPTS) * SAMPLING.samples
+
+
+def test_another_seed_gives_other_samples(rig: Rig):
+    same = Sampling(24, samples=3, seed=(7, 2))
+    assert answers(rig.pool.generate(PROMPTS, same)) != answers(rig.pool.generate(PROMPTS, SAMPLING))
+
+
+def test_samples_come_ordered_by_prompt_and_index(rig: Rig):
+    order = [(sample.prompt.row, sample.index) for sample in rig.first]
+    assert order == [(row, index) for row in range(len(PROMPTS)) for index in range(SAMPLING.samples)]
+
+
+def test_an_answer_ends_with_its_first_stop_token_or_is_truncated(rig: Rig):
+    for sample in rig.first:
+        assert not set(sample.tokens[:-1]) & set(STOP)
+        assert sample.truncated == (sample.tokens[-1] not in STOP)
+        assert not sample.truncated or len(sample.tokens) == SAMPLING.max_new_tokens
+    assert {sample.truncated for sample in rig.first} == {True, False}
+
+
+def test_an_answer_is_truncated_where_prompt_and_answer_reach_the_maximal_length(rig: Rig):
+    prompt = Prompt(tuple(range(100, 100 + MAX_LENGTH - 2)), "long", 0)
+    samples = rig.pool.generate([prompt], Sampling(24, samples=8, seed=(1,)))
+    assert max(len(sample.tokens) for sample in samples) == 2
+    assert any(sample.truncated for sample in samples)
+
+
+def test_a_prompt_that_leaves_no_room_for_an_answer_is_the_users_error(rig: Rig):
+    with pytest.raises(UserError, match="row 5 has 64 tokens"):
+        rig.pool.generate([Prompt((50,) * MAX_LENGTH, "too long", 5)], SAMPLING)
+
+
+def test_text_is_the_answer_without_special_tokens(rig: Rig):
+    for sample in rig.first:
+        assert "<eos>" not in sample.text
+        assert sample.text or set(sample.tokens) == {0}
+
+
+def test_a_corrupted_bucket_stops_the_run(fresh_pool, checkpoints):
+    loaded, other = checkpoints["untied"]
+    pool = fresh_pool(loaded)
+    with pytest.raises(WeightSyncError, match="rollout/0 on node .* version 1 arrived changed: checksum"):
+        pool.sync(CorruptingSource(other))
+    assert pool.stats == {"syncs": 1, "failed": 1}
+    with pytest.raises(WeightSyncError, match="an earlier weight sync failed"):
+        pool.generate(PROMPTS, SAMPLING)
+
+
+def test_in_bfloat16_the_canary_passes_the_right_weights_and_stops_wrong_ones(fresh_pool, checkpoints):
+    loaded, other = checkpoints["tied"]
+    pool = fresh_pool(loaded, dtype="bfloat16")
+    right, wrong = Source(other, torch.bfloat16), Source(loaded, torch.bfloat16)
+    assert pool.sync(right)["canary_gap"] < 0.2
+    with pytest.raises(WeightSyncError, match="rollout/0 on node .* canary failed after the sync of version 2"):
+        pool.sync(WrongCanarySource(weights=right, answers=wrong))
+
+
+def test_an_engine_that_dies_while_generating_is_named(fresh_pool, checkpoints):
+    loaded, _ = checkpoints["tied"]
+    pool = fresh_pool(loaded, stop=())
+    engine = ray.get_actor("rollout/0", namespace=loaded.name)
+    killer = threading.Timer(1.0, ray.kill, [engine])
+    killer.start()
+    started = time.monotonic()
+    with pytest.raises(WorkerError, match="rollout/0 on node .* failed in rollout.generate"):
+        pool.generate(PROMPTS, Sampling(50, samples=1000))
+    assert time.monotonic() - started < 20
