@@ -1,0 +1,250 @@
+"""The command line: run a config, look at what it would do, at its data, at a run's progress, at this machine."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from data.errors import UserError
+from rlhf.config.check import check
+from rlhf.config.explain import did_you_mean
+from rlhf.config.load import load_config
+from rlhf.config.roles import resolve_models
+from rlhf.config.schema import Config, Phase
+
+if TYPE_CHECKING:
+    from actors.placement import Placement
+
+# Whatever needs torch, Ray or vLLM is imported where it is used: a mistake in a config is told at once.
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+data_app = typer.Typer(no_args_is_help=True, help="Look at a phase's data.")
+app.add_typer(data_app, name="data")
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML file, such as configs/demo.yaml")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[a.b.c=value]...", help="settings laid over the file: run.seed=7 phases.ppo.steps=20"),
+]
+PREVIEWED = 3  # samples
+FIGURES = ("loss", "accuracy", "reward", "kl", "lr", "tokens/s")  # of a step, in `status`
+
+
+@app.command()
+def run(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    address: Annotated[str | None, typer.Option(help="join this cluster; default: start one on this machine")] = None,
+    submit: Annotated[bool, typer.Option("--submit", help="run as a Ray job, which survives this terminal")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="remove what an earlier run of this name left")] = False,
+) -> None:
+    """Run every phase that is not finished; an interrupted run continues. Exits with 1 where a goal is missed."""
+    command = [word for word in sys.argv if word != "--fresh"]
+    with told_plainly(interrupted=f"interrupted; to continue the run: python {shlex.join(command)}"):
+        settings = load_config(config, overrides or ())
+        if submit:
+            raise typer.Exit(_submit(config, overrides or [], address, fresh))
+        if fresh:
+            check(settings)  # before anything is removed
+            _remove(Path(settings.run.directory))
+        from rlhf import api
+
+        summary = api.run(settings, address=address)
+        summary.show(Console())
+        if summary.missed:
+            raise typer.Exit(1)
+
+
+def _submit(config: Path, overrides: list[str], address: str | None, fresh: bool) -> int:
+    if fresh:
+        raise UserError("--fresh removes a directory of this machine, not the job's: choose another run.name instead")
+    from actors.submit import submit
+
+    return submit(config, overrides, address)
+
+
+def _remove(directory: Path) -> None:
+    if not directory.exists():
+        return
+    if not (directory / "config.yaml").exists():
+        raise UserError(f"--fresh would remove {directory}, which is not a run's directory (it has no config.yaml)")
+    shutil.rmtree(directory)
+
+
+@app.command()
+def plan(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    cpus: Annotated[float | None, typer.Option(help="of the cluster to plan for; default: this machine's")] = None,
+    gpus: Annotated[float, typer.Option(help="of that cluster")] = 0,
+) -> None:
+    """Show what would run where, and each phase's inputs. Starts nothing."""
+    with told_plainly():
+        settings = load_config(config, overrides or ())
+        check(settings)
+        from actors.placement import Resources
+        from actors.placement import plan as plan_placement
+
+        placement = plan_placement(settings, None if cpus is None else Resources(cpus, gpus))
+        console = Console()
+        console.print(_placement_table(placement))
+        console.print(_phases_table(settings))
+
+
+def _placement_table(placement: Placement) -> Table:
+    device = "GPU" if placement.on_gpus else "CPU"
+    table = _table("pool", "devices", "role", "ranks", f"{device} of each rank")
+    pool = None
+    for row in placement.rows():
+        first = [row["pool"], str(row["devices"])] if row["pool"] != pool else ["", ""]
+        table.add_row(*first, row["role"], str(row["ranks"]), f"{row['share']:g}")
+        pool = row["pool"]
+    return table
+
+
+def _phases_table(config: Config) -> Table:
+    table = _table("phase", "kind", "models start from", "data", "steps")
+    for phase in config.phases:
+        models = resolve_models(config, phase).items()
+        starts = "\n".join(f"{role}: {model.path or 'scratch'}" for role, model in models)
+        paths = [phase.data.path] if isinstance(phase.data.path, str) else phase.data.path
+        table.add_row(phase.name, phase.kind, starts, "\n".join(paths), _extent(phase))
+    return table
+
+
+def _extent(phase: Phase) -> str:
+    if phase.kind == "rl":
+        return f"{phase.steps} x {phase.prompts_per_step} prompts x {phase.sampling.samples}"
+    passes = f"{phase.epochs} epoch{'s' if phase.epochs > 1 else ''}"
+    length = f"{phase.steps} (at most {passes})" if phase.steps else passes
+    return f"{length}, {phase.batch_size} rows each"
+
+
+@data_app.command("preview")
+def preview(
+    config: ConfigFile,
+    phase: Annotated[str, typer.Argument(metavar="PHASE", help="its name")],
+    overrides: Overrides = None,
+) -> None:
+    """Show three samples of a phase as the model sees them, trained tokens in colour."""
+    with told_plainly():
+        settings = load_config(config, overrides or ())
+        check(settings)
+        by_name = {each.name: each for each in settings.phases}
+        if phase not in by_name:
+            raise UserError(f"{config}: there is no phase {phase!r}{did_you_mean(phase, by_name)}")
+        from rlhf.phases.preview import preview as read
+
+        report, samples = read(settings, by_name[phase], PREVIEWED)
+        console = Console()
+        console.print(Text(str(report)), soft_wrap=True)
+        for number, pieces in enumerate(samples, 1):
+            console.rule(f"sample {number}", align="left")
+            console.print(Text.assemble(*((text, "bold green" if trained else "dim") for text, trained in pieces)))
+
+
+@app.command()
+def status(
+    directory: Annotated[Path | None, typer.Argument(metavar="[RUN_DIR]", help="default: the latest of runs/")] = None,
+) -> None:
+    """Show a run's phases: done, the last step's figures, or still to come."""
+    with told_plainly():
+        root = directory or _latest(Path("runs"))
+        if not (root / "config.yaml").exists():
+            raise UserError(f"{root} is not a run's directory (it has no config.yaml)")
+        settings = load_config(root / "config.yaml")
+        from rlhf.rundir import Artifact, RunDirectory
+
+        last = _last_steps(root / "metrics.jsonl")
+        table = _table("phase", "state", "figures")
+        for phase in settings.phases:
+            artifact = Artifact.read(RunDirectory(root).artifact(phase.name))
+            row = last.get(phase.name)
+            if artifact is not None:
+                table.add_row(phase.name, f"done in {artifact.seconds:.0f} s", _figures(artifact.metrics))
+            elif row is not None:
+                of = f" of {phase.steps}" if phase.steps else ""
+                state = f"step {row['step']}{of}, {time.time() - row['time']:.0f} s ago"
+                table.add_row(phase.name, state, _figures({name: row[name] for name in FIGURES if name in row}))
+            else:
+                table.add_row(phase.name, "to come", "")
+        console = Console()
+        console.print(Text(str(root), "bold"))
+        console.print(table)
+
+
+def _latest(runs: Path) -> Path:
+    found = [file.parent for file in runs.glob("*/config.yaml")]
+    if not found:
+        raise UserError(f"there is no run in {runs.resolve()}: name a run's directory")
+    return max(found, key=lambda root: max(file.stat().st_mtime for file in root.iterdir()))
+
+
+def _last_steps(metrics: Path) -> dict[str, dict[str, Any]]:
+    """The last complete line of each phase; those of held-out rows are no steps."""
+    lines = metrics.read_text().splitlines() if metrics.exists() else []
+    rows = [json.loads(line) for line in lines if line.endswith("}")]
+    return {row["phase"]: row for row in rows if any(name in row for name in FIGURES)}
+
+
+def _figures(metrics: dict[str, float | None]) -> str:
+    return ", ".join(f"{name} {'none' if value is None else format(value, '.4g')}" for name, value in metrics.items())
+
+
+@app.command()
+def doctor() -> None:
+    """Check versions, devices, memory, disks and leftovers of earlier runs; print the fix for each failure."""
+    with told_plainly():
+        from actors.doctor import checks
+
+        console = Console()
+        with console.status("checking (the imports take a while)"):
+            found = checks()
+        table = _table("", "check", "found")
+        for each in found:
+            table.add_row(Text("ok", "green") if each.ok else Text("no", "bold red"), each.name, each.found)
+        console.print(table)
+        failures = [each for each in found if not each.ok]
+        for each in failures:
+            console.print(Text.assemble((f"{each.name}: ", "bold"), each.fix), soft_wrap=True)
+        if failures:
+            raise typer.Exit(1)
+
+
+@contextmanager
+def told_plainly(interrupted: str = "interrupted") -> Iterator[None]:
+    """A user's mistake ends in its line and exit code 2, Ctrl-C in one line and 130; a bug keeps its traceback."""
+    errors = Console(stderr=True)
+    try:
+        yield
+    except UserError as error:
+        for line in str(error).splitlines():
+            errors.print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        errors.print(Text(interrupted), soft_wrap=True)
+        raise typer.Exit(130) from None
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
+if __name__ == "__main__":
+    app()

@@ -29,7 +29,7 @@ NEEDED_SHM_GIB = 2  # Ray's object store lives there
 NEEDED_DISK_GIB = 5
 FULL_DISK = 0.95  # beyond it Ray refuses to spill objects
 PORTS = {6379: "Ray's head", 8265: "Ray's dashboard"}
-RAY_SESSION = re.compile(r"session_[\w.-]+")
+RAY_SESSION = re.compile(r"session_\d{4}-\d\d-\d\d_[\d_-]+")
 HEAD, NODE = "gcs_server", "raylet"  # while one of them lives, so does its session
 
 
@@ -108,7 +108,9 @@ def imports() -> Iterator[Check]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            yield Check(f"import {name}", False, f"not done after {IMPORT_TIMEOUT_S} s", "free the machine's CPUs, then again")
+            yield Check(
+                f"import {name}", False, f"not done after {IMPORT_TIMEOUT_S} s", "free the machine's CPUs, then again"
+            )
             continue
         last = errors.strip().splitlines()[-1] if errors.strip() else f"exit code {process.returncode}"
         yield Check(f"import {name}", process.returncode == 0, "works" if process.returncode == 0 else last, REINSTALL)
@@ -131,7 +133,9 @@ def devices() -> Check:
         return Check("devices", True, f"{names}, {cpus} CPUs")
     has_driver = shutil.which("nvidia-smi") is not None
     found = f"{cpus} CPUs, no GPU" + (" that torch can use, though nvidia-smi is there" if has_driver else "")
-    return Check("devices", not has_driver, found, "rm -rf .venv && make setup  (or set device=cpu to run without the GPU)")
+    return Check(
+        "devices", not has_driver, found, "rm -rf .venv && make setup  (or set device=cpu to run without the GPU)"
+    )
 
 
 def memory() -> Check:
@@ -163,7 +167,9 @@ def disks() -> Iterator[Check]:
     usage = shutil.disk_usage(temporary)
     share = 1 - usage.free / usage.total
     fix = "free some space, or export RAY_TMPDIR=<a directory on a larger disk>"
-    yield Check(f"Ray's files ({temporary})", share < FULL_DISK, f"{share:.0%} full (Ray stops at {FULL_DISK:.0%})", fix)
+    yield Check(
+        f"Ray's files ({temporary})", share < FULL_DISK, f"{share:.0%} full (Ray stops at {FULL_DISK:.0%})", fix
+    )
 
 
 def ports() -> Check:
@@ -214,8 +220,8 @@ def find_stray(processes: Iterable[Process]) -> list[Process]:
         for process in processes
         if process.parent is None
         and process.name not in (HEAD, NODE)
-        and re.match(r"ray::|VLLM::|default_worker\.py|dashboard_agent|runtime_env_agent", process.name)
-        and (process.session is None or process.session not in alive)
+        and (process.session or process.name.startswith(("ray::", "VLLM::")))
+        and process.session not in alive
     ]
 
 

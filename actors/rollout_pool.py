@@ -44,7 +44,7 @@ class Engines:
     def __init__(
         self, arguments: tuple, placements: Sequence[Mapping[str, Any]], runtime_env: Mapping[str, Any]
     ) -> None:
-        """Asks Ray for the actors and returns at once. `arguments` are VllmEngine's, `placements` each actor's options."""
+        """Asks Ray for the actors and returns. `arguments` are VllmEngine's, `placements` each actor's options."""
         self._placements = placements
         self._nodes: dict[int, str] = {}
         self._actors = []
@@ -152,10 +152,11 @@ class EnginePool:
         placements: Sequence[Mapping[str, Any]],
         runtime_env: Mapping[str, Any] | None = None,
     ) -> None:
-        """Starts one engine for each of `placements`, the keyword options of its Ray actor, and waits until all are ready.
+        """Starts one engine for each of `placements`, the keyword options of its Ray actor, and waits for all of them.
 
-        model_path: a directory with config, safetensors and tokenizer. max_length: tokens of prompt and answer together.
-        dtype: "float32" or "bfloat16". Raises WorkerError where an engine cannot be built, TimeoutError where none is placed.
+        model_path: a directory with config, safetensors and tokenizer. max_length: tokens, prompt and answer together.
+        dtype: "float32" or "bfloat16". runtime_env: laid over the engines' own environment.
+        Raises WorkerError where an engine cannot be built, TimeoutError where one is not ready in time.
         """
         self._max_length = max_length
         self._settings = settings
@@ -176,8 +177,8 @@ class EnginePool:
         return {"syncs": self._started_syncs, "failed": self._started_syncs - self._version}
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Sample]:
-        """All samples, ordered by (prompt, index). A sample depends on the weights, the prompt, sampling.seed, the prompt's
-        row and its index, not on which engine made it or beside what.
+        """All samples, ordered by (prompt, index). A sample depends on the weights, the prompt and its row,
+        sampling.seed and the sample's index, not on which engine made it or beside what.
 
         Raises UserError where a prompt leaves no room for an answer, WorkerError where an engine fails.
         """
@@ -185,8 +186,8 @@ class EnginePool:
         for prompt in prompts:
             if not 0 < len(prompt.tokens) < self._max_length:
                 raise UserError(
-                    f"prompt of row {prompt.row} has {len(prompt.tokens)} tokens, but prompt and answer together may have "
-                    f"1 to {self._max_length}: raise the phase's max_length or drop the row"
+                    f"the prompt of row {prompt.row} has {len(prompt.tokens)} tokens; wanted at least 1 and fewer than "
+                    f"max_length={self._max_length}, which holds the answer too: raise max_length or drop the row"
                 )
         # all samples of a prompt on one engine, which then computes the prompt once
         costs = [len(prompt.tokens) + sampling.samples * sampling.max_new_tokens for prompt in prompts]

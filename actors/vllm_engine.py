@@ -1,4 +1,4 @@
-"""One rollout engine: a Ray actor around an in-process vLLM engine. Token ids in; token ids, log-probs and a version out.
+"""One rollout engine: a Ray actor around an in-process vLLM engine. Token ids in; token ids and log-probs out.
 
 vLLM is imported where an engine is built, so that the driver can import this module without it.
 """
@@ -48,7 +48,7 @@ def engine_environment(threads: int) -> dict[str, str]:
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives and dies with its actor: no child processes
         "VLLM_HOST_IP": "127.0.0.1",  # an engine never spans nodes
         "VLLM_NO_USAGE_STATS": "1",
-        # At WARNING every weight sync reports tied heads and rotary tables as not loaded. The canary checks what matters.
+        # At WARNING every sync reports tied heads and rotary tables as not loaded; the canary checks what matters.
         "VLLM_LOGGING_LEVEL": "ERROR",
     }
 
@@ -98,7 +98,7 @@ class VllmEngine:
         self._updating = False
 
     def describe(self) -> dict[str, Any]:
-        """{"node": its address, "vocabulary": number of token ids}: the first call, answered when the engine is ready."""
+        """{"node": its address, "vocabulary": number of token ids}; answered once the engine is built."""
         return {
             "node": ray.util.get_node_ip_address(),
             "vocabulary": self._engine.model_config.get_vocab_size(),
@@ -164,7 +164,7 @@ class VllmEngine:
         return checksums.pop()
 
     def finish_update(self, version: int) -> None:
-        """Makes the loaded weights the engine's own, under this version, and forgets what it cached under the old ones."""
+        """Makes the loaded weights the engine's own, under this version, and drops what was cached under the old ones."""
         self._engine.collective_rpc("finish_reload")
         # without reset_running_requests vLLM may refuse, and only says so by returning False
         if not self._engine.reset_prefix_cache(reset_running_requests=True):
@@ -233,7 +233,7 @@ class WeightReceiver:
 
 
 def _repack_heads_on_cpu(model: Any) -> None:
-    """A head tied to the embedding is in no checkpoint, so the reload skips it and its packed copy for CPU kernels stays old."""
+    """A head tied to the embedding is in no checkpoint: the reload skips it, and its packed copy for CPUs stays old."""
     from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
     from vllm.platforms import current_platform
 

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from data.errors import UserError
-from data.messages import Message, messages_of, text_of
+from data.messages import Message, messages_of, prompt_of, text_of
 from data.render import Dialogue, Template
 from data.sources import Rows
 from data.unit import DataReport, Unit
@@ -50,7 +50,7 @@ def _messages(row: Mapping[str, Any], form: tuple[str, ...], origin: str) -> lis
     if form == ("messages",):
         return messages_of(row, "messages", origin)
     if form == ("prompt", "response"):
-        return [*messages_of(row, "prompt", origin), {"role": "assistant", "content": text_of(row, "response", origin)}]
+        return [*prompt_of(row, origin), {"role": "assistant", "content": text_of(row, "response", origin)}]
     question = text_of(row, "instruction", origin)
     if row.get("input"):
         question += "\n\n" + text_of(row, "input", origin)

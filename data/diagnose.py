@@ -39,7 +39,7 @@ def _inspect_lines(file: Path, lines: Iterable[bytes]) -> str | None:
             continue
         number += 1
         try:
-            row = json.loads(line)
+            row = json.loads(line.rstrip())
         except UnicodeDecodeError as error:
             return f"{file}, row {number}: not UTF-8 text (byte {line[error.start]:#x} at {error.start}); convert the file to UTF-8"
         except json.JSONDecodeError as error:

@@ -38,6 +38,13 @@ def messages_of(row: Mapping[str, Any], column: str, origin: str, role: str = "u
     ]
 
 
+def prompt_of(row: Mapping[str, Any], origin: str) -> list[Message]:
+    """The messages of the column `prompt`; a dialogue's closing `Assistant:` with nothing after it is the question's end."""
+    messages = messages_of(row, "prompt", origin)
+    unanswered = messages and messages[-1]["role"] == "assistant" and not messages[-1]["content"].strip()
+    return messages[:-1] if unanswered else messages
+
+
 def parse_dialogue(text: str) -> list[Message]:
     """The messages of a dialogue in hh-rlhf's form, each without its surrounding blanks; [] where the text is not one.
 

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from data.errors import UserError
-from data.messages import Message, messages_of
+from data.messages import Message, messages_of, prompt_of
 from data.render import Dialogue, Template
 from data.sources import Rows
 from data.unit import DataReport, Unit
@@ -52,7 +52,7 @@ def _messages(row: Mapping[str, Any], column: str, origin: str) -> list[Message]
     if row.get("prompt") is None:
         messages = messages_of(row, column, origin)
     else:
-        prompt, answer = messages_of(row, "prompt", origin), messages_of(row, column, origin, role="assistant")
+        prompt, answer = prompt_of(row, origin), messages_of(row, column, origin, role="assistant")
         messages = answer if answer[: len(prompt)] == prompt else prompt + answer
     if len(messages) < 2 or messages[-1]["role"] != "assistant":
         raise UserError(

@@ -7,7 +7,6 @@ end-of-turn token after that.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -19,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from data.errors import UserError
 from data.messages import Message
-from data.tokenizer import end_of_turn
+from data.tokenizer import end_of_turn, ensure_chat_template, shared_prefix
 from data.unit import Example
 
 TOKENIZED_AT_ONCE = 1024  # texts: enough to keep the tokenizer's threads busy, few enough to bound memory
@@ -36,13 +35,13 @@ class Dialogue:
 
 
 class Template:
-    """The chat template of a tokenizer.
+    """The chat template of a tokenizer, ChatML where it has none.
 
     Raises UserError where it writes no end-of-turn token, so that no model could learn from it when to stop.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        self._tokenizer = tokenizer
+        self._tokenizer = ensure_chat_template(tokenizer)
         end = end_of_turn(tokenizer)
         if end is None:
             raise UserError(
@@ -110,7 +109,7 @@ class Template:
         if text.startswith(prompt):
             return len(prompt)
         # a generation prompt may open with words (of a thought) that a finished answer does not have
-        shared = len(os.path.commonprefix([prompt, text]))
+        shared = shared_prefix(prompt, text)
         if shared < len(self._render(before, origin)):
             raise UserError(
                 f"{origin}: the chat template renders earlier turns differently when later ones follow, so that no mask fits; "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import difflib
 import hashlib
+import inspect
 import itertools
 import json
 import re
@@ -199,7 +200,12 @@ def _open_cached(name: str, split: str, args: Mapping[str, Any]) -> Part:
 
 
 def _call(spec: str, args: Mapping[str, Any]) -> Part:
-    rows = list(load_object(spec)(**args))
+    function = load_object(spec)
+    try:
+        inspect.signature(function).bind(**args)
+    except TypeError as error:
+        raise UserError(f"{spec}: data.args do not fit the function: {error}") from error
+    rows = list(function(**args))
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise UserError(f"{spec}, row {number}: wanted a dict, found {type(row).__name__}")

@@ -106,7 +106,7 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
         tokenizer.apply_chat_template([*asked, {"role": "assistant", "content": content}], tokenize=False)
         for content in "ab"
     )
-    tail = os.path.commonprefix([first[::-1], second[::-1]])[::-1]
+    tail = first[len(first) - shared_prefix(first[::-1], second[::-1]) :]
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     return next((token for token in tokenizer.encode(tail, add_special_tokens=False) if token in special), None)
 
@@ -115,3 +115,9 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Where generation stops: the end-of-text token and the chat template's end-of-turn token."""
     ids = (tokenizer.eos_token_id, end_of_turn(tokenizer))
     return tuple(sorted({token for token in ids if token is not None}))
+
+
+def shared_prefix(first: str, second: str) -> int:
+    """How many characters two texts have in common at their start."""
+    pairs = enumerate(zip(first, second))
+    return next((place for place, (one, other) in pairs if one != other), min(len(first), len(second)))

@@ -28,6 +28,7 @@ from data.demo.language import (
     STORIES,
     TASTES,
 )
+from data.errors import UserError
 
 PHRASES = {
     "note": (
@@ -41,6 +42,7 @@ PHRASES = {
         "{name} wants a tale about the {animal} in the {place}.",
     ),
 }
+SPLITS = ("train", "heldout")
 HELDOUT_SHARE = 8  # one text or request of so many is held out
 LETTERS = 0.25  # share of the corpus
 MARGIN = 0.1  # of gold, between the two answers of a pair at least
@@ -48,8 +50,15 @@ FAULTY = 0.1  # share of pairs with an answer that breaks the asked format
 
 
 def split_of(text: str) -> str:
-    """ "train" or "heldout", by the text alone."""
-    return "train" if zlib.crc32(text.encode()) % HELDOUT_SHARE else "heldout"
+    """The split that a text belongs to, fixed by the text alone."""
+    return SPLITS[zlib.crc32(text.encode()) % HELDOUT_SHARE == 0]
+
+
+def stream(source: str, split: str, seed: int) -> Random:
+    """The random stream of one source of rows."""
+    if split not in SPLITS:
+        raise UserError(f"data.demo.tasks:{source} got split {split!r}; use one of {', '.join(SPLITS)}")
+    return Random(f"{source} {split} {seed}")
 
 
 @dataclass(frozen=True)
@@ -114,8 +123,8 @@ def spoil(rng: Random, answer: str) -> str:
 
 def corpus(rows: int, seed: int = 0, split: str = "train") -> Iterator[dict]:
     """Rows of `text`: stories of the village and letters between its people."""
-    rng = Random(f"corpus {split} {seed}")
-    while rows:
+    rng = stream("corpus", split, seed)
+    while rows > 0:
         if rng.random() < LETTERS:
             request = Request.draw(rng, split)
             sender = rng.choice([name for name in PEOPLE if name != request.name])
@@ -130,7 +139,7 @@ def corpus(rows: int, seed: int = 0, split: str = "train") -> Iterator[dict]:
 
 def instructions(rows: int, seed: int = 0, split: str = "train") -> Iterator[dict]:
     """Rows of `prompt` and `response`: answers in the asked format, of mixed quality."""
-    rng = Random(f"instructions {split} {seed}")
+    rng = stream("instructions", split, seed)
     for _ in range(rows):
         request = Request.draw(rng, split)
         yield {"prompt": request.phrase(rng), "response": write_answer(rng, request)}
@@ -138,7 +147,7 @@ def instructions(rows: int, seed: int = 0, split: str = "train") -> Iterator[dic
 
 def pairs(rows: int, seed: int = 0, split: str = "train") -> Iterator[dict]:
     """Rows of `prompt`, `chosen` and `rejected`: two answers whose gold differs by MARGIN at least, the better one chosen."""
-    rng = Random(f"pairs {split} {seed}")
+    rng = stream("pairs", split, seed)
     for _ in range(rows):
         request = Request.draw(rng, split)
         first, second = write_answer(rng, request), write_answer(rng, request)
@@ -152,7 +161,7 @@ def pairs(rows: int, seed: int = 0, split: str = "train") -> Iterator[dict]:
 
 def prompts(rows: int, seed: int = 0, split: str = "train") -> Iterator[dict]:
     """Rows of `prompt` and what the judge must know of it: `kind`, `name`, `animal`, `place`."""
-    rng = Random(f"prompts {split} {seed}")
+    rng = stream("prompts", split, seed)
     for _ in range(rows):
         request = Request.draw(rng, split)
         yield {"prompt": request.phrase(rng), **asdict(request)}

@@ -75,7 +75,7 @@ def _gathered(weights: Sequence[nn.Parameter]) -> Iterator[None]:
     if not any(hasattr(weight, "ds_id") for weight in weights):
         yield
         return
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
-    with GatheredParameters(list(weights)):
+    with deepspeed.zero.GatheredParameters(list(weights)):
         yield

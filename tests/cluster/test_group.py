@@ -70,7 +70,7 @@ CONFIG = Config.model_validate(
 
 @pytest.fixture(scope="module")
 def runtime():
-    ray.init(num_cpus=4, include_dashboard=False, object_store_memory=128 * 2**20, log_to_driver=False)
+    ray.init("local", num_cpus=4, include_dashboard=False, object_store_memory=128 * 2**20, log_to_driver=False)
     with ClusterRuntime(CONFIG, plan(CONFIG, Resources(cpus=4))) as runtime:
         yield runtime
     ray.shutdown()

@@ -42,44 +42,51 @@ SAMPLING = Sampling(24, samples=3, seed=(7, 1))
 
 
 class Trainer:
-    """The trainer's side of a sync, in plain transformers."""
+    """The trainer's side of a sync, in plain transformers: one process that holds every model of the tests."""
 
-    def __init__(self, path: str, dtype: torch.dtype) -> None:
-        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval()
-        items = [encode(name, parameter) for name, parameter in self.model.named_parameters()]
-        self.buckets = [items[first : first + 3] for first in range(0, len(items), 3)]
+    def __init__(self) -> None:
+        self.models: dict[tuple, torch.nn.Module] = {}
 
-    def count(self) -> int:
-        return len(self.buckets)
+    def bucket_count(self, *which) -> int:
+        return len(self._buckets(*which))
 
-    def bucket(self, index: int) -> list:
-        return self.buckets[index]
+    def bucket(self, index: int, *which) -> list:
+        return self._buckets(*which)[index]
 
-    def checksum(self) -> int:
-        return sum(checksum(bucket) for bucket in self.buckets) % 2**64
+    def checksum(self, *which) -> int:
+        return sum(checksum(bucket) for bucket in self._buckets(*which)) % 2**64
 
     @torch.no_grad()
-    def logprobs_of(self, sequences: list[list[int]]) -> list[list[float]]:
-        return [logprobs(self.model, sequence, 1.0).tolist() for sequence in sequences]
+    def logprobs_of(self, sequences: list[list[int]], *which) -> list[list[float]]:
+        return [logprobs(self._model(*which), sequence, 1.0).tolist() for sequence in sequences]
+
+    def _model(self, path: str, dtype: torch.dtype) -> torch.nn.Module:
+        if (path, dtype) not in self.models:
+            self.models[path, dtype] = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval()
+        return self.models[path, dtype]
+
+    def _buckets(self, *which) -> list[list]:
+        items = [encode(name, parameter) for name, parameter in self._model(*which).named_parameters()]
+        return [items[first : first + 3] for first in range(0, len(items), 3)]
 
 
 class Source:
-    """What `EnginePool.sync` takes, backed by a Trainer in a process of its own."""
+    """What `EnginePool.sync` takes, backed by the Trainer."""
 
-    def __init__(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
-        self.trainer = ray.remote(by_value(Trainer)).options(num_cpus=0).remote(str(path), dtype)
+    def __init__(self, trainer: ray.actor.ActorHandle, path: Path, dtype: torch.dtype = torch.float32) -> None:
+        self.trainer, self.which = trainer, (str(path), dtype)
 
     def weight_plan(self, bucket_bytes: int) -> int:
-        return ray.get(self.trainer.count.remote())
+        return ray.get(self.trainer.bucket_count.remote(*self.which))
 
     def weight_bucket(self, index: int) -> ray.ObjectRef:
-        return self.trainer.bucket.remote(index)
+        return self.trainer.bucket.remote(index, *self.which)
 
     def weight_checksum(self) -> int:
-        return ray.get(self.trainer.checksum.remote())
+        return ray.get(self.trainer.checksum.remote(*self.which))
 
     def logprobs_of(self, sequences: list[list[int]]) -> list[list[float]]:
-        return ray.get(self.trainer.logprobs_of.remote(sequences))
+        return ray.get(self.trainer.logprobs_of.remote(sequences, *self.which))
 
 
 class CorruptingSource(Source):
@@ -95,19 +102,12 @@ class CorruptingSource(Source):
         return ray.put(items)
 
 
-class WrongCanarySource(Source):
-    """Sends one model's weights and answers the canary with another's log-probs."""
-
-    def __init__(self, weights: Source, answers: Source) -> None:
-        self.trainer = weights.trainer
-        self.logprobs_of = answers.logprobs_of
-
-
 @dataclass(frozen=True)
 class Rig:
     """A pool, two models of its architecture, and what the pool sampled with the weights that it loaded."""
 
     pool: EnginePool
+    trainer: ray.actor.ActorHandle
     loaded: Path
     other: Path
     first: list[Sample]
@@ -142,6 +142,11 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
+def trainer(cluster: None) -> ray.actor.ActorHandle:
+    return ray.remote(by_value(Trainer)).options(num_cpus=0).remote()
+
+
+@pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
     """Two checkpoints of random weights, biases and norms included, for each architecture."""
     alphabet = ["<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
@@ -161,8 +166,13 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Pat
     return written
 
 
-def build_pool(path: Path, engines: int = 1, dtype: str = "float32", stop: tuple[int, ...] = STOP) -> EnginePool:
-    placements = [{"num_cpus": 1, "namespace": path.name}] * engines
+def namespace_of(path: Path, engines: int, dtype: str) -> str:
+    """Of the actors' names: one for each pool, since two pools of these tests live at once."""
+    return f"{path.name}-{engines}-{dtype}"
+
+
+def build_pool(path: Path, engines: int, dtype: str = "float32", stop: tuple[int, ...] = STOP) -> EnginePool:
+    placements = [{"num_cpus": 1, "namespace": namespace_of(path, engines, dtype)}] * engines
     settings = Rollout(memory_gib=0.1)
     return EnginePool(
         str(path), MAX_LENGTH, settings=settings, stop_token_ids=stop, dtype=dtype, seed=0, placements=placements
@@ -170,20 +180,20 @@ def build_pool(path: Path, engines: int = 1, dtype: str = "float32", stop: tuple
 
 
 @pytest.fixture(scope="module", params=["tied", "untied"])
-def rig(request: pytest.FixtureRequest, cluster: None, checkpoints: dict[str, tuple[Path, Path]]) -> Iterator[Rig]:
+def rig(request: pytest.FixtureRequest, trainer: ray.actor.ActorHandle, checkpoints: dict) -> Iterator[Rig]:
     loaded, other = checkpoints[request.param]
-    pool = build_pool(loaded, engines=2 if request.param == "tied" else 1)
-    yield Rig(pool, loaded, other, pool.generate(PROMPTS, SAMPLING))
+    pool = build_pool(loaded, engines=2)
+    yield Rig(pool, trainer, loaded, other, pool.generate(PROMPTS, SAMPLING))
     pool.close()
 
 
 @pytest.fixture
-def fresh_pool(cluster: None) -> Iterator[Callable[..., EnginePool]]:
-    """Builds a pool that the test may ruin."""
+def build_alone(cluster: None) -> Iterator[Callable[..., EnginePool]]:
+    """Builds a pool of one engine that the test may ruin."""
     pools = []
 
     def build(path: Path, **settings) -> EnginePool:
-        pools.append(build_pool(path, **settings))
+        pools.append(build_pool(path, engines=1, **settings))
         return pools[-1]
 
     yield build
@@ -198,7 +208,7 @@ def test_logprobs_of_the_loaded_weights_are_those_of_transformers(rig: Rig):
 
 def test_after_a_sync_logprobs_are_those_of_the_new_weights(rig: Rig):
     for path in (rig.other, rig.loaded):
-        report = rig.pool.sync(Source(path))
+        report = rig.pool.sync(Source(rig.trainer, path))
         samples = rig.pool.generate(PROMPTS, SAMPLING)
         assert widest_difference(samples, path) < 1e-4
         assert {sample.version for sample in samples} == {report["version"]}
@@ -207,13 +217,13 @@ def test_after_a_sync_logprobs_are_those_of_the_new_weights(rig: Rig):
 
 
 def test_a_sync_reports_the_bytes_of_the_weights(rig: Rig):
-    report = rig.pool.sync(Source(rig.loaded))
+    report = rig.pool.sync(Source(rig.trainer, rig.loaded))
     model = AutoModelForCausalLM.from_pretrained(rig.loaded, dtype=torch.float32)
     assert report["bytes"] == sum(parameter.nbytes for parameter in model.parameters())
 
 
 def test_logprobs_are_those_of_the_sampling_temperature(rig: Rig):
-    rig.pool.sync(Source(rig.loaded))
+    rig.pool.sync(Source(rig.trainer, rig.loaded))
     samples = rig.pool.generate(PROMPTS, Sampling(24, temperature=0.6, seed=(3,)))
     assert widest_difference(samples, rig.loaded, temperature=0.6) < 1e-4
     assert widest_difference(samples, rig.loaded, temperature=1.0) > 0.1
@@ -263,32 +273,31 @@ def test_text_is_the_answer_without_special_tokens(rig: Rig):
         assert sample.text or set(sample.tokens) == {0}
 
 
-def test_a_corrupted_bucket_stops_the_run(fresh_pool, checkpoints):
+def test_a_corrupted_bucket_stops_the_run(build_alone, trainer, checkpoints):
     loaded, other = checkpoints["untied"]
-    pool = fresh_pool(loaded)
-    with pytest.raises(WeightSyncError, match="rollout/0 on node .* version 1 arrived changed: checksum"):
-        pool.sync(CorruptingSource(other))
+    pool = build_alone(loaded)
+    with pytest.raises(WeightSyncError, match=r"rollout/0 on node .* version 1 arrived changed: checksum"):
+        pool.sync(CorruptingSource(trainer, other))
     assert pool.stats == {"syncs": 1, "failed": 1}
     with pytest.raises(WeightSyncError, match="an earlier weight sync failed"):
         pool.generate(PROMPTS, SAMPLING)
 
 
-def test_in_bfloat16_the_canary_passes_the_right_weights_and_stops_wrong_ones(fresh_pool, checkpoints):
+def test_in_bfloat16_the_canary_passes_the_right_weights_and_stops_wrong_ones(build_alone, trainer, checkpoints):
     loaded, other = checkpoints["tied"]
-    pool = fresh_pool(loaded, dtype="bfloat16")
-    right, wrong = Source(other, torch.bfloat16), Source(loaded, torch.bfloat16)
-    assert pool.sync(right)["canary_gap"] < 0.2
-    with pytest.raises(WeightSyncError, match="rollout/0 on node .* canary failed after the sync of version 2"):
-        pool.sync(WrongCanarySource(weights=right, answers=wrong))
+    pool = build_alone(loaded, dtype="bfloat16")
+    source = Source(trainer, other, torch.bfloat16)
+    assert pool.sync(source)["canary_gap"] < 0.2
+    source.logprobs_of = Source(trainer, loaded, torch.bfloat16).logprobs_of
+    with pytest.raises(WeightSyncError, match=r"rollout/0 on node .* canary failed after the sync of version 2"):
+        pool.sync(source)
 
 
-def test_an_engine_that_dies_while_generating_is_named(fresh_pool, checkpoints):
-    loaded, _ = checkpoints["tied"]
-    pool = fresh_pool(loaded, stop=())
-    engine = ray.get_actor("rollout/0", namespace=loaded.name)
-    killer = threading.Timer(1.0, ray.kill, [engine])
-    killer.start()
+def test_an_engine_that_dies_while_generating_is_named(build_alone, checkpoints):
+    pool = build_alone(checkpoints["tied"][0], stop=())
+    namespace = namespace_of(checkpoints["tied"][0], 1, "float32")
+    threading.Timer(1.0, ray.kill, [ray.get_actor("rollout/0", namespace)]).start()
     started = time.monotonic()
-    with pytest.raises(WorkerError, match="rollout/0 on node .* failed in rollout.generate"):
+    with pytest.raises(WorkerError, match=r"rollout/0 on node .* failed in rollout\.generate"):
         pool.generate(PROMPTS, Sampling(50, samples=1000))
     assert time.monotonic() - started < 20

@@ -124,5 +124,5 @@ def train(model, batches: list[Batch], objective, settings: OptimSettings = OPTI
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * schedule.lr_lambdas[0](step)
         optimizer.step()
-        steps.append({"loss": float(loss), "grad_norm": float(norm)})
+        steps.append({"loss": loss.item(), "grad_norm": float(norm)})
     return steps

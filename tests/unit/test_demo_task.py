@@ -8,6 +8,7 @@ import pytest
 from data.demo import tasks
 from data.demo.gold import BEST, WEIGHTS, gold, judge, well_formed
 from data.demo.language import ANIMALS, DETAILS, GRUMPY, KINDS, PEOPLE, PLACES
+from data.errors import UserError
 from data.sample import Prompt, Sample
 
 TALE = {"kind": "tale", "name": "anna", "animal": "fox", "place": "garden"}
@@ -32,6 +33,11 @@ def test_the_rows_hold_the_columns_that_the_phases_read():
     assert next(tasks.instructions(rows=1)).keys() == {"prompt", "response"}
     assert next(tasks.pairs(rows=1)).keys() == {"prompt", "chosen", "rejected"}
     assert next(tasks.prompts(rows=1)).keys() == {"prompt", "kind", "name", "animal", "place"}
+
+
+def test_an_unknown_split_is_named():
+    with pytest.raises(UserError, match="split 'test'; use one of train, heldout"):
+        next(tasks.corpus(rows=1, split="test"))
 
 
 def test_no_held_out_text_or_prompt_is_trained_on_whatever_the_seed():

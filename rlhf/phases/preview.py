@@ -1,0 +1,47 @@
+"""What a phase's data look like to the model, without a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from data.examples import build_examples
+from data.prompts import build_prompts
+from data.tokenizer import ensure_chat_template, load_tokenizer, train_tokenizer
+from data.unit import DataReport
+from rlhf.config.roles import PHASE, resolve_models, result_role
+from rlhf.config.schema import Config, Phase
+from rlhf.phases.base import open_data
+from rlhf.phases.supervised import RECIPES, texts
+from rlhf.rundir import RunDirectory
+
+Pieces = list[tuple[str, bool]]  # a sample's text, each piece with whether it is trained on
+
+
+def preview(config: Config, phase: Phase, count: int) -> tuple[DataReport, list[Pieces]]:
+    """The phase's data report and its first samples. Of an rl phase, whose answers are yet to be sampled, the prompts.
+
+    Raises UserError where the data or the tokenizer cannot be read.
+    """
+    tokenizer, rows = tokenizer_of(config, phase), open_data(phase.data)
+    if phase.kind == "rl":
+        prompts, report = build_prompts(rows, tokenizer, phase.max_length - phase.sampling.max_new_tokens)
+        return report, [[(tokenizer.decode(prompt.tokens), False)] for prompt in prompts[:count]]
+    examples = build_examples(RECIPES[phase.kind].rows, rows, tokenizer, phase.max_length)
+    return examples.report, [examples.spans(unit) for unit in range(min(count, len(examples)))]
+
+
+def tokenizer_of(config: Config, phase: Phase) -> Any:
+    """The tokenizer that the phase would use: its own, trained as the run would; that of the model it starts from; or, where
+    an earlier phase has not run yet, the one that this phase would use."""
+    settings = getattr(phase, "tokenizer", None)
+    if settings is not None and settings.path is None:
+        return train_tokenizer((text for row in open_data(phase.data) for text in texts(row)), settings.vocab_size)
+    path = settings.path if settings is not None else resolve_models(config, phase)[result_role(phase)].path
+    if path.startswith(PHASE):
+        name = path.removeprefix(PHASE)
+        artifact = RunDirectory(Path(config.run.directory)).artifact(name)
+        if not artifact.exists():
+            return tokenizer_of(config, next(other for other in config.phases if other.name == name))
+        path = str(artifact)
+    return ensure_chat_template(load_tokenizer(path))

@@ -1,0 +1,200 @@
+"""Rows come from every kind of source alike, and every bad input is one line that says where."""
+
+import gzip
+import json
+
+import datasets
+import huggingface_hub.constants
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from data_cases import shared_file
+
+from data.errors import UserError
+from data.sources import open_rows
+
+TABLE = [{"a": 1, "s": "x"}, {"a": 2, "s": "y"}, {"a": 3, "s": "z"}]
+CALLS = {"count": 3}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def counted(count: int, start: int = 0):
+    for number in range(start, start + count):
+        yield {"text": f"row {number}"}
+
+
+def numbers():
+    yield from [{"text": "fine"}, 7]
+
+
+def lines(rows: list[dict]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def message(call) -> str:
+    with pytest.raises(UserError) as error:
+        call()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".json", ".parquet", ".arrow", "/saved"])
+def test_every_format_gives_the_same_rows(tmp_path, suffix):
+    file = tmp_path / f"rows{suffix}"
+    if suffix == ".jsonl":
+        file.write_text(lines(TABLE))
+    elif suffix == ".jsonl.gz":
+        file.write_bytes(gzip.compress(lines(TABLE).encode()))
+    elif suffix == ".json":
+        file.write_text(json.dumps(TABLE))
+    elif suffix == ".parquet":
+        pa.parquet.write_table(pa.Table.from_pylist(TABLE), file)
+    elif suffix == ".arrow":
+        table = pa.Table.from_pylist(TABLE)
+        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    else:
+        datasets.Dataset.from_list(TABLE).save_to_disk(file)
+    rows = open_rows(str(file))
+    assert list(rows) == TABLE
+    assert rows.columns == ("a", "s")
+
+
+def test_a_text_file_is_one_document(tmp_path):
+    (tmp_path / "play.txt").write_text("one\n\ntwo\n")
+    assert list(open_rows(str(tmp_path / "play.txt"))) == [{"text": "one\n\ntwo\n"}]
+
+
+def test_a_directory_is_read_in_the_order_of_its_names_and_each_row_knows_its_file(tmp_path):
+    (tmp_path / "b.jsonl").write_text(lines(TABLE[2:]))
+    (tmp_path / "a.jsonl").write_text(lines(TABLE[:2]))
+    (tmp_path / ".hidden.jsonl").write_text(lines(TABLE))
+    rows = open_rows(str(tmp_path))
+    assert list(rows) == TABLE
+    assert [rows.origin(i) for i in range(3)] == [f"{tmp_path}/a.jsonl, row 1", f"{tmp_path}/a.jsonl, row 2", f"{tmp_path}/b.jsonl, row 1"]
+    assert rows[2] == TABLE[2]
+
+
+def test_several_sources_follow_each_other_up_to_the_limit(tmp_path):
+    (tmp_path / "a.jsonl").write_text(lines([{"text": "first"}]))
+    rows = open_rows([str(tmp_path / "a.jsonl"), f"{__name__}:counted"], args=None, limit=1)
+    assert list(rows) == [{"text": "first"}]
+
+
+def test_a_function_is_called_with_its_arguments():
+    rows = open_rows(f"{__name__}:counted", args={"count": 2, "start": 5})
+    assert list(rows) == [{"text": "row 5"}, {"text": "row 6"}]
+    assert rows.origin(1) == f"{__name__}:counted, row 2"
+
+
+def test_a_function_that_does_not_take_the_arguments_is_the_users_error():
+    assert "data.args do not fit" in message(lambda: open_rows(f"{__name__}:counted", args={"size": 2}))
+    assert "row 2: wanted a dict, found int" in message(lambda: open_rows(f"{__name__}:numbers"))
+
+
+def test_columns_are_renamed_and_reach_into_nested_ones(tmp_path):
+    (tmp_path / "a.jsonl").write_text(lines([{"q": "why?", "model": {"answer": "so"}, "id": 1}]))
+    rows = open_rows(str(tmp_path / "a.jsonl"), columns={"prompt": "q", "response": "model.answer"})
+    assert rows[0] == {"prompt": "why?", "response": "so", "model": {"answer": "so"}, "id": 1}
+    assert set(rows.columns) == set(rows[0])
+
+
+def test_one_column_can_serve_under_two_names(tmp_path):
+    (tmp_path / "a.jsonl").write_text(lines(TABLE))
+    assert open_rows(str(tmp_path / "a.jsonl"), columns={"one": "s", "two": "s"})[0] == {"a": 1, "one": "x", "two": "x"}
+
+
+def test_the_fingerprint_is_of_the_content_and_not_of_the_place(tmp_path):
+    for name, rows in {"a": TABLE, "copy": TABLE, "other": TABLE[:2]}.items():
+        (tmp_path / f"{name}.jsonl").write_text(lines(rows))
+
+    def fingerprint(name, **options):
+        return open_rows(str(tmp_path / f"{name}.jsonl"), **options).fingerprint
+
+    assert fingerprint("a") == fingerprint("copy")
+    assert len({fingerprint("a"), fingerprint("other"), fingerprint("a", limit=1), fingerprint("a", columns={"b": "a"})}) == 4
+    spec = f"{__name__}:counted"
+    assert open_rows(spec, args=CALLS).fingerprint == open_rows(spec, args=CALLS).fingerprint
+    assert open_rows(spec, args=CALLS).fingerprint != open_rows(spec, args={**CALLS, "start": 1}).fingerprint
+
+
+def test_a_named_data_set_is_read_from_the_hubs_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "datasets--someone--sums"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    (snapshot / "train.jsonl").write_text(lines(TABLE))
+    (snapshot / "test.jsonl").write_text(lines(TABLE[:1]))
+    assert list(open_rows("someone/sums")) == TABLE
+    rows = open_rows("someone/sums", split="test")
+    assert (list(rows), rows.origin(0)) == (TABLE[:1], "someone/sums (test), row 1")
+    assert rows.fingerprint != open_rows("someone/sums").fingerprint
+    assert "validation" in message(lambda: open_rows("someone/sums", split="validation"))
+    assert "not" in message(lambda: open_rows("someone/other"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("empty.jsonl", b"", "the file is empty"),
+        ("blank.jsonl", b"\n\n", "no rows"),
+        ("empty.jsonl.gz", gzip.compress(b""), "no rows"),
+        ("broken.jsonl", b'{"a": 1}\n{"a": 2\n', "row 2: broken JSON at character 8"),
+        ("mixed.jsonl", b'{"a": 1}\n\n{"a": "x"}\n', "row 2: column 'a' is text, but in row 1 it is a number"),
+        ("bare.jsonl", b"1\n2\n", "row 1: wanted an object of columns, found a number"),
+        ("broken.json", b'[{"a": 1},\n{"a"]', "line 2: broken JSON"),
+        ("latin.txt", "né".encode("latin1"), "not UTF-8 text (byte 0xe9 at 1)"),
+        ("cut.jsonl.gz", gzip.compress(lines(TABLE).encode())[:-12], "cut off or damaged"),
+        ("plain.jsonl.gz", lines(TABLE).encode(), "not gzip"),
+        ("bad.parquet", b"hello", "cannot be read as parquet"),
+        ("bad.arrow", b"hello", "cannot be read as arrow"),
+        ("table.csv", b"a,b\n", "unknown format"),
+    ],
+)
+def test_a_broken_file_is_named_with_the_row_at_fault(tmp_path, name, content, expected):
+    (tmp_path / name).write_bytes(content)
+    found = message(lambda: open_rows(str(tmp_path / name)))
+    assert found.startswith(str(tmp_path / name))
+    assert expected in found
+
+
+def test_a_row_that_is_not_utf8_is_named_when_it_is_read(tmp_path):
+    (tmp_path / "latin.jsonl").write_bytes(lines([{"a": "fine"}]).encode() + '{"a": "é"}\n'.encode("latin1"))
+    assert "latin.jsonl, row 2: not UTF-8" in message(lambda: list(open_rows(str(tmp_path / "latin.jsonl"))))
+
+
+def test_a_missing_file_names_the_nearest_that_exist(tmp_path):
+    (tmp_path / "train.jsonl").write_text(lines(TABLE))
+    assert "has train.jsonl" in message(lambda: open_rows(str(tmp_path / "trian.jsonl")))
+    assert "no directory" in message(lambda: open_rows(str(tmp_path / "nowhere" / "train.jsonl")))
+
+
+def test_a_directory_must_hold_one_format(tmp_path):
+    assert "no data files" in message(lambda: open_rows(str(tmp_path)))
+    (tmp_path / "train.jsonl").write_text(lines(TABLE))
+    (tmp_path / "readme.txt").write_text("about")
+    assert "several formats (json, text)" in message(lambda: open_rows(str(tmp_path)))
+
+
+def test_a_missing_column_names_those_that_are_there(tmp_path):
+    (tmp_path / "a.jsonl").write_text(lines(TABLE))
+    path = str(tmp_path / "a.jsonl")
+    assert "no column 'q' (to be 'prompt'); the columns are a, s" in message(lambda: open_rows(path, columns={"prompt": "q"}))
+    assert "no column 'text'; the columns are a, s" in message(lambda: open_rows(path).require("text"))
+
+
+def test_arguments_for_a_file_are_an_error(tmp_path):
+    (tmp_path / "a.jsonl").write_text(lines(TABLE))
+    assert "takes no data.args" in message(lambda: open_rows(str(tmp_path / "a.jsonl"), args={"size": 1}))
+
+
+def test_gsm8k_is_read_with_its_columns_renamed():
+    rows = open_rows(shared_file("gsm8k_test.jsonl"), columns={"prompt": "question", "response": "answer"})
+    assert (len(rows), rows.columns) == (659, ("prompt", "response"))
+    assert all("####" in row["response"] for row in rows)
