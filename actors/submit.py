@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import sys
 import time
@@ -10,6 +11,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 from data.errors import UserError
@@ -54,10 +56,14 @@ def _start(arguments: Sequence[str], here: Path, name: str, address: str | None)
         # on this machine the job runs with our own python; where there is no such directory, with the cluster's
         "env_vars": {"PATH": f"{Path(sys.executable).parent}:${{PATH}}", "PYTHONUNBUFFERED": "1"},
     }
+    if address:
+        os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray lets the environment overrule the argument
     try:
         client = JobSubmissionClient(address)
         command = f"python -m launch {shlex.join(arguments)}"
         return client, client.submit_job(entrypoint=command, submission_id=name, runtime_env=environment)
+    except AuthenticationError as error:
+        raise UserError("the cluster asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN where ~/.ray has none") from error
     except ConnectionError as error:
         raise UserError(
             f"no Ray cluster answers at {address or 'RAY_ADDRESS or on this machine'}: start one with `ray start --head`, or name the "

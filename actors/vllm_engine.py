@@ -164,7 +164,7 @@ class VllmEngine:
         return checksums.pop()
 
     def finish_update(self, version: int) -> None:
-        """Makes the loaded weights the engine's own, under this version, and drops what was cached under the old ones."""
+        """Makes the loaded weights the engine's own, under this version, and drops what the old ones cached."""
         self._engine.collective_rpc("finish_reload")
         # without reset_running_requests vLLM may refuse, and only says so by returning False
         if not self._engine.reset_prefix_cache(reset_running_requests=True):

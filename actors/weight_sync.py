@@ -29,8 +29,8 @@ BUCKETS_IN_FLIGHT = 3
 TIMEOUT_S = 600.0  # of each single step: a bucket, the canary
 CANARY_SEQUENCES = 4
 CANARY_LENGTH = 16
-# Two correct implementations round differently. On an 88 M model of random weights, vLLM's and transformers' log-probs in
-# bfloat16 were up to 0.31 apart, and each up to 0.47 from float32; one layer of other weights moved them by several nats.
+# Two correct implementations round differently: on an 88 M model of random weights the bfloat16 log-probs of vLLM and
+# of transformers were up to 0.31 apart, and each up to 0.47 from float32. A stale head moved them by up to 5.9.
 BFLOAT16_TOLERANCE = 0.5
 
 
@@ -55,7 +55,7 @@ class WeightSource(Protocol):
 
 
 def encode(name: str, tensor: Tensor) -> WeightItem:
-    """A tensor as it travels: numpy arrays pass the object store as raw buffers; bfloat16, unknown to numpy, as uint16."""
+    """A tensor as it travels: as a numpy array, which the object store keeps as a raw buffer; bfloat16 as uint16."""
     tensor = tensor.detach().cpu().contiguous()
     dtype = str(tensor.dtype).removeprefix("torch.")
     return name, dtype, (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
@@ -70,8 +70,8 @@ def decode(dtype: str, array: np.ndarray) -> Tensor:
 def checksum(items: Iterable[WeightItem]) -> int:
     """A 64-bit sum over tensors that does not depend on their order or on how they are dealt into buckets.
 
-    A tensor counts with a hash of its name, dtype, shape and the wrapping sum of its bytes read as 64-bit words, so that
-    swapped tensors, lost elements and changed bits show. Runs at memory speed.
+    A tensor counts with a hash of its name, dtype, shape and the wrapping sum of its bytes read as 64-bit words, so
+    that swapped tensors, lost elements and changed bits show. Runs at memory speed.
     """
     total = 0
     for name, dtype, array in items:
@@ -168,10 +168,11 @@ def _require_close_canaries(
         gap, row, column = widest_gap(answer, expected)
         if gap > tolerance:
             raise WeightSyncError(
-                f"{engines.where(engine)}: canary failed after the sync of version {version}: the log-prob of token "
-                f"{column + 1} of sequence {row} is {answer[row][column]:.5f}, the trainer's {expected[row][column]:.5f} "
-                f"(gap {gap:.2g}, limit {tolerance:.2g}). The bytes arrived, so the engine computes otherwise with them: "
-                "check that rollout.dtype is the policy's; raise rollout.canary_tolerance only for a gap of rounding"
+                f"{engines.where(engine)}: canary failed after the sync of version {version}: the log-prob of "
+                f"token {column + 1} of sequence {row} is {answer[row][column]:.5f}, the trainer's "
+                f"{expected[row][column]:.5f} (gap {gap:.2g}, limit {tolerance:.2g}). The bytes arrived, so the engine "
+                "computes otherwise with them: check that rollout.dtype is the policy's; raise "
+                "rollout.canary_tolerance only for a gap of rounding"
             )
         widest = max(widest, gap)
     return widest

@@ -122,7 +122,10 @@ def open_rows(
     Raises UserError, one line, where a source is missing, empty or broken, or lacks a column.
     """
     columns, args = columns or {}, args or {}
-    parts = [part for spec in ([path] if isinstance(path, str) else path) for part in _open(spec, split, args)]
+    specs = [path] if isinstance(path, str) else path
+    if args and all(Path(spec).expanduser().exists() for spec in specs):
+        raise UserError(f"{specs[0]} is a file or directory, which takes no data.args (got {', '.join(args)})")
+    parts = [part for spec in specs for part in _open(spec, split, args)]
     if not any(len(part.rows) for part in parts):
         raise UserError(f"{parts[0].name if parts else 'data.path'}: no rows")
     present = _columns(parts)
@@ -143,8 +146,6 @@ def missing_column(where: str, name: str, present: Sequence[str], wanted: str = 
 def _open(spec: str, split: str, args: Mapping[str, Any]) -> list[Part]:
     path = Path(spec).expanduser()
     if path.exists():
-        if args:
-            raise UserError(f"{spec} is a file or directory, which takes no data.args (got {', '.join(args)})")
         return [_open_file(file) for file in (_files(path) if path.is_dir() else [path])]
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec):
         return [_call(spec, args)]

@@ -72,5 +72,5 @@ class Bar:
         if not self.console.is_terminal and (
             done == self.total or time.monotonic() - self.last_line > QUIET_INTERVAL_S
         ):
-            self.console.print(f"{self.phase} {done}/{self.total}  {numbers}", highlight=False)
+            self.console.print(f"{self.phase} {done}/{self.total}  {numbers}", highlight=False, soft_wrap=True)
             self.last_line = time.monotonic()

@@ -17,6 +17,21 @@ from rlhf.config.schema import Config, Goal
 from rlhf.rundir import Artifact, write_atomically
 
 
+# shown beside the goals, where a phase has them
+BEHIND_GOALS = (
+    "perplexity",
+    "unigram_perplexity",
+    "loss_before",
+    "loss",
+    "pair_accuracy",
+    "gold",
+    "gold_before",
+    "gold_after",
+    "gold_best",
+    "kl",
+)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """One goal: what was wanted and what came."""
@@ -79,72 +94,45 @@ def summarise(config: Config, artifacts: Mapping[str, Artifact], startup: float,
 
 
 def render(summary: Summary) -> RenderableType:
-    """A table with a line for each goal (or each phase without one), then answers before and after."""
-    table = Table(box=box.SIMPLE_HEAD, title=f"{summary.directory}", title_justify="left", title_style="bold")
-    for heading, justify in (
-        ("phase", "left"),
-        ("figure", "left"),
-        ("value", "right"),
-        ("goal", "right"),
-        ("", "left"),
-        ("details", "left"),
-        ("seconds", "right"),
-    ):
+    """A table with every goal and the figures behind it, then answers before and after."""
+    table = Table(box=box.SIMPLE_HEAD, title=str(summary.directory), title_justify="left", title_style="bold")
+    for heading, justify in (("phase", "left"), ("figure", "left"), ("value", "right"), ("goal", "right"), ("", "left")):
         table.add_column(heading, justify=justify)
     seconds = summary.figures["seconds"]
     for phase, metrics in summary.figures["phases"].items():
-        outcomes = [outcome for outcome in summary.outcomes if outcome.phase == phase]
-        for index, outcome in enumerate(outcomes):
-            mark = Text("reached", "green") if outcome.reached else Text("missed", "bold red")
-            value = "missing" if outcome.value is None else f"{outcome.value:.3f}"
-            first = index == 0
-            table.add_row(
-                phase if first else "",
-                readable(outcome.figure),
-                value,
-                outcome.wanted,
-                mark,
-                details(metrics) if first else "",
-                f"{seconds[phase]:.0f}" if first else "",
-            )
-        if not outcomes:
-            table.add_row(phase, "", "", "", "", details(metrics), f"{seconds[phase]:.0f}")
+        outcomes = {outcome.figure: outcome for outcome in summary.outcomes if outcome.phase == phase}
+        heading = Text.assemble((phase, "bold"), (f"  {seconds[phase]:.0f} s", "dim"))
+        for figure in [*outcomes, *(name for name in BEHIND_GOALS if name in metrics and name not in outcomes)]:
+            value = metrics.get(figure)
+            shown = "missing" if value is None else f"{value:.3f}"
+            if figure in outcomes:
+                table.add_row(heading, readable(figure), shown, outcomes[figure].wanted, mark(outcomes[figure].reached))
+            else:
+                table.add_row(heading, Text(readable(figure), "dim"), Text(shown, "dim"))
+            heading = Text()
+        table.add_section()
     syncs = summary.figures["weight_syncs"]
     if syncs["count"]:
-        mark = Text("reached", "green") if not syncs["failed"] else Text("missed", "bold red")
-        table.add_row(
-            "every sync", "checksum and canary failed", str(syncs["failed"]), "≤ 0", mark, f"{syncs['count']} syncs", ""
-        )
-    table.add_section()
-    table.add_row("total", "", "", "", "", "", f"{seconds['total']:.0f}")
+        heading = Text.assemble(("every sync", "bold"), (f"  {syncs['count']}", "dim"))
+        table.add_row(heading, "failed checksums and canaries", str(syncs["failed"]), "≤ 0", mark(not syncs["failed"]))
+        table.add_section()
+    table.add_row(Text.assemble(("total", "bold"), (f"  {seconds['total']:.0f} s", "dim")))
     return Group(table, *(render_answers(phase, answers) for phase, answers in summary.answers.items()))
 
 
+def mark(reached: bool) -> Text:
+    return Text("reached", "green") if reached else Text("missed", "bold red")
+
+
 def readable(figure: str) -> str:
-    return figure.replace("_", " ")
-
-
-def details(metrics: Mapping[str, float]) -> str:
-    """The figures behind a phase's goal, one line."""
-    pairs = [
-        ("perplexity", "perplexity"),
-        ("unigram_perplexity", "unigram"),
-        ("loss_before", "loss before"),
-        ("loss", "after"),
-        ("gold_before", "gold before"),
-        ("gold_after", "after"),
-        ("gold_best", "best"),
-        ("kl", "KL"),
-    ]
-    shown = [(label, metrics[name]) for name, label in pairs if name in metrics]
-    return ", ".join(f"{label} {value:.3g}" for label, value in shown)
+    return figure.replace("_", " ").replace("kl", "KL to the reference, nats")
 
 
 def render_answers(phase: str, answers: list[dict[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=f"{phase}: answers", title_justify="left", show_lines=True)
+    table = Table(box=box.SIMPLE_HEAD, title=f"{phase}: answers", title_justify="left", title_style="bold", show_lines=True)
     before = any(answer["before"] is not None for answer in answers)
     for heading in ("prompt", "before", "after") if before else ("prompt", "answer"):
-        table.add_column(heading)
+        table.add_column(heading, ratio=1)
     for answer in answers:
         cells = [answer["prompt"], *([answer["before"]] if before else []), answer["after"]]
         table.add_row(*(Text(cell or "") for cell in cells))

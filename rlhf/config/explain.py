@@ -43,6 +43,11 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     return f"; there is {', '.join(path for path in known if '.' not in path)}" if known else ""
 
 
+def _hint(name: object, known: list[str]) -> str:
+    """`did_you_mean` for a sentence that lists what there is anyway."""
+    return did_you_mean(name, known) if difflib.get_close_matches(str(name), known) else ""
+
+
 def field_at(path: Path, tree: Any) -> FieldInfo | None:
     """The schema's field at this path; the tree decides between a union's members. None where the schema has none."""
     field, value = FieldInfo.from_annotation(Config), tree
@@ -90,21 +95,16 @@ def _describe(path: Path, detail: ErrorDetails, tree: Any) -> str:
         return f"{where} is not a setting{did_you_mean(path[-1], _known(path[:-1], tree))}"
     if problem == "missing":
         return f"{where} is missing"
-    if problem in ("union_tag_invalid", "union_tag_not_found"):
-        kinds = (
-            [tag.strip("' ") for tag in detail["ctx"].get("expected_tags", "").split(",")]
-            if problem == "union_tag_invalid"
-            else []
-        )
-        kind = found.get("kind") if isinstance(found, dict) else None
-        return f"{where}.kind is {kind!r}{did_you_mean(kind, kinds)}" if kinds else f"{where}.kind is missing"
+    if problem == "union_tag_invalid":
+        kinds = [tag.strip("' ") for tag in detail["ctx"]["expected_tags"].split(",")]
+        return f"{where}.kind: found {_shown(found.get('kind'))}, wanted one of {', '.join(kinds)}{_hint(found.get('kind'), kinds)}"
+    if problem == "union_tag_not_found":
+        return f"{where}.kind is missing"
     field, node = field_at(path, tree), node_at(path, tree)
     if node is not None and issubclass(node, Short) and node.short in detail["loc"][len(path) :]:
         field = node.model_fields[node.short]  # a short form whose value is wrong
     wanted = _wanted(field) if field else detail["msg"]
-    choices = _choices(field) if field else []
-    hint = did_you_mean(found, choices) if difflib.get_close_matches(str(found), choices) else ""
-    return f"{where}: found {_shown(found)}, wanted {wanted}{hint}"
+    return f"{where}: found {_shown(found)}, wanted {wanted}{_hint(found, _choices(field) if field else [])}"
 
 
 def _known(path: Path, tree: Any) -> list[str]:

@@ -1,7 +1,7 @@
 """Checkpoints of one role: DeepSpeed's state and each rank's random generators, in a fresh directory.
 
-A checkpoint counts once every rank has returned; the driver then says so in a pointer of its own. DeepSpeed's `latest` is
-not written, for it names a checkpoint before all ranks have written theirs.
+A checkpoint counts once every rank has returned; the driver then says so in a pointer of its own. DeepSpeed's `latest`
+is not written, for it names a checkpoint before all ranks have written theirs.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ def load_checkpoint(deepspeed_engine: Any, directory: Path, device: Device, layo
     if not (directory / LAYOUT).is_file():
         raise UserError(f"{directory}: no checkpoint of a model here; delete the directory to start anew")
     written = json.loads((directory / LAYOUT).read_text())
-    changed = [f"{name} {written.get(name)} then, {value} now" for name, value in layout.items() if written.get(name) != value]
+    changed = [f"{name} {written[name]} then, {value} now" for name, value in layout.items() if written[name] != value]
     if changed:
         raise UserError(
-            f"{directory}: written with another layout ({'; '.join(changed)}); resume with the former pool size and model "
-            "settings, or give the run another name"
+            f"{directory}: written with another layout ({'; '.join(changed)}); resume with the former pool size and "
+            "model settings, or give the run another name"
         )
     _, state = deepspeed_engine.load_checkpoint(str(directory), tag=TAG)
     device.set_rng_state(torch.load(_rng_file(directory), weights_only=True))

@@ -90,7 +90,8 @@ def init_distributed(rank: int, world: int, address: str, port: int, device: Dev
     import deepspeed  # reads DS_ACCELERATOR as it is imported
 
     deepspeed.utils.logger.setLevel("WARNING")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # names that DeepSpeed still uses
+    # about names of collectives that DeepSpeed still uses
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     if on_cpu:
         # a shared-memory all-reduce for inference that would be compiled here, and that training never calls
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

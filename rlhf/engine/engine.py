@@ -46,7 +46,7 @@ class Engine:
         self._build, self._device = build, device
         self._rank, self._world = dist.get_rank(), dist.get_world_size()
         dtype = device.dtype(build.dtype)
-        # in bf16, DeepSpeed's stage 0 keeps no fp32 weights and its stage 1 no less than stage 2 does, with whole gradients
+        # in bf16, DeepSpeed's stage 0 keeps no fp32 weights, and its stage 1 computes as stage 2 does but holds more
         trained = build.optim is not None
         self._stage = max(build.zero_stage, 2) if trained and dtype == torch.bfloat16 else build.zero_stage
         model = build_model(build, dtype)
@@ -108,8 +108,8 @@ class Engine:
         metrics = {name: value / work.count for name, value in self._total(sums).items()}
         if not (math.isfinite(metrics["loss"]) and math.isfinite(norm)):
             raise UserError(
-                f"{self._build.role}, step {self._steps + 1}: non-finite loss ({metrics['loss']}) or gradient norm ({norm}); "
-                "the weights are unchanged; lower the learning rate or check the data"
+                f"{self._build.role}, step {self._steps + 1}: non-finite loss ({metrics['loss']}) or gradient norm "
+                f"({norm}); the weights are unchanged; lower the learning rate or check the data"
             )
         self._steps += 1
         return {**metrics, "grad_norm": norm, "lr": learning_rate, "tokens": float(work.tokens)}
@@ -166,7 +166,8 @@ class Engine:
         try:
             microbatches = split(lengths, groups, self._build.microbatch_tokens, self._packing)
         except ValueError as error:
-            raise UserError(f"{error}; raise models.{self._build.role}.microbatch_tokens or lower max_length") from error
+            advice = f"raise models.{self._build.role}.microbatch_tokens or lower max_length"
+            raise UserError(f"{error}; {advice}") from error
         mine = torch.tensor([count, sum(lengths), len(microbatches)], device=self._device.torch_device)
         ranks = [torch.empty_like(mine) for _ in range(self._world)]
         dist.all_gather(ranks, mine)

@@ -62,7 +62,7 @@ class Packed:
     """A micro-batch of b documents in R rows of L tokens."""
 
     tokens: Tensor  # (R, L) int64, 0 where no document lies
-    positions: Tensor  # (R, L) int64, from 0 in each document; the row's end goes on counting, so that it is no document
+    positions: Tensor  # (R, L) int64, from 0 in each document; padding goes on counting, so that it begins none
     starts: Tensor  # (b,) int64, where each document begins in the flattened rows
 
 

@@ -1,4 +1,4 @@
-"""Models of transformers, from a directory or from scratch, as the engine runs them: outputs at chosen positions only."""
+"""Models of transformers, from a directory or from scratch, as the engine runs them: outputs at chosen positions."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def build_model(build: ModelBuild, dtype: torch.dtype) -> EngineModel:
     if build.head == "scalar":
         if not is_scalar(model):
             raise UserError(
-                f"models.{build.role}: {type(model).__name__} has no scalar head named `score`; take another architecture"
+                f"models.{build.role}: {type(model).__name__} has no scalar head `score`; take another architecture"
             )
         if model.config.pad_token_id is None:
             # transformers finds a row's last token by its padding; batches are padded with 0
@@ -130,7 +130,7 @@ def _load(build: ModelBuild, dtype: torch.dtype) -> PreTrainedModel:
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"models.{build.role}.path: cannot load {build.path!r} ({reason}); give a directory that transformers can load"
+            f"models.{build.role}.path: cannot load {build.path!r} ({reason}); give a directory that transformers loads"
         ) from error
     missing = set(report["missing_keys"])
     if build.head == "scalar" and "score.weight" in missing:
@@ -163,7 +163,7 @@ def _config(architecture: Mapping[str, Any], where: str) -> PretrainedConfig:
     model_type = fields.pop("model_type", "llama")
     if model_type not in CONFIG_MAPPING:
         near = difflib.get_close_matches(model_type, list(CONFIG_MAPPING.keys()), 1)
-        raise UserError(f"{where}.model_type: transformers knows no {model_type!r}; nearest: {', '.join(near) or 'none'}")
+        raise UserError(f"{where}.model_type: {model_type!r} is unknown; nearest: {', '.join(near) or 'none'}")
     config_class = CONFIG_MAPPING[model_type]
     known = {field.name for field in dataclasses.fields(config_class)} | set(config_class.attribute_map)
     for name in fields:

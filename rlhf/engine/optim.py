@@ -12,8 +12,8 @@ from rlhf.interfaces import OptimSettings
 
 
 def lr_at(step: int, settings: OptimSettings) -> float:
-    """The learning rate of optimizer step `step`, counted from 1: linear warm-up that reaches `lr` at `warmup_steps`, then
-    the schedule, which reaches `lr * final_lr_ratio` at `total_steps` and stays there."""
+    """The learning rate of optimizer step `step`, counted from 1: linear warm-up that reaches `lr` at `warmup_steps`,
+    then the schedule, which reaches `lr * final_lr_ratio` at `total_steps` and stays there."""
     if step < settings.warmup_steps:
         return settings.lr * step / settings.warmup_steps
     progress = min(1.0, (step - settings.warmup_steps) / max(1, settings.total_steps - settings.warmup_steps))

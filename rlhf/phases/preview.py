@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from data.errors import UserError
 from data.examples import build_examples
 from data.prompts import build_prompts
 from data.tokenizer import ensure_chat_template, load_tokenizer, train_tokenizer
 from data.unit import DataReport
+from rlhf.config.explain import did_you_mean
 from rlhf.config.roles import PHASE, resolve_models, result_role
 from rlhf.config.schema import Config, Phase
 from rlhf.phases.base import open_data
@@ -33,15 +35,23 @@ def preview(config: Config, phase: Phase, count: int) -> tuple[DataReport, list[
 
 def tokenizer_of(config: Config, phase: Phase) -> Any:
     """The tokenizer that the phase would use: its own, trained as the run would; that of the model it starts from; or, where
-    an earlier phase has not run yet, the one that this phase would use."""
+    an earlier phase has not run yet, the one that this phase would use.
+
+    Raises UserError where the config leads to none.
+    """
     settings = getattr(phase, "tokenizer", None)
     if settings is not None and settings.path is None:
         return train_tokenizer((text for row in open_data(phase.data) for text in texts(row)), settings.vocab_size)
     path = settings.path if settings is not None else resolve_models(config, phase)[result_role(phase)].path
+    if path is None:
+        raise UserError(f"phases.{phase.name}: neither a tokenizer nor a model that brings one is named")
     if path.startswith(PHASE):
         name = path.removeprefix(PHASE)
+        earlier = {other.name: other for other in config.phases[: config.phases.index(phase)]}
+        if name not in earlier:
+            raise UserError(f"phases.{phase.name}: {path} names no earlier phase{did_you_mean(name, earlier)}")
         artifact = RunDirectory(Path(config.run.directory)).artifact(name)
         if not artifact.exists():
-            return tokenizer_of(config, next(other for other in config.phases if other.name == name))
+            return tokenizer_of(config, earlier[name])
         path = str(artifact)
     return ensure_chat_template(load_tokenizer(path))

@@ -34,7 +34,7 @@ def run(context: PhaseContext) -> Metrics:
     prompts, report = build_prompts(
         context.rows(phase.data), context.tokenizer, phase.max_length - phase.sampling.max_new_tokens
     )
-    context.console.print(f"[bold]{phase.name:<9}[/] {report}", highlight=False)
+    context.console.print(f"[bold]{phase.name:<9}[/] {report}", highlight=False, soft_wrap=True)
     order = Order(len(prompts), phase.prompts_per_step, context.seed)
 
     groups = build_groups(context, algorithm.needs, objectives, reward)

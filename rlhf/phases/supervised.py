@@ -120,7 +120,7 @@ def read_rows(context: PhaseContext, recipe: Recipe) -> tuple[Examples, Examples
     elif settings is not None:
         context.tokenizer = ensure_chat_template(load_tokenizer(settings.path))
     examples = build_examples(recipe.rows, rows, context.tokenizer, phase.max_length)
-    context.console.print(f"[bold]{phase.name:<9}[/] {examples.report}", highlight=False)
+    context.console.print(f"[bold]{phase.name:<9}[/] {examples.report}", highlight=False, soft_wrap=True)
     if phase.eval_data is not None:
         return examples, build_examples(recipe.rows, context.rows(phase.eval_data), context.tokenizer, phase.max_length)
     return examples.split(phase.data.holdout, context.seed)

@@ -22,7 +22,7 @@ from data.errors import UserError
 from data.sample import Prompt, Sample, Sampling
 from rlhf.config.schema import Rollout
 
-MAX_LENGTH = 64
+MAX_LENGTH = 320
 STOP = tuple(range(24))  # many, so that random weights end some answers early
 SIZES = {
     "vocab_size": 257,
@@ -31,13 +31,15 @@ SIZES = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
+    "max_position_embeddings": 512,
 }
 CONFIGS = {
     "tied": Qwen2Config(**SIZES, tie_word_embeddings=True),
     "untied": LlamaConfig(**SIZES, tie_word_embeddings=False),
 }
-PROMPTS = [Prompt(tuple(range(30 + row, 42 + row)), f"prompt {row}", row) for row in range(6)]
+SHORT = [Prompt(tuple(range(30 + row, 42 + row)), f"prompt {row}", row) for row in range(6)]
+LONG = Prompt(tuple(30 + (7 * i) % 200 for i in range(280)), "fills blocks of the prefix cache", 6)
+PROMPTS = [*SHORT, LONG]
 SAMPLING = Sampling(24, samples=3, seed=(7, 1))
 
 
@@ -256,14 +258,14 @@ def test_an_answer_ends_with_its_first_stop_token_or_is_truncated(rig: Rig):
 
 
 def test_an_answer_is_truncated_where_prompt_and_answer_reach_the_maximal_length(rig: Rig):
-    prompt = Prompt(tuple(range(100, 100 + MAX_LENGTH - 2)), "long", 0)
+    prompt = Prompt((50,) * (MAX_LENGTH - 2), "long", 0)
     samples = rig.pool.generate([prompt], Sampling(24, samples=8, seed=(1,)))
     assert max(len(sample.tokens) for sample in samples) == 2
     assert any(sample.truncated for sample in samples)
 
 
 def test_a_prompt_that_leaves_no_room_for_an_answer_is_the_users_error(rig: Rig):
-    with pytest.raises(UserError, match="row 5 has 64 tokens"):
+    with pytest.raises(UserError, match=f"row 5 has {MAX_LENGTH} tokens"):
         rig.pool.generate([Prompt((50,) * MAX_LENGTH, "too long", 5)], SAMPLING)
 
 

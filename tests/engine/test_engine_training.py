@@ -37,7 +37,7 @@ def assert_same_run(run, model, objective, batches=BATCHES, tolerance=1e-5):
     parameters = dict(model.named_parameters())
     assert weights.keys() == parameters.keys()
     for name, weight in weights.items():
-        torch.testing.assert_close(weight, parameters[name].detach(), atol=1e-4, rtol=0, msg=lambda text: f"{name}: {text}")
+        torch.testing.assert_close(weight, parameters[name].detach(), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("world", [1, 2])
@@ -118,7 +118,7 @@ class Broken(plain.NegativeLogprob):
 
 
 def break_and_continue(rank, world, build, batch, how):
-    """The error's text, whether the weights stayed, the next step's metrics, and a twin's that never saw the bad step."""
+    """The error, whether the weights stayed, the next step's metrics, and those of a twin without the bad step."""
     mine = plain.share(batch, rank, world)
     results = []
     for bad in (True, False):
@@ -159,7 +159,7 @@ def test_evaluation_sums_over_all_ranks(groups, llama, stage):
     loss, _ = objective(plain.outputs(plain.load(llama, "lm"), batch, "logprobs"), batch)
     for sums, count in groups[2].run(evaluate, build, batch, objective):
         assert count == batch.action_mask.sum()
-        assert sums == pytest.approx({"loss": float(loss), "trained": count}, rel=1e-5)
+        assert sums == pytest.approx({"loss": loss.item(), "trained": count}, rel=1e-5)
 
 
 def train_nothing(rank, world, build, batch):

@@ -9,7 +9,12 @@ from data.sources import Part, Rows
 from data.tokenizer import train_tokenizer
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
-LINES = ["the cat sat on the mat\n", "What is 2 + 3? It is 5.\n\n", "user assistant system\n", "Ünïcödé — 猫 と 犬\n"] * 3
+LINES = [
+    "the cat sat on the mat\n",
+    "What is 2 + 3? It is 5.\n\n",
+    "user assistant system\n",
+    "Ünïcödé — 猫 と 犬\n",
+] * 3
 
 
 def rows_of(*rows: dict, name: str = "rows.jsonl") -> Rows:

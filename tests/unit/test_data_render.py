@@ -13,7 +13,7 @@ from data.tokenizer import CHATML, train_tokenizer
 MARKED = (  # ChatML with transformers' marks around what the assistant says
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }}<|im_end|>{% endgeneration %}"
-    "{% else %}{{ message['content'] }}<|im_end|>{% endif %}\n{% endfor %}"
+    "{% else %}{{ message['content'] }}<|im_end|>{% endif %}{{ '\n' }}{% endfor %}"
 )
 THINKING = (  # drops thoughts of all but the last answer, and opens a thought in the generation prompt
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
@@ -64,14 +64,23 @@ def test_the_mask_is_the_one_that_transformers_finds(turns):
 @given(st.lists(st.tuples(said, said), min_size=1, max_size=3))
 def test_trained_tokens_are_the_answers_and_their_ends(turns):
     messages = [message for question, answer in turns for message in (user(question), assistant(answer))]
-    assert trained_text(encode(messages, tokenizer()), tokenizer()) == "".join(f"{answer}<|im_end|>" for _, answer in turns)
+    assert trained_text(encode(messages, tokenizer()), tokenizer()) == "".join(
+        f"{answer}<|im_end|>" for _, answer in turns
+    )
     last = encode(messages, tokenizer(), last_only=True)
     assert trained_text(last, tokenizer()) == f"{turns[-1][1]}<|im_end|>"
 
 
 def test_an_answer_that_repeats_the_question_or_quotes_the_template_is_found():
-    messages = [user("assistant"), assistant("assistant"), user("assistant\nassistant"), assistant("im_start assistant\n")]
-    assert trained_text(encode(messages, tokenizer()), tokenizer()) == "assistant<|im_end|>im_start assistant\n<|im_end|>"
+    messages = [
+        user("assistant"),
+        assistant("assistant"),
+        user("assistant\nassistant"),
+        assistant("im_start assistant\n"),
+    ]
+    assert (
+        trained_text(encode(messages, tokenizer()), tokenizer()) == "assistant<|im_end|>im_start assistant\n<|im_end|>"
+    )
 
 
 def test_a_row_ends_with_its_last_trained_token():
@@ -89,13 +98,13 @@ def test_what_precedes_the_answer_is_the_prompt_that_asks_for_it():
 
 
 def test_a_token_across_the_border_belongs_to_the_question():
-    merging = train_tokenizer(["a\n\n" * 50], 262)
+    merging = train_tokenizer(["\n\n\na" * 50], 261)
     merging.chat_template = CHATML
     newlines = merging.encode("\n\n", add_special_tokens=False)
     assert len(newlines) == 1
-    example = encode([user("a"), assistant("\na")], merging)
+    example = encode([user("a"), assistant("\n\na")], merging)
     assert not example.mask[example.tokens.tolist().index(newlines[0])]
-    assert trained_text(example, merging) == "a<|im_end|>"
+    assert trained_text(example, merging) == "\na<|im_end|>"
 
 
 def test_a_template_that_drops_thoughts_of_earlier_turns_is_understood():
@@ -115,7 +124,7 @@ def test_a_template_without_an_end_of_turn_is_refused():
 
 
 def test_messages_that_the_template_refuses_are_named():
-    with pytest.raises(UserError, match="file, row 1: .*no system role"):
+    with pytest.raises(UserError, match=r"file, row 1: .*no system role"):
         encode([{"role": "system", "content": "x"}, user("a"), assistant("b")], with_template(STRICT))
 
 
@@ -128,6 +137,8 @@ def test_a_mask_of_nothing_is_an_error(messages):
 def test_a_mask_of_everything_is_an_error():
     with pytest.raises(UserError, match="row 1: the first message is the assistant's"):
         encode([assistant("hello")], tokenizer())
-    silent = "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ m['content'] }}<|im_end|>{% endif %}{% endfor %}"
+    silent = (
+        "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ m['content'] }}<|im_end|>{% endif %}{% endfor %}"
+    )
     with pytest.raises(UserError, match="every token would be trained on"):
         encode([user("hi"), assistant("hello")], with_template(silent))

@@ -75,14 +75,19 @@ def test_a_directory_is_read_in_the_order_of_its_names_and_each_row_knows_its_fi
     (tmp_path / ".hidden.jsonl").write_text(lines(TABLE))
     rows = open_rows(str(tmp_path))
     assert list(rows) == TABLE
-    assert [rows.origin(i) for i in range(3)] == [f"{tmp_path}/a.jsonl, row 1", f"{tmp_path}/a.jsonl, row 2", f"{tmp_path}/b.jsonl, row 1"]
+    assert [rows.origin(i) for i in range(3)] == [
+        f"{tmp_path}/a.jsonl, row 1",
+        f"{tmp_path}/a.jsonl, row 2",
+        f"{tmp_path}/b.jsonl, row 1",
+    ]
     assert rows[2] == TABLE[2]
 
 
 def test_several_sources_follow_each_other_up_to_the_limit(tmp_path):
     (tmp_path / "a.jsonl").write_text(lines([{"text": "first"}]))
-    rows = open_rows([str(tmp_path / "a.jsonl"), f"{__name__}:counted"], args=None, limit=1)
-    assert list(rows) == [{"text": "first"}]
+    rows = open_rows([str(tmp_path / "a.jsonl"), f"{__name__}:counted"], args={"count": 5}, limit=3)
+    assert list(rows) == [{"text": "first"}, {"text": "row 0"}, {"text": "row 1"}]
+    assert rows.origin(2) == f"{__name__}:counted, row 2"
 
 
 def test_a_function_is_called_with_its_arguments():
@@ -116,7 +121,10 @@ def test_the_fingerprint_is_of_the_content_and_not_of_the_place(tmp_path):
         return open_rows(str(tmp_path / f"{name}.jsonl"), **options).fingerprint
 
     assert fingerprint("a") == fingerprint("copy")
-    assert len({fingerprint("a"), fingerprint("other"), fingerprint("a", limit=1), fingerprint("a", columns={"b": "a"})}) == 4
+    assert (
+        len({fingerprint("a"), fingerprint("other"), fingerprint("a", limit=1), fingerprint("a", columns={"b": "a"})})
+        == 4
+    )
     spec = f"{__name__}:counted"
     assert open_rows(spec, args=CALLS).fingerprint == open_rows(spec, args=CALLS).fingerprint
     assert open_rows(spec, args=CALLS).fingerprint != open_rows(spec, args={**CALLS, "start": 1}).fingerprint
@@ -185,7 +193,9 @@ def test_a_directory_must_hold_one_format(tmp_path):
 def test_a_missing_column_names_those_that_are_there(tmp_path):
     (tmp_path / "a.jsonl").write_text(lines(TABLE))
     path = str(tmp_path / "a.jsonl")
-    assert "no column 'q' (to be 'prompt'); the columns are a, s" in message(lambda: open_rows(path, columns={"prompt": "q"}))
+    assert "no column 'q' (to be 'prompt'); the columns are a, s" in message(
+        lambda: open_rows(path, columns={"prompt": "q"})
+    )
     assert "no column 'text'; the columns are a, s" in message(lambda: open_rows(path).require("text"))
 
 

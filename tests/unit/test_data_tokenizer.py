@@ -64,7 +64,9 @@ def test_a_missing_tokenizer_is_the_users_error(tmp_path):
         load_tokenizer("nobody/nothing")
 
 
-@pytest.mark.parametrize(("template", "end"), [(CHATML, "<|im_end|>"), (HEADERS, "<|im_end|>"), (INSTRUCTIONS, "<|endoftext|>")])
+@pytest.mark.parametrize(
+    ("template", "end"), [(CHATML, "<|im_end|>"), (HEADERS, "<|im_end|>"), (INSTRUCTIONS, "<|endoftext|>")]
+)
 def test_the_end_of_a_turn_is_what_the_template_writes_after_an_answer(template, end):
     templated = with_template(template)
     assert end_of_turn(templated) == templated.convert_tokens_to_ids(end)
@@ -83,7 +85,9 @@ def test_chatml_ends_turns_with_the_end_of_text_where_its_own_token_is_unknown()
     plain = Tokenizer(models.BPE())
     plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    plain.train_from_iterator(LINES, trainers.BpeTrainer(special_tokens=["</s>"], initial_alphabet=alphabet, show_progress=False))
+    plain.train_from_iterator(
+        LINES, trainers.BpeTrainer(special_tokens=["</s>"], initial_alphabet=alphabet, show_progress=False)
+    )
     base = ensure_chat_template(PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="</s>"))
     assert end_of_turn(base) == base.eos_token_id
     assert base.apply_chat_template([user("hi"), assistant("yes")], tokenize=False).endswith("yes</s>\n")

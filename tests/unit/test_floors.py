@@ -1,0 +1,105 @@
+"""launch.py -> actors -> rlhf -> data: nothing imports what stands above it, and what is light stays light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("data", "rlhf", "actors")
+OURS = {*PACKAGES, "launch"}
+ABOVE = {"data": OURS - {"data"}, "rlhf": {"actors", "launch"}, "actors": {"launch"}}
+ONLY_ACTORS = {"ray", "vllm"}
+LAZY_DOOR = "rlhf/api.py"  # the one module below that opens `actors`
+DEVICE_FILES = {"rlhf/engine/device.py", "rlhf/config/schema.py"}
+
+
+def modules(*parts: str) -> list[str]:
+    return [file.relative_to(ROOT).as_posix() for part in parts for file in sorted((ROOT / part).rglob("*.py"))]
+
+
+def parsed(module: str) -> ast.Module:
+    return ast.parse((ROOT / module).read_text(), module)
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Full names of all imports, those inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative imports hide the floor"
+            yield node.module or ""
+
+
+def top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def docstrings(tree: ast.Module) -> set[int]:
+    """ids of the constants that are docstrings."""
+    holders = [node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
+    first = [node.body[0] for node in holders if node.body]
+    return {id(node.value) for node in first if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)}
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level modules that a fresh interpreter has loaded after the statement."""
+    code = f"import sys; {statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", modules(*PACKAGES))
+def test_no_module_imports_from_a_floor_above(module):
+    floor = top(module.replace("/", "."))
+    wrong = {name for name in map(top, imported(parsed(module))) if name in ABOVE[floor]}
+    assert wrong <= ({"actors"} if module == LAZY_DOOR else set())
+
+
+@pytest.mark.parametrize("module", modules("data", "rlhf"))
+def test_only_actors_import_ray_and_vllm(module):
+    assert not ONLY_ACTORS & set(map(top, imported(parsed(module))))
+
+
+def test_the_api_imports_actors_inside_its_functions_only():
+    at_load = [node for node in parsed(LAZY_DOOR).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert "actors" in map(top, imported(parsed(LAZY_DOOR)))
+    assert "actors" not in {top(name) for node in at_load for name in imported(node)}
+
+
+@pytest.mark.parametrize("module", modules("rlhf/ops"))
+def test_ops_import_torch_and_each_other_alone(module):
+    foreign = {name for name in imported(parsed(module)) if top(name) not in sys.stdlib_module_names}
+    assert {name for name in foreign if top(name) != "torch" and not name.startswith("rlhf.ops")} == set()
+
+
+def test_ops_cost_torch_and_nothing_else():
+    assert not loaded_by("from rlhf.ops import losses") & {"ray", "vllm", "deepspeed", "transformers", "pydantic"}
+
+
+def test_import_rlhf_costs_nothing():
+    assert not loaded_by("import rlhf") & {"torch", "pydantic", "ray"}
+
+
+def test_the_command_line_reads_and_checks_a_config_without_torch():
+    statement = "import launch; from rlhf.config.load import load_config; load_config('configs/demo.yaml')"
+    assert not loaded_by(statement) & {"torch", "ray", "vllm", "deepspeed", "transformers"}
+
+
+@pytest.mark.parametrize("module", [name for name in [*modules(*PACKAGES), "launch.py"] if name not in DEVICE_FILES])
+def test_no_device_is_named_outside_the_device_file(module):
+    tree = parsed(module)
+    documentation = docstrings(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+            assert "cuda" not in node.value.lower(), f"{module}:{node.lineno}"
+        if isinstance(node, ast.Attribute):
+            assert node.attr != "cuda", f"{module}:{node.lineno}"
