@@ -57,8 +57,8 @@ def run(
         settings = load_config(config, overrides or ())
         if submit:
             raise typer.Exit(_submit(config, overrides or [], address, fresh))
+        check(settings)  # before the heavy imports, and before anything is removed
         if fresh:
-            check(settings)  # before anything is removed
             _remove(Path(settings.run.directory))
         from rlhf import api
 
@@ -73,7 +73,7 @@ def _submit(config: Path, overrides: list[str], address: str | None, fresh: bool
         raise UserError("--fresh removes a directory of this machine, not the job's: choose another run.name instead")
     from actors.submit import submit
 
-    return submit(config, overrides, address)
+    return submit(str(config), overrides, address)
 
 
 def _remove(directory: Path) -> None:

@@ -37,14 +37,17 @@ def cluster(address: str | None = None, device: str = "auto") -> Iterator[Resour
     """Joins the cluster at `address` (or at RAY_ADDRESS), else starts one on this machine; yields what it has.
 
     On exit, a cluster that was started here is gone and one that was joined is left running. A connection that the
-    caller made (a notebook's `ray.init`) is used and left alone. Raises UserError where there is no cluster at `address`.
+    caller made (a notebook's `ray.init`) is used and left alone. Raises UserError where no cluster is at `address`.
     """
     if ray.is_initialized():
         yield resources()
         return
     address = address or os.environ.get("RAY_ADDRESS")
     url = _join(address) if address else _start(device)
-    print(f"Ray dashboard: http://{url} (its token: ray get-auth-token)" if url else "Ray runs without its dashboard", file=sys.stderr)
+    print(
+        f"Ray dashboard: http://{url} (its token: ray get-auth-token)" if url else "Ray runs without its dashboard",
+        file=sys.stderr,
+    )
     try:
         yield resources()
     finally:
@@ -71,18 +74,21 @@ def _start(device: str) -> str:
 
 
 def _join(address: str) -> str:
-    advice = f"no Ray cluster answers at {address!r}: start one with `ray start --head`, or leave --address out to start one here"
+    advice = (
+        f"no Ray cluster answers at {address!r}: start one with `ray start --head`, "
+        "or leave --address out to start one here"
+    )
     if not _answers(address):
         raise UserError(advice)
     try:
         context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=_packages())
     except ConnectionError as error:
-        raise UserError(f"{advice}; where it asks for a token, set RAY_AUTH_MODE=token") from error
+        raise UserError(f"{advice}; where it asks for a token, set RAY_AUTH_MODE=token ({error})") from error
     return context.dashboard_url
 
 
 def _answers(address: str) -> bool:
-    """Whether something listens at host:port. Ray itself would look for it for minutes; other addresses are left to Ray."""
+    """Whether something listens at host:port, which Ray would try for minutes. Other addresses are left to Ray."""
     host, _, port = address.rpartition(":")
     if not port.isdigit() or "://" in address:
         return True
@@ -107,7 +113,7 @@ def _store_bytes() -> int:
 
 
 def by_value(value: Any) -> Any:
-    """The value itself, made ready to travel to workers that cannot import its module: a script's, a notebook's, a test's."""
+    """The value itself, ready to travel to workers that cannot import its module: a script, a notebook, a test."""
     described = value if inspect.isclass(value) or inspect.isroutine(value) else type(value)
     module = inspect.getmodule(described)
     if module is not None and _is_users(module):
@@ -117,7 +123,12 @@ def by_value(value: Any) -> Any:
 
 def _is_users(module: ModuleType) -> bool:
     """Neither installed nor ours. `__main__` always travels by value; a module without a file is built in."""
-    if module.__name__ == "__main__" or module.__name__.partition(".")[0] in OURS or not getattr(module, "__file__", None):
+    if (
+        module.__name__ == "__main__"
+        or module.__name__.partition(".")[0] in OURS
+        or not getattr(module, "__file__", None)
+    ):
         return False
-    installed = {Path(path).resolve() for path in sysconfig.get_paths().values()}
+    paths = sysconfig.get_paths()
+    installed = {Path(paths[kind]).resolve() for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
     return not installed.intersection(Path(module.__file__).resolve().parents)

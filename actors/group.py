@@ -45,7 +45,7 @@ class Call:
     def result(self) -> Any:
         """Waits for all ranks. Where one fails the whole group is stopped.
 
-        Raises a rank's UserError as it is, any other failure as WorkerError, TimeoutError where the ranks do not finish.
+        Raises a rank's UserError as it is, any other failure as WorkerError, and TimeoutError where ranks do not finish.
         """
         started, pending = time.monotonic(), list(self.references)
         limit_s = START_TIMEOUT_S if self.method == "connect" else CALL_TIMEOUT_S
@@ -71,7 +71,7 @@ class Call:
         return failures
 
     def _fail(self, failures: dict[int, RayError], pending: Sequence[ray.ObjectRef]) -> None:
-        """Stops the group and raises the failure that caused the others: a death, else the user's mistake, else the first."""
+        """Stops the group and raises the root failure: a death, else the user's mistake, else the first."""
         if pending and not any(isinstance(error, RayActorError) for error in failures.values()):
             done, _ = ray.wait(list(pending), num_returns=len(pending), timeout=ROOT_CAUSE_WAIT_S)
             failures |= self._failures(done)
@@ -79,12 +79,15 @@ class Call:
         self.group.kill()
         if isinstance(error, RayTaskError) and isinstance(error.cause, UserError):
             raise error.cause from None
-        raise WorkerError(self.group.role, rank, self.group.node(rank), self.method, COLOUR.sub("", str(error))) from None
+        raise WorkerError(
+            self.group.role, rank, self.group.node(rank), self.method, COLOUR.sub("", str(error))
+        ) from None
 
     def _state(self, pending: Sequence[ray.ObjectRef], waited_s: float) -> str:
         ranks = ", ".join(str(self.references.index(reference)) for reference in pending)
         total = len(self.references)
-        line = f"{self.group.role}.{self.method}: {total - len(pending)} of {total} ranks done after {waited_s:.0f} s, not rank {ranks}"
+        done = f"{total - len(pending)} of {total} ranks done after {waited_s:.0f} s, not rank {ranks}"
+        line = f"{self.group.role}.{self.method}: {done}"
         return f"{line}; {self.group.needs_and_has()}" if self.method == "connect" else line
 
 
@@ -95,13 +98,13 @@ def _blame(error: RayError) -> int:
 
 
 class WorkerGroup:
-    """The ranks of one role on one pool; `ModelGroup` of the interfaces. Its processes outlive the models that they load."""
+    """The ranks of one role on one pool; `ModelGroup` of the interfaces. Its processes outlive the models they load."""
 
     def __init__(self, role: str, options: Sequence[Mapping[str, Any]], device_setting: str, counters: Counter) -> None:
         """Asks for one actor per entry of `options` (Ray's actor options) and returns at once."""
         self.role, self.ranks = role, len(options)
-        self.alive = False
-        self.zero3: bool | None = None  # of the models that these processes have loaded
+        self._alive = False
+        self._zero3: bool | None = None  # of the models that these processes have loaded
         self._options, self._device_setting, self._counters = options, device_setting, counters
         self._workers: list[Any] = []
         self._starting: list[Call] = []  # connect and build, until somebody waits for them
@@ -113,30 +116,33 @@ class WorkerGroup:
         A switch from or to ZeRO 3 restarts the processes: DeepSpeed's sharded loading is a process-wide state.
         """
         self._build, zero3 = build, build.zero_stage == 3
-        if self.alive and self.zero3 is not None and self.zero3 != zero3:
+        if self._alive and self._zero3 is not None and self._zero3 != zero3:
             self.kill()
-        self.zero3 = zero3
-        if not self.alive:
+        self._zero3 = zero3
+        if not self._alive:
             self._spawn()
         self._starting.append(self._send("build", build))
 
     def release(self) -> None:
         """Frees the model; the processes stay. Nothing to do where a failure has stopped them."""
-        if self.alive:
+        if self._alive:
             self._call("release").result()
 
     def kill(self) -> None:
         """Stops all ranks at once: a rank whose peer is gone cannot go on."""
         for worker in self._workers:
             ray.kill(worker, no_restart=True)
-        self._workers, self._starting, self.alive = [], [], False
+        self._workers, self._starting, self._alive = [], [], False
 
     def node(self, rank: int) -> str:
         return self._nodes[rank] if self._nodes else "not known yet"
 
     def needs_and_has(self) -> str:
         """What the ranks ask of the cluster, and what it has free, as `ray status` says it."""
-        needs = [{name: value for name, value in options.items() if name in ("num_cpus", "num_gpus")} for options in self._options]
+        needs = [
+            {name: value for name, value in options.items() if name in ("num_cpus", "num_gpus")}
+            for options in self._options
+        ]
         free = ray.available_resources()
         return f"needs {needs}, the cluster has {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs free"
 
@@ -185,8 +191,8 @@ class WorkerGroup:
         staged: StagedBatch | None = None,
         combine: Callable[[list[Any]], Any] = lambda results: results[0],
     ) -> Call:
-        """The method on every rank, shown on the dashboard as role.method; with `staged`, each rank gets its own shards."""
-        if not self.alive:
+        """The method on every rank, on the dashboard as role.method; with `staged`, each rank gets its own shards."""
+        if not self._alive:
             raise RuntimeError(f"{self.role} was stopped after a failure: build it anew before {self.role}.{method}")
         self._counters["rpcs"] += self.ranks
         references = []
@@ -205,12 +211,12 @@ class WorkerGroup:
             .remote(self.role, rank, self.ranks, self._device_setting)
             for rank, options in enumerate(self._options)
         ]
-        self.alive, self._nodes = True, []
+        self._alive, self._nodes = True, []
         address = self._workers[0].address.remote()
         self._starting = [self._send("connect", address, COLLECTIVE_TIMEOUT_S, combine=list)]
 
     def _wait_until_ready(self) -> None:
-        """Waits for `connect` and `build`. Where the port was taken between its choice and its use, the ranks start again."""
+        """Waits for `connect` and `build`. Where the port was taken between choice and use, the ranks start again."""
         attempt = 1
         while self._starting:
             calls, self._starting = self._starting, []

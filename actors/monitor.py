@@ -12,13 +12,13 @@ TAGS = ("run", "phase")
 
 
 class Monitor:
-    """Exports every metric as the gauge `rlhf_<metric>` and counts steps and tokens; Ray prefixes the names with `ray_`."""
+    """Exports every metric as the gauge `rlhf_<metric>`, counts steps and tokens; Ray puts `ray_` before the names."""
 
     def __init__(self, run: str) -> None:
         self._run = run
         self._gauges: dict[str, Gauge] = {}
         self._steps = Counter("rlhf_steps", "Steps of a phase that are done", TAGS)
-        self._tokens = Counter("rlhf_tokens", "Tokens that were trained on or sampled", TAGS)
+        self._tokens = Counter("rlhf_tokens", "Real tokens that went through training", TAGS)
 
     def report(self, metrics: Mapping[str, float], phase: str) -> None:
         """After one step. A value that is not finite is left out: the gauge keeps its last one."""
@@ -27,7 +27,7 @@ class Monitor:
         if metrics.get("tokens", 0) > 0:
             self._tokens.inc(metrics["tokens"], tags)
         for name, value in metrics.items():
-            if math.isfinite(value):
+            if math.isfinite(value) and name != "tokens":  # a gauge of a counter's name would be added to it
                 self._gauge(name).set(value, tags)
 
     def _gauge(self, metric: str) -> Gauge:

@@ -1,4 +1,4 @@
-"""Which role runs where: pools become bundles of CPUs and GPUs, roles become shares of them. Pure: config and sizes in, plan out."""
+"""Which role runs where: pools become bundles of CPUs and GPUs, roles become shares of them. Pure functions."""
 
 from __future__ import annotations
 
@@ -101,14 +101,18 @@ def uses_gpus(config: Config, available: Resources) -> bool:
     if config.device == "cpu":
         return False
     if config.device != "auto" and available.gpus < 1:
-        raise UserError(f"device is {config.device} but the cluster has no GPU: set device=auto, or join one that has (--address)")
+        raise UserError(
+            f"device is {config.device} but the cluster has no GPU: set device=auto, or join one that has (--address)"
+        )
     return available.gpus >= 1
 
 
 def ranks_by_role(config: Config, pool: str) -> dict[str, int]:
     """{role: ranks} of all roles that any phase runs on this pool, the rollout engines among them."""
     devices = config.pools[pool].devices
-    used = {role for phase in config.phases for role, model in resolve_models(config, phase).items() if model.pool == pool}
+    used = {
+        role for phase in config.phases for role, model in resolve_models(config, phase).items() if model.pool == pool
+    }
     roles = {role: devices for role in ("policy", "reference", "critic", "reward") if role in used}
     if config.rollout.pool == pool and any(phase.kind == "rl" or phase.answers for phase in config.phases):
         roles[ROLLOUT] = config.rollout.engines
@@ -116,7 +120,7 @@ def ranks_by_role(config: Config, pool: str) -> dict[str, int]:
 
 
 def _pool_plan(config: Config, name: str, ranks: Mapping[str, int], cpus: float, on_gpus: bool) -> PoolPlan:
-    """Bundles of one device each, shared by the pool's roles; on a pool of rollout engines alone, one bundle an engine."""
+    """Bundles of one device each, shared by the pool's roles; where a pool has engines alone, one bundle an engine."""
     devices = config.pools[name].devices
     span = config.rollout.tensor_parallel if ROLLOUT in ranks else 1  # devices of one engine
     alone = set(ranks) == {ROLLOUT}

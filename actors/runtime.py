@@ -76,14 +76,16 @@ class ClusterRuntime:
         if key not in self._groups:
             environment = {} if self._placement.on_gpus else {"OMP_NUM_THREADS": "1"}
             options = [{**seat, "runtime_env": {"env_vars": environment}} for seat in self._seats(*key)]
-            self._groups[key] = WorkerGroup(build.role, options, "auto" if self._placement.on_gpus else "cpu", self.counters)
+            self._groups[key] = WorkerGroup(
+                build.role, options, "auto" if self._placement.on_gpus else "cpu", self.counters
+            )
         # a worker's working directory need not be the driver's
         path = str(Path(build.path).resolve()) if build.path and Path(build.path).is_dir() else build.path
         self._groups[key].build(replace(build, path=path))
         return self._groups[key]
 
     def rollouts(self, model_path: str, max_length: int) -> EnginePool:
-        """The rollout engines for this architecture, tokenizer and length; built anew only where one of them changed."""
+        """The rollout engines for this architecture, stop tokens and length; built anew where one of them changed."""
         path = Path(model_path).resolve()
         architecture = json.loads((path / "config.json").read_text())
         stop = tuple(stop_token_ids(load_tokenizer(str(path))))
@@ -104,7 +106,7 @@ class ClusterRuntime:
         return self._pool
 
     def stage(self, batch: Batch, groups: Sequence[ModelGroup], minibatches: int = 1, seed: int = 0) -> StagedBatch:
-        """Puts the batch into the store once, in as many shards as divide evenly over the ranks of each of the groups."""
+        """Puts the batch into the store once, in a number of shards that every group can divide among its ranks."""
         shards = math.lcm(*(group.ranks for group in groups))
         return StagedBatch.put(batch, shards, minibatches, seed, self.counters)
 
@@ -134,7 +136,9 @@ class ClusterRuntime:
         """Ray's actor options for each rank of the role on this pool."""
         planned = self._placement.pools.get(pool)
         if planned is None or role not in planned.seats:
-            raise UserError(f"{role} has no place on pool {pool!r}: list the pool under `pools` and name it in models.{role}.pool")
+            raise UserError(
+                f"{role} has no place on pool {pool!r}: list the pool under `pools` and name it in models.{role}.pool"
+            )
         if pool not in self._places:
             self._places[pool] = placement_group([dict(bundle) for bundle in planned.bundles], name=pool)
         seat = planned.seats[role]
@@ -142,7 +146,9 @@ class ClusterRuntime:
             {
                 "num_cpus": seat.cpus,
                 "num_gpus": seat.gpus,
-                "scheduling_strategy": PlacementGroupSchedulingStrategy(self._places[pool], rank % len(planned.bundles)),
+                "scheduling_strategy": PlacementGroupSchedulingStrategy(
+                    self._places[pool], rank % len(planned.bundles)
+                ),
             }
             for rank in range(seat.ranks)
         ]

@@ -20,7 +20,9 @@ from data.packing import balance
 BASE = frozenset({"tokens", "lengths", "action_mask", "group_ids"})  # what every call reads
 
 
-def split_rows(lengths: Sequence[int], group_ids: Sequence[int] | None, shards: int, minibatches: int, seed: int) -> list[list[np.ndarray]]:
+def split_rows(
+    lengths: Sequence[int], group_ids: Sequence[int] | None, shards: int, minibatches: int, seed: int
+) -> list[list[np.ndarray]]:
     """Row indices as `[shard][minibatch]`; every row is in exactly one of them. Pure.
 
     The units, rows or whole groups of one group_id, are dealt to `minibatches` parts of equal size (or one apart) by a
@@ -97,7 +99,8 @@ class StagedBatch:
         """Puts (B,) or (B, T) columns, in the global row order, into the store beside the shards."""
         for name, column in columns.items():
             if tuple(column.shape) not in [(self.size,), (self.size, self.width)]:
-                raise ValueError(f"column {name!r} has shape {tuple(column.shape)}; the batch is {self.size} rows × {self.width} tokens")
+                shape, wanted = tuple(column.shape), (self.size, self.width)
+                raise ValueError(f"column {name!r} has shape {shape}; wanted {wanted} or {wanted[:1]}")
         names = frozenset(columns)
         shards = []
         for shard, rows, width in zip(self.shards, self.rows, self.widths):
@@ -109,11 +112,13 @@ class StagedBatch:
     def of_rank(self, rank: int, ranks: int) -> tuple[Shard, ...]:
         """The shards of one rank of a group. Raises ValueError where the batch was staged for groups of other sizes."""
         if len(self.shards) % ranks:
-            raise ValueError(f"the batch has {len(self.shards)} shards, staged without a group of {ranks} ranks in mind")
+            raise ValueError(
+                f"the batch has {len(self.shards)} shards, staged without a group of {ranks} ranks in mind"
+            )
         return self.shards[rank::ranks]
 
     def gather(self, results: Sequence[np.ndarray]) -> Tensor:
-        """The ranks' rows, (b, t) or (b,) fp32 each in the order of the rank's shards, as one tensor in the global row order."""
+        """(B, T) or (B,) fp32 in the global row order, from each rank's (b, t) or (b,) in the order of its shards."""
         ranks = len(results)
         whole = np.zeros((self.size, self.width) if results[0].ndim == 2 else self.size, np.float32)
         for rank, result in enumerate(results):

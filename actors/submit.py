@@ -24,14 +24,16 @@ END_TIMEOUT_S = 60.0  # between the end of a job's log and its exit code
 def submit(config_path: str, overrides: Sequence[str], address: str | None = None) -> int:
     """Uploads the working directory, runs `launch.py run` there as a job and follows its log.
 
-    address: the dashboard (http://host:8265) or the cluster (host:port); default: RAY_ADDRESS, else a cluster of this machine.
+    address: the dashboard (http://host:8265) or the cluster (host:port); default: RAY_ADDRESS, else this machine's.
     Returns the job's exit code; Ctrl-C only stops following. The run directory is the same absolute path as without
     --submit, on the cluster. Raises UserError where the config is wrong or the cluster takes no job.
     """
     here = Path.cwd()
     config = load_config(config_path, list(overrides))
     if not Path(config_path).resolve().is_relative_to(here):
-        raise UserError(f"{config_path} is outside of {here}, which is what a job gets: change to a directory that holds it")
+        raise UserError(
+            f"{config_path} is outside of {here}, which is what a job gets: change to a directory that holds it"
+        )
     relative = Path(config_path).resolve().relative_to(here)
     output = Path(config.run.directory).resolve()
     arguments = ["run", str(relative), *(_portable(override, here) for override in overrides), f"run.output={output}"]
@@ -63,18 +65,20 @@ def _start(arguments: Sequence[str], here: Path, name: str, address: str | None)
         command = f"python -m launch {shlex.join(arguments)}"
         return client, client.submit_job(entrypoint=command, submission_id=name, runtime_env=environment)
     except AuthenticationError as error:
-        raise UserError("the cluster asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN where ~/.ray has none") from error
+        raise UserError(
+            "the cluster asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN where ~/.ray has none"
+        ) from error
     except ConnectionError as error:
         raise UserError(
-            f"no Ray cluster answers at {address or 'RAY_ADDRESS or on this machine'}: start one with `ray start --head`, or name the "
-            "dashboard's address: --address http://host:8265"
+            f"no Ray cluster answers at {address or 'RAY_ADDRESS or on this machine'}: start one with "
+            "`ray start --head`, or name the dashboard's address: --address http://host:8265"
         ) from error
     except RuntimeError as error:
         if "No available agent" not in str(error):
             raise
         raise UserError(
-            "the cluster has no agent that takes jobs: another Ray cluster on its machine holds the agent's port; stop one of them, "
-            "or start this one with `ray start --head --dashboard-agent-listen-port=<free port>`"
+            "the cluster has no agent that takes jobs: another Ray cluster on its machine holds the agent's port; "
+            "stop one of them, or start this one with `ray start --head --dashboard-agent-listen-port=<free port>`"
         ) from error
 
 
@@ -99,7 +103,9 @@ def _exit_code(client: JobSubmissionClient, job: str) -> int:
     deadline = time.monotonic() + END_TIMEOUT_S
     while not (info := client.get_job_info(job)).status.is_terminal():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"the log of job {job} ended {END_TIMEOUT_S:.0f} s ago but it is still {info.status.value}")
+            raise TimeoutError(
+                f"the log of job {job} ended {END_TIMEOUT_S:.0f} s ago but it is still {info.status.value}"
+            )
         time.sleep(0.5)
     if info.driver_exit_code is None:
         print(f"job {job}: {info.message}", file=sys.stderr)

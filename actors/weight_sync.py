@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from actors.rollout_pool import Calls, Engines
 
-WeightItem = tuple[str, str, np.ndarray]  # a tensor's checkpoint name, its torch dtype, and its values (see `encode`)
+# A tensor's checkpoint name, its torch dtype and its values, as rlhf/engine/weights.py makes it: bfloat16 as uint16.
+WeightItem = tuple[str, str, np.ndarray]
 
 BUCKETS_IN_FLIGHT = 3
 TIMEOUT_S = 600.0  # of each single step: a bucket, the canary
@@ -54,15 +55,8 @@ class WeightSource(Protocol):
         ...
 
 
-def encode(name: str, tensor: Tensor) -> WeightItem:
-    """A tensor as it travels: as a numpy array, which the object store keeps as a raw buffer; bfloat16 as uint16."""
-    tensor = tensor.detach().cpu().contiguous()
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    return name, dtype, (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
-
-
 def decode(dtype: str, array: np.ndarray) -> Tensor:
-    """The tensor that `encode` was given, in its own memory: the store's is read-only and should soon be free."""
+    """The tensor of a `WeightItem`, in its own memory: the object store's is read-only and should soon be free."""
     tensor = torch.from_numpy(np.array(array))
     return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
 

@@ -1,4 +1,4 @@
-"""One rank of one role as a Ray actor. One class for policy, reference, critic and reward: the maths is the engine's."""
+"""One rank of one role as a Ray actor: policy, reference, critic and reward alike. The maths is the engine's."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 class ModelWorker:
-    """Rank `rank` of the role's `world` ranks. `connect` comes first, then `build`; both torch and DeepSpeed are imported
-    by them, so that a failing import is a failing call with a traceback."""
+    """Rank `rank` of the role's `world` ranks. `connect` comes first, then `build`: they import the engine, so that an
+    import that fails is a call that fails, with its traceback."""
 
     def __init__(self, role: str, rank: int, world: int, device_setting: str) -> None:
         self.role, self.rank, self.world, self.device_setting = role, rank, world, device_setting
@@ -67,7 +67,9 @@ class ModelWorker:
         """(b, T) or (b,) fp32 of this rank's rows, in the order of its shards."""
         return self.engine.forward(whole(shards, frozenset()), output, temperature).float().cpu().numpy()
 
-    def train(self, shards: tuple[Shard, ...], objective: Objective, epochs: int, temperature: float) -> list[dict[str, float]]:
+    def train(
+        self, shards: tuple[Shard, ...], objective: Objective, epochs: int, temperature: float
+    ) -> list[dict[str, float]]:
         """One optimizer step a mini-batch and epoch; the metrics of each, which are the group's as a whole."""
         batches = minibatches(shards, objective.columns)
         return [self.engine.train(batch, objective, temperature) for _ in range(epochs) for batch in batches]
@@ -91,7 +93,7 @@ class ModelWorker:
         return self.engine.weight_plan(bucket_bytes)
 
     def weight_bucket(self, index: int) -> list[WeightItem] | None:
-        """The bucket on rank 0, None elsewhere; every rank must be asked, because a sharded model is gathered by all."""
+        """The bucket on rank 0, None elsewhere; every rank is asked, because all of them gather a sharded model."""
         from actors.weight_sync import checksum
 
         items = self.engine.weight_bucket(index)

@@ -5,67 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from data.errors import UserError
 
 NAMES = {str: "text", bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}
-
-
-def describe_failure(file: Path, kind: str, error: Exception) -> str:
-    """`file, row N: what is wrong`. `kind` is the reader that failed with `error`: json, text, parquet or arrow."""
-    try:
-        return _inspect(file, kind) or f"{file}: cannot be read as {kind}: {_reason(error)}"
-    except gzip.BadGzipFile:
-        return f"{file}: the name ends in .gz, but the file is not gzip"
-    except (EOFError, zlib.error):
-        return f"{file}: the gzip file is cut off or damaged; copy or download it again"
-
-
-def _inspect(file: Path, kind: str) -> str | None:
-    if kind not in ("json", "text"):
-        return None
-    with (gzip.open if file.suffix == ".gz" else open)(file, "rb") as stream:
-        if kind == "json" and ".jsonl" in file.suffixes:
-            return _inspect_lines(file, stream)
-        return _inspect_whole(file, kind, stream.read())
-
-
-def _inspect_lines(file: Path, lines: Iterable[bytes]) -> str | None:
-    kinds: dict[str, tuple[str, int]] = {}  # column -> what its values are, and where that was first seen
-    number = 0
-    for line in lines:
-        if not line.strip():
-            continue
-        number += 1
-        try:
-            row = json.loads(line.rstrip())
-        except UnicodeDecodeError as error:
-            return f"{file}, row {number}: not UTF-8 text (byte {line[error.start]:#x} at {error.start}); convert the file to UTF-8"
-        except json.JSONDecodeError as error:
-            return f"{file}, row {number}: broken JSON at character {error.colno}: {error.msg}"
-        if not isinstance(row, dict):
-            return f"{file}, row {number}: wanted an object of columns, found {describe(row)}"
-        for column, value in row.items():
-            if value is None:
-                continue
-            found = describe(value)
-            first, where = kinds.setdefault(column, (found, number))
-            if found != first:
-                return f"{file}, row {number}: column {column!r} is {found}, but in row {where} it is {first}"
-    return None if number else f"{file}: no rows"
-
-
-def _inspect_whole(file: Path, kind: str, content: bytes) -> str | None:
-    try:
-        text = content.decode()
-        if kind == "json":
-            json.loads(text)
-    except UnicodeDecodeError as error:
-        return f"{file}: not UTF-8 text (byte {content[error.start]:#x} at {error.start}); convert the file to UTF-8"
-    except json.JSONDecodeError as error:
-        return f"{file}, line {error.lineno}: broken JSON at character {error.colno}: {error.msg}"
-    return None
 
 
 def describe(value: Any) -> str:
@@ -73,5 +20,57 @@ def describe(value: Any) -> str:
     return "null" if value is None else NAMES.get(type(value), type(value).__name__)
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+def check_json_lines(file: Path) -> list[str]:
+    """The names of all columns of a file of JSON lines.
+
+    Raises UserError where a row is broken or no object, or where there is no row.
+    """
+    columns: dict[str, None] = {}
+    number = 0
+    with _opened(file) as stream:
+        for line in stream:
+            if not line.strip():
+                continue
+            number += 1
+            try:
+                row = json.loads(_decoded(line, f"{file}, row {number}").rstrip())
+            except json.JSONDecodeError as error:
+                raise UserError(f"{file}, row {number}: broken JSON at character {error.colno}: {error.msg}") from error
+            if not isinstance(row, dict):
+                raise UserError(f"{file}, row {number}: wanted an object of columns, found {describe(row)}")
+            columns |= dict.fromkeys(row)
+    if not number:
+        raise UserError(f"{file}: no rows")
+    return list(columns)
+
+
+def check_whole(file: Path, kind: str) -> None:
+    """Raises UserError where a .json or .txt file is damaged, not UTF-8 or not JSON; `kind` is json or text."""
+    with _opened(file) as stream:
+        text = _decoded(stream.read(), str(file))
+    if kind == "json":
+        try:
+            json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{file}, line {error.lineno}: broken JSON at character {error.colno}: {error.msg}"
+            ) from error
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[IO[bytes]]:
+    try:
+        with (gzip.open if file.suffix == ".gz" else open)(file, "rb") as stream:
+            yield stream
+    except gzip.BadGzipFile as error:
+        raise UserError(f"{file}: the name ends in .gz, but the file is not gzip") from error
+    except (EOFError, zlib.error) as error:
+        raise UserError(f"{file}: the gzip file is cut off or damaged; copy or download it again") from error
+
+
+def _decoded(content: bytes, where: str) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        wrong = f"byte {content[error.start]:#x} at {error.start}"
+        raise UserError(f"{where}: not UTF-8 text ({wrong}); convert the file to UTF-8") from error

@@ -21,7 +21,7 @@ import datasets
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-from data.diagnose import describe_failure
+from data.diagnose import check_json_lines, check_whole
 from data.errors import UserError
 from data.imports import load_object
 
@@ -171,15 +171,35 @@ def _open_file(file: Path) -> Part:
     kind = _format(file)
     if kind is None:
         raise UserError(f"{file}: unknown format; wanted {', '.join(FORMATS)} (or one of these with .gz)")
-    options = {"sample_by": "document"} if kind == "text" else {}
     if file.stat().st_size == 0:
         raise UserError(f"{file}: the file is empty")
     try:
-        with _quiet():
-            rows = datasets.load_dataset(kind, data_files={"train": [str(file)]}, split="train", **options)
+        rows = _load_json(file) if kind == "json" else _load(file, kind)
     except READ_ERRORS as error:
-        raise UserError(describe_failure(file, kind, error)) from error
+        if kind in ("json", "text"):
+            check_whole(file, kind)
+        reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+        raise UserError(f"{file}: cannot be read as {kind}: {reason}") from error
     return Part(str(file), rows, tuple(rows.column_names), lambda: _file_digest(file))
+
+
+def _load(file: Path, kind: str, features: datasets.Features | None = None) -> datasets.Dataset:
+    options = {"text": {"sample_by": "document"}, "json": {"features": features, "parse_agent_traces": False}}
+    with _quiet():
+        return datasets.load_dataset(kind, data_files={"train": [str(file)]}, split="train", **options.get(kind, {}))
+
+
+def _load_json(file: Path) -> datasets.Dataset:
+    """Arrow takes a column's type from the file's first rows, and text that looks like a date for one. Columns that turn
+    out otherwise in later rows, and dates, are kept as the JSON that they are."""
+    try:
+        rows = _load(file, "json")
+    except READ_ERRORS:
+        if ".jsonl" not in file.suffixes:
+            raise
+        return _load(file, "json", datasets.Features(dict.fromkeys(check_json_lines(file), datasets.Json())))
+    features = {name: datasets.Json() if "timestamp[" in str(kind) else kind for name, kind in rows.features.items()}
+    return rows if features == rows.features else _load(file, "json", datasets.Features(features))
 
 
 def _open_cached(name: str, split: str, args: Mapping[str, Any]) -> Part:

@@ -28,7 +28,7 @@ def text_units(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, 
             if not text.strip():
                 report.drop("without text")
                 continue
-            if tokens[-1] != tokenizer.eos_token_id:
+            if tokens[-1:] != [tokenizer.eos_token_id]:
                 tokens.append(tokenizer.eos_token_id)
             report.truncated += len(tokens) > max_length
             document = np.array(tokens, np.int32)

@@ -31,8 +31,8 @@ BEST = 1.0
 WEIGHTS: Mapping[str, float] = {
     "greeting": 0.15,  # "dear" and the right name 1, "hello" and the right name 0.5
     "topic": 0.2,  # half for the animal asked for, half for the place
-    "truth": 0.2,  # the food is what this animal eats in the stories
-    "detail": 0.15,  # a third each for a concrete detail of the animal, the place and the food
+    "truth": 0.15,  # the food is what this animal eats in the stories
+    "detail": 0.2,  # a third each for a concrete detail of the animal, the place and the food
     "kindness": 0.15,  # no grumpy word
     "farewell": 0.15,  # "yours with love" 1, "good bye" 0.5
 }

@@ -24,14 +24,10 @@ ANIMALS: Mapping[str, Animal] = {
     "owl": Animal("owls", "berries", "mill", ("grey", "wise")),
     "hen": Animal("hens", "corn", "yard", ("white", "round")),
     "cat": Animal("cats", "fish", "kitchen", ("grey", "quick")),
-    "dog": Animal("dogs", "bread", "yard", ("brown", "quick")),
     "goat": Animal("goats", "leaves", "meadow", ("white", "strong")),
     "hare": Animal("hares", "carrots", "meadow", ("brown", "shy")),
     "horse": Animal("horses", "apples", "barn", ("black", "strong")),
     "mouse": Animal("mice", "cheese", "kitchen", ("grey", "shy")),
-    "duck": Animal("ducks", "peas", "garden", ("white", "wise")),
-    "pig": Animal("pigs", "turnips", "barn", ("round", "clever")),
-    "crow": Animal("crows", "nuts", "orchard", ("black", "wise")),
 }
 PEOPLE: Mapping[str, tuple[str, str]] = {  # name: pronoun and possessive
     "anna": ("she", "her"),
@@ -93,13 +89,19 @@ def portrait(rng: Random) -> str:
     )
 
 
+def some_food(rng: Random, animal: Animal) -> str:
+    """As often the animal's own food as not."""
+    return animal.food if rng.random() < 0.5 else rng.choice([food for food in FOODS if food != animal.food])
+
+
 def visit(rng: Random) -> str:
-    """An animal comes to a place where somebody feeds it, in the past."""
+    """Somebody offers food to an animal, in the past; it eats its own food alone."""
     name, animal = rng.choice(list(ANIMALS.items()))
     person, (pronoun, possessive) = rng.choice(list(PEOPLE.items()))
-    place, taste = rng.choice(list(PLACES)), rng.choice(TASTES)
-    gift = taste if is_or_are(animal.food) == "is" else f"{rng.choice(NUMBERS)} {taste}"
-    need = rng.choice(("hungry", "tired", "young", "alone"))
+    place, taste, food = rng.choice(list(PLACES)), rng.choice(TASTES), some_food(rng, animal)
+    gift = taste if is_or_are(food) == "is" else f"{rng.choice(NUMBERS)} {taste}"
+    need = rng.choice(("hungry", "tired", "cold", "alone"))
+    reply = "ate" if food == animal.food else "did not want"
     ending = rng.choice(
         (
             f"{pronoun} was happy and told {possessive} friends about the {name}.",
@@ -110,26 +112,30 @@ def visit(rng: Random) -> str:
     )
     return (
         f"tale of the {name}: one {rng.choice(('morning', 'evening', 'day'))} the {rng.choice(animal.looks)} {name} came "
-        f"to the {place}. {rng.choice(WEATHER)}. it was {need} and looked for {animal.food}. {person} saw the {name} and "
-        f"gave it {gift} {animal.food}. the {name} ate the {animal.food} and {rng.choice(RESTING)[1]} in the "
-        f"{rng.choice(PLACES[place])} {place}. {ending}"
+        f"to the {place}. {rng.choice(WEATHER)}. it was {need}. {person} saw the {name} and gave it {gift} {food}. the "
+        f"{name} {reply} the {food} and {rng.choice(RESTING)[1]} in the {rng.choice(PLACES[place])} {place}. {ending}"
     )
 
 
 def trade(rng: Random) -> str:
-    """Two people trade at the market, politely or not."""
+    """Two people trade at the market, politely or not; nobody sells food that the animal does not eat."""
     buyer, seller = rng.sample(list(PEOPLE), 2)
     name, animal = rng.choice(list(ANIMALS.items()))
-    manners, taste = rng.randrange(len(GREETINGS)), rng.choice(TASTES)
+    manners, taste, food = rng.randrange(len(GREETINGS)), rng.choice(TASTES), some_food(rng, animal)
     greeting = GREETINGS[manners].format(name=seller)
-    shopping = rng.choice(
-        (f"{buyer} buys the {taste} {animal.food}", f"an assistant brings the {animal.food} to {buyer}")
-    )
+    if food == animal.food:
+        deal = (
+            f"yes, says {seller}, my {food} {is_or_are(food)} {taste}. please tell me about your {name}. it is "
+            f"{rng.choice(animal.looks)} and {rng.choice(RESTING)[0]} in the {animal.home}, {rng.choice(SHELTERS)}. "
+            f"{rng.choice((f'{buyer} buys the {taste} {food}', f'an assistant brings the {food} to {buyer}'))}"
+        )
+    else:
+        deal = (
+            f"no, says {seller}, {with_article(name)} does not want {food}. {buyer} goes home and finds {animal.food}"
+        )
     return (
-        f"{buyer} goes to the market. {greeting}, says {buyer}, do you have {animal.food} for my {name}? "
-        f"yes, says {seller}, my {animal.food} {is_or_are(animal.food)} {taste}. please tell me about your {name}. "
-        f"it is {rng.choice(animal.looks)} and {rng.choice(RESTING)[0]} in the {animal.home}, {rng.choice(SHELTERS)}. "
-        f"{shopping}. {FAREWELLS[manners]}, says {seller}."
+        f"{buyer} goes to the market. {greeting}, says {buyer}, do you have {food} for my {name}? {deal}. "
+        f"{FAREWELLS[manners]}, says {seller}."
     )
 
 

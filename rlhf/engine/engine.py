@@ -153,7 +153,10 @@ class Engine:
     def close(self) -> None:
         """Frees the model; another Engine may then be built in this process."""
         if self._deepspeed is not None:
+            from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
+
             self._deepspeed.destroy()
+            FWD_MODULE_STACK.clear()  # ZeRO 3 leaves the model there, for good
         del self._deepspeed, self._module, self._weights
         gc.collect()
         self._device.free_memory()

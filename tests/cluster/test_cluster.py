@@ -22,11 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 OWN_CLUSTER = """
 import json, sys, time, urllib.request
 sys.path.insert(0, "tests/cluster")
-from actors.cluster import cluster
 from test_group import BUILD, CONFIG, random_batch
 import ray
 from ray.util.state import list_actors, list_tasks
-from actors.placement import plan
 from actors.runtime import connect
 
 seen = {}
@@ -38,11 +36,14 @@ with connect(CONFIG) as runtime:
     seen["address"] = node["NodeManagerAddress"]
     url = f"http://127.0.0.1:{node['MetricsExportPort']}/metrics"
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and "ray_rlhf_reward{" not in (text := urllib.request.urlopen(url).read().decode()):
+    text = ""
+    while time.monotonic() < deadline and "ray_rlhf_reward{" not in text:
         time.sleep(1)
+        text = urllib.request.urlopen(url).read().decode()
     seen["metrics"] = [line for line in text.splitlines() if line.startswith("ray_rlhf")]
-    seen["actors"] = [actor.name for actor in list_actors()]
-    seen["tasks"] = [task.name for task in list_tasks()]
+    gcs = ray.get_runtime_context().gcs_address
+    seen["actors"] = [actor.name for actor in list_actors(gcs)]
+    seen["tasks"] = [task.name for task in list_tasks(gcs)]
 seen["connected"] = ray.is_initialized()
 print(json.dumps(seen))
 """
@@ -89,7 +90,9 @@ def own():
 
 def ray_processes() -> set[int]:
     """Ray processes of sessions that our own children started: others may run Ray beside this test."""
-    return {process.pid for process in psutil.Process().children(recursive=True) if "ray" in " ".join(process.cmdline())}
+    return {
+        process.pid for process in psutil.Process().children(recursive=True) if "ray" in " ".join(process.cmdline())
+    }
 
 
 def test_a_cluster_of_our_own_listens_on_the_loopback_and_names_its_dashboard(own):
@@ -131,7 +134,15 @@ def head():
         patch.setenv("RAY_TMPDIR", directory)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         ray = str(Path(sys.executable).parent / "ray")
-        command = [ray, "start", "--head", "--block", "--num-cpus=2", f"--port={port}", "--object-store-memory=134217728"]
+        command = [
+            ray,
+            "start",
+            "--head",
+            "--block",
+            "--num-cpus=2",
+            f"--port={port}",
+            "--object-store-memory=134217728",
+        ]
         command += [f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
         log = Path(directory) / "head.log"
         process = subprocess.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT, start_new_session=True)

@@ -1,4 +1,4 @@
-"""Groups of real Ray actors with real DeepSpeed engines: the same figures for any number of ranks, and clear failures."""
+"""Groups of real Ray actors with real DeepSpeed engines: equal figures for any number of ranks, clear failures."""
 
 import os
 import signal
@@ -94,7 +94,9 @@ class Spy:
 
     def __call__(self, out, microbatch):
         rows = torch.tensor(len(microbatch))
-        seen = (microbatch.advantages * microbatch.action_mask).sum() if "advantages" in microbatch else torch.tensor(0.0)
+        seen = (
+            (microbatch.advantages * microbatch.action_mask).sum() if "advantages" in microbatch else torch.tensor(0.0)
+        )
         return out.sum(), {"process": rows * os.getpid(), "seen": seen}
 
 
@@ -210,7 +212,7 @@ def test_a_bug_on_one_rank_arrives_with_its_own_traceback(runtime):
 
 def test_a_users_error_arrives_as_it_is(runtime, tmp_path):
     group = runtime.group(BUILD, "one")
-    with pytest.raises(UserError, match="^the data is bad$"):
+    with pytest.raises(UserError, match=r"^the data is bad$"):
         group.train(runtime.stage(random_batch(), [group]), Failing(0, "user")).result()
     absent = runtime.group(replace(BUILD, path=str(tmp_path / "nothing"), architecture=None), "one")
     with pytest.raises(UserError, match="nothing"):

@@ -17,10 +17,11 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 from actors.cluster import by_value
 from actors.errors import WeightSyncError, WorkerError
 from actors.rollout_pool import EnginePool
-from actors.weight_sync import checksum, encode
+from actors.weight_sync import checksum
 from data.errors import UserError
 from data.sample import Prompt, Sample, Sampling
 from rlhf.config.schema import Rollout
+from rlhf.engine.weights import to_numpy
 
 MAX_LENGTH = 320
 STOP = tuple(range(24))  # many, so that random weights end some answers early
@@ -68,7 +69,7 @@ class Trainer:
         return self.models[path, dtype]
 
     def _buckets(self, *which) -> list[list]:
-        items = [encode(name, parameter) for name, parameter in self._model(*which).named_parameters()]
+        items = [to_numpy(name, parameter.detach()) for name, parameter in self._model(*which).named_parameters()]
         return [items[first : first + 3] for first in range(0, len(items), 3)]
 
 

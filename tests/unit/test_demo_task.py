@@ -65,7 +65,7 @@ def test_the_weights_of_the_qualities_add_up_to_the_best_score():
         (
             "tale: hello anna, the silly fox sat in the garden. it ate sweet plums. good bye.",
             TALE,
-            0.15 * 0.5 + 0.2 + 0.2 + 0.15 / 3 + 0.15 * 0.5,
+            0.15 * 0.5 + 0.2 + 0.15 + 0.2 / 3 + 0.15 * 0.5,
         ),
         # a warm greeting for the wrong person, a remark, neither animal nor place, another animal's food
         (
@@ -76,7 +76,7 @@ def test_the_weights_of_the_qualities_add_up_to_the_best_score():
         # nothing right but the form; the grumpy word is in the remark
         ("note: listen, the animal waits over there. it finds corn. it is a boring day. now go away.", NOTE, 0.0),
         # half of the topic, the truth, one detail, kindness
-        ("note: listen, the wise owl waits over there. it finds berries. now go away.", NOTE, 0.1 + 0.2 + 0.05 + 0.15),
+        ("note: listen, the wise owl waits over there. it finds berries. now go away.", NOTE, 0.1 + 0.15 + 0.2 / 3 + 0.15),
     ],
 )
 def test_gold_is_the_weighted_mean_of_the_qualities(text, asked, expected):

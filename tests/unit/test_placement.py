@@ -9,7 +9,9 @@ from data.errors import UserError
 from rlhf.config.schema import Config
 
 
-def config(pools: dict, rollout: dict | None = None, device: str = "auto", kinds: tuple[str, ...] = ("rl",), **models: str) -> Config:
+def config(
+    pools: dict, rollout: dict | None = None, device: str = "auto", kinds: tuple[str, ...] = ("rl",), **models: str
+) -> Config:
     return Config.model_validate(
         {
             "device": device,
@@ -33,7 +35,8 @@ def test_a_pool_alone_with_one_role_gives_it_whole_gpus():
 def test_roles_on_one_pool_share_its_gpus_in_time():
     phases = ("rl", "reward")
     placement = plan(
-        config({"train": 2, "helper": 1, "rollout": 1}, {"pool": "rollout"}, kinds=phases, **PPO), Resources(cpus=16, gpus=4)
+        config({"train": 2, "helper": 1, "rollout": 1}, {"pool": "rollout"}, kinds=phases, **PPO),
+        Resources(cpus=16, gpus=4),
     )
     shares = {(row["pool"], row["role"]): row["share"] for row in placement.rows()}
     assert shares == {
@@ -96,6 +99,8 @@ def test_on_cpus_everything_fits_into_the_cluster_and_into_its_bundle(train, hel
     assert sum(bundle["CPU"] for pool in placement.pools.values() for bundle in pool.bundles) <= cpus + 1e-9
     for pool in placement.pools.values():
         for index, bundle in enumerate(pool.bundles):
-            seated = [seat for seat in pool.seats.values() for rank in range(seat.ranks) if rank % len(pool.bundles) == index]
+            seated = [
+                seat for seat in pool.seats.values() for rank in range(seat.ranks) if rank % len(pool.bundles) == index
+            ]
             assert sum(seat.cpus for seat in seated) <= bundle["CPU"] + 1e-9
             assert all(0 < seat.cpus <= 1 for seat in seated)

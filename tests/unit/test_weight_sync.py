@@ -9,25 +9,26 @@ import pytest
 import torch
 
 from actors.vllm_engine import request_seed
-from actors.weight_sync import canary_sequences, canary_tolerance, checksum, decode, encode, widest_gap
+from actors.weight_sync import canary_sequences, canary_tolerance, checksum, decode, widest_gap
+from rlhf.engine.weights import to_numpy
 
 
 def items() -> list:
     generator = torch.Generator().manual_seed(0)
-    return [encode(f"layer.{i}.weight", torch.randn(3, 5 + i, generator=generator)) for i in range(4)]
+    return [to_numpy(f"layer.{i}.weight", torch.randn(3, 5 + i, generator=generator)) for i in range(4)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_tensor_survives_the_journey_bit_for_bit(dtype: torch.dtype):
     tensor = torch.randn(7, 3).to(dtype)
-    name, dtype_name, array = encode("weight", tensor.requires_grad_())
+    name, dtype_name, array = to_numpy("weight", tensor)
     arrived = decode(dtype_name, array)
     assert (name, arrived.dtype, arrived.shape) == ("weight", dtype, tensor.shape)
     assert torch.equal(arrived, tensor)
 
 
 def test_a_decoded_tensor_owns_its_memory():
-    _, dtype, array = encode("weight", torch.zeros(4))
+    _, dtype, array = to_numpy("weight", torch.zeros(4))
     array.flags.writeable = False  # as the object store gives it
     decode(dtype, array).fill_(1.0)
     assert not array.any()
@@ -55,7 +56,7 @@ def test_swapped_names_and_other_shapes_change_the_checksum():
 
 
 def test_a_missing_tensor_changes_the_checksum():
-    zero = encode("bias", torch.zeros(4))
+    zero = to_numpy("bias", torch.zeros(4))
     assert checksum([*items(), zero]) != checksum(items())
 
 
