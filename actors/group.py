@@ -45,7 +45,7 @@ class Call:
     def result(self) -> Any:
         """Waits for all ranks. Where one fails the whole group is stopped.
 
-        Raises a rank's UserError as it is, any other failure as WorkerError, and TimeoutError where ranks do not finish.
+        Raises a rank's UserError as it is, any other failure as WorkerError, TimeoutError where ranks do not end.
         """
         started, pending = time.monotonic(), list(self.references)
         limit_s = START_TIMEOUT_S if self.method == "connect" else CALL_TIMEOUT_S

@@ -211,7 +211,7 @@ def test_a_bug_on_one_rank_arrives_with_its_own_traceback(runtime):
 
 
 def test_a_users_error_arrives_as_it_is(runtime, tmp_path):
-    group = runtime.group(BUILD, "one")
+    group = runtime.group(replace(BUILD, zero_stage=3), "one")
     with pytest.raises(UserError, match=r"^the data is bad$"):
         group.train(runtime.stage(random_batch(), [group]), Failing(0, "user")).result()
     absent = runtime.group(replace(BUILD, path=str(tmp_path / "nothing"), architecture=None), "one")
