@@ -92,6 +92,7 @@ class Controller:
             lineage=lineage,
             seconds=round(time.monotonic() - started, 2),
             syncs={name: count - syncs.get(name, 0) for name, count in runtime.rollout_stats.items()},
+            data=[report.as_dict() for report in context.reports],
             answers=context.answers,
         )
         artifact.commit(context.staging)

@@ -45,6 +45,7 @@ class Artifact:
     lineage: dict[str, Any]  # config, data and parent fingerprints
     seconds: float = 0.0
     syncs: dict[str, int] = field(default_factory=dict)  # weight syncs: count, failed
+    data: list[dict[str, Any]] = field(default_factory=list)  # of each data set: rows, dropped and why, tokens
     answers: list[dict[str, Any]] = field(default_factory=list)  # a few prompts with the answer before and after
 
     @classmethod

@@ -16,7 +16,6 @@ from rich.text import Text
 from rlhf.config.schema import Config, Goal
 from rlhf.rundir import Artifact, write_atomically
 
-
 # shown beside the goals, where a phase has them
 BEHIND_GOALS = (
     "perplexity",

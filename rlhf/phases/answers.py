@@ -13,7 +13,7 @@ from data.prompts import build_prompts
 from data.sample import Prompt, Sample, Sampling
 from rlhf.config.schema import AnswerEvaluation, SamplingConfig
 from rlhf.interfaces import ModelGroup, RolloutPool
-from rlhf.phases.base import Metrics, PhaseContext
+from rlhf.phases.base import Metrics, PhaseContext, open_data
 
 EVALUATION = -1  # takes the step's place in the sampling seed: the same draws before and after training
 
@@ -70,7 +70,8 @@ class AnswerCheck:
         if settings is None:
             return None
         limit = context.phase.max_length - settings.sampling.max_new_tokens
-        prompts, _ = build_prompts(context.rows(settings.data), context.tokenizer, limit)
+        prompts, report = build_prompts(open_data(settings.data), context.tokenizer, limit)
+        context.read(report)
         return cls(context, settings, start_rollouts(context, policy), prompts, policy, reference)
 
     def before(self, resumed: dict[str, Any] | None = None) -> None:

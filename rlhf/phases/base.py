@@ -13,6 +13,7 @@ from rich.console import Console
 
 from data.sources import Rows, open_rows
 from data.tokenizer import ensure_chat_template, load_tokenizer
+from data.unit import DataReport
 from rlhf.config.roles import resolve_models
 from rlhf.config.schema import Config, Data, Model, Optim, PhaseBase
 from rlhf.interfaces import Algorithm, ModelBuild, ModelGroup, OptimSettings, Runtime
@@ -36,6 +37,7 @@ class PhaseContext:
     console: Console
     algorithm: Algorithm | None = None  # given by value, instead of the config's
     reward: Any = None  # likewise
+    reports: list[DataReport] = field(default_factory=list)  # what became of each data set's rows
     answers: list[dict[str, Any]] = field(default_factory=list)  # prompts with answers, for the summary
 
     @property
@@ -55,8 +57,10 @@ class PhaseContext:
         path = self.models[role].path
         return resolve_path(path, self.artifacts) if path else None
 
-    def rows(self, data: Data) -> Rows:
-        return open_data(data)
+    def read(self, report: DataReport) -> None:
+        """Tells, and keeps for the artifact, what became of a data set's rows."""
+        self.reports.append(report)
+        self.console.print(f"[bold]{self.phase.name:<9}[/] {report}", highlight=False, soft_wrap=True)
 
     @cached_property
     def tokenizer(self) -> Any:

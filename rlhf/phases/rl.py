@@ -14,7 +14,7 @@ from data.prompts import build_prompts
 from rlhf.algorithms import resolve
 from rlhf.interfaces import ModelGroup
 from rlhf.phases.answers import AnswerCheck, batch_of, sampling, start_rollouts
-from rlhf.phases.base import Metrics, PhaseContext, optim_settings
+from rlhf.phases.base import Metrics, PhaseContext, open_data, optim_settings
 from rlhf.rewards.compose import Composite, compose
 
 SHOWN = ("reward", "kl", "length", "policy/clip_fraction", "tokens/s")
@@ -32,9 +32,9 @@ def run(context: PhaseContext) -> Metrics:
     objectives = algorithm.objectives()
     reward = compose(phase.reward, context.reward)
     prompts, report = build_prompts(
-        context.rows(phase.data), context.tokenizer, phase.max_length - phase.sampling.max_new_tokens
+        open_data(phase.data), context.tokenizer, phase.max_length - phase.sampling.max_new_tokens
     )
-    context.console.print(f"[bold]{phase.name:<9}[/] {report}", highlight=False, soft_wrap=True)
+    context.read(report)
     order = Order(len(prompts), phase.prompts_per_step, context.seed)
 
     groups = build_groups(context, algorithm.needs, objectives, reward)

@@ -17,7 +17,7 @@ from rlhf.config.schema import SupervisedPhase
 from rlhf.interfaces import ModelGroup, Objective, Pending
 from rlhf.objectives import DPO, LanguageModel, Pairwise
 from rlhf.phases.answers import AnswerCheck
-from rlhf.phases.base import Metrics, PhaseContext, optim_settings
+from rlhf.phases.base import Metrics, PhaseContext, open_data, optim_settings
 
 PREFETCH = 1  # steps submitted ahead of the one waited for: hides staging and the calls' latency
 
@@ -113,16 +113,18 @@ def following(step: int, every: int) -> float:
 def read_rows(context: PhaseContext, recipe: Recipe) -> tuple[Examples, Examples]:
     """The training rows and the held-out rows; trains the tokenizer first where the phase asks for one."""
     phase = context.phase
-    rows = context.rows(phase.data)
+    rows = open_data(phase.data)
     settings = getattr(phase, "tokenizer", None)
     if settings is not None and settings.path is None:
         context.tokenizer = train_tokenizer((text for row in rows for text in texts(row)), settings.vocab_size)
     elif settings is not None:
         context.tokenizer = ensure_chat_template(load_tokenizer(settings.path))
     examples = build_examples(recipe.rows, rows, context.tokenizer, phase.max_length)
-    context.console.print(f"[bold]{phase.name:<9}[/] {examples.report}", highlight=False, soft_wrap=True)
+    context.read(examples.report)
     if phase.eval_data is not None:
-        return examples, build_examples(recipe.rows, context.rows(phase.eval_data), context.tokenizer, phase.max_length)
+        held_out = build_examples(recipe.rows, open_data(phase.eval_data), context.tokenizer, phase.max_length)
+        context.read(held_out.report)
+        return examples, held_out
     return examples.split(phase.data.holdout, context.seed)
 
 

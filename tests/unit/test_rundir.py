@@ -78,7 +78,7 @@ def test_an_artifact_appears_whole_or_not_at_all(tmp_path):
     staging = run.staging("sft")
     (staging / "model.safetensors").write_text("weights")
     assert Artifact.read(run.artifact("sft")) is None
-    artifact = Artifact(run.artifact("sft"), "id", {"loss": 1.5}, {"seed": 0}, 2.0, {"count": 1, "failed": 0}, [])
+    artifact = Artifact(run.artifact("sft"), "id", {"loss": 1.5}, {"seed": 0}, 2.0, {"count": 1, "failed": 0})
     artifact.commit(staging)
     assert Artifact.read(run.artifact("sft")) == artifact
     assert (run.artifact("sft") / "model.safetensors").exists()

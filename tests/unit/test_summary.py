@@ -26,7 +26,7 @@ def summary_of(tmp_path: Path, startup: float):
         {"phases": [{"kind": "sft", "data": "x", "goals": {"format_rate": {"at_least": 0.9}}}]}
     )
     answers = [{"prompt": "p", "before": None, "after": "[red]a"}]
-    artifact = Artifact(tmp_path, "id", {"format_rate": 0.5}, {}, 12.0, {"count": 2, "failed": 0}, answers)
+    artifact = Artifact(tmp_path, "id", {"format_rate": 0.5}, {}, 12.0, {"count": 2, "failed": 0}, answers=answers)
     return summarise(config, {"sft": artifact}, startup, tmp_path)
 
 
