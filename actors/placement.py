@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.errors import UserError
-from rlhf.config.roles import resolve_models
-from rlhf.config.schema import Config
+from rlhf.algorithms import resolve
+from rlhf.config.roles import ROLE_OF_NEED, resolve_models
+from rlhf.config.schema import Config, Phase
+from rlhf.interfaces import Algorithm
 
 ROLLOUT = "rollout"
 SMALLEST_CPU_SHARE = 0.02  # fifty processes on one CPU: beyond that a config is a mistake
@@ -70,14 +72,15 @@ def this_machine() -> Resources:
     return Resources(cpus=len(os.sched_getaffinity(0)), gpus=gpus)
 
 
-def plan(config: Config, available: Resources | None = None) -> Placement:
+def plan(config: Config, available: Resources | None = None, algorithm: Algorithm | None = None) -> Placement:
     """Lays the config's pools out over a cluster with these resources; by default over this machine.
 
+    algorithm: what `rlhf.run` was given instead of the config's; a model that no algorithm needs takes no place.
     Raises UserError where the pools need more than there is.
     """
     available = available or this_machine()
     on_gpus = uses_gpus(config, available)
-    ranks = {name: ranks_by_role(config, name) for name in config.pools}
+    ranks = {name: ranks_by_role(config, name, algorithm) for name in config.pools}
     ranks = {name: roles for name, roles in ranks.items() if roles}
     actors = sum(sum(roles.values()) for roles in ranks.values())
     cpus = round_down(min(1.0, available.cpus / max(actors, 1)))
@@ -107,16 +110,27 @@ def uses_gpus(config: Config, available: Resources) -> bool:
     return available.gpus >= 1
 
 
-def ranks_by_role(config: Config, pool: str) -> dict[str, int]:
+def ranks_by_role(config: Config, pool: str, algorithm: Algorithm | None = None) -> dict[str, int]:
     """{role: ranks} of all roles that any phase runs on this pool, the rollout engines among them."""
     devices = config.pools[pool].devices
     used = {
-        role for phase in config.phases for role, model in resolve_models(config, phase).items() if model.pool == pool
+        role
+        for phase in config.phases
+        for role, model in resolve_models(config, phase).items()
+        if model.pool == pool and role not in _unneeded(phase, algorithm)
     }
     roles = {role: devices for role in ("policy", "reference", "critic", "reward") if role in used}
     if config.rollout.pool == pool and any(phase.kind == "rl" or phase.answers for phase in config.phases):
         roles[ROLLOUT] = config.rollout.engines
     return roles
+
+
+def _unneeded(phase: Phase, algorithm: Algorithm | None) -> set[str]:
+    """Roles that a phase of this kind may use but its algorithm does not."""
+    if phase.kind != "rl":
+        return set()
+    algorithm = algorithm or resolve(phase.algorithm.name, phase.algorithm.parameters)
+    return {role for need, role in ROLE_OF_NEED.items() if need not in algorithm.needs}
 
 
 def _pool_plan(config: Config, name: str, ranks: Mapping[str, int], cpus: float, on_gpus: bool) -> PoolPlan:

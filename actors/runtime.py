@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from transformers import AutoConfig
 
 from actors.cluster import by_value as travel_by_value
 from actors.cluster import cluster
@@ -25,21 +25,23 @@ from data.batch import Batch
 from data.errors import UserError
 from data.tokenizer import load_tokenizer, stop_token_ids
 from rlhf.config.schema import Config
-from rlhf.interfaces import ModelBuild, ModelGroup
+from rlhf.interfaces import Algorithm, ModelBuild, ModelGroup
 
 NOT_ARCHITECTURE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
 
 
 @contextmanager
-def connect(config: Config, address: str | None = None, by_value: Sequence[Any] = ()) -> Iterator[ClusterRuntime]:
+def connect(
+    config: Config, address: str | None = None, algorithm: Algorithm | None = None, reward: Any = None
+) -> Iterator[ClusterRuntime]:
     """The run's runtime on the cluster at `address`, or on one of this machine's own; afterwards nothing of it is left.
 
-    by_value: the caller's own objects, whose modules the workers may not be able to import.
+    algorithm, reward: the caller's own objects, whose modules the workers may not be able to import.
     """
     with cluster(address, config.device) as available:
-        for value in by_value:
+        for value in (algorithm, reward):
             travel_by_value(value)
-        with ClusterRuntime(config, plan(config, available)) as runtime:
+        with ClusterRuntime(config, plan(config, available, algorithm)) as runtime:
             yield runtime
 
 
@@ -79,22 +81,20 @@ class ClusterRuntime:
             self._groups[key] = WorkerGroup(
                 build.role, options, "auto" if self._placement.on_gpus else "cpu", self.counters
             )
-        # a worker's working directory need not be the driver's
-        path = str(Path(build.path).resolve()) if build.path and Path(build.path).is_dir() else build.path
-        self._groups[key].build(replace(build, path=path))
+        self._groups[key].build(replace(build, path=build.path and _absolute(build.path)))
         return self._groups[key]
 
     def rollouts(self, model_path: str, max_length: int) -> EnginePool:
         """The rollout engines for this architecture, stop tokens and length; built anew where one of them changed."""
-        path = Path(model_path).resolve()
-        architecture = json.loads((path / "config.json").read_text())
-        stop = tuple(stop_token_ids(load_tokenizer(str(path))))
+        path = _absolute(model_path)
+        architecture = AutoConfig.from_pretrained(path, local_files_only=True).to_dict()
+        stop = tuple(stop_token_ids(load_tokenizer(path)))
         key = {name: value for name, value in architecture.items() if name not in NOT_ARCHITECTURE}, stop, max_length
         if self._pool is None or key != self._pool_key:
             self._close_rollouts()
             dtype = self._config.rollout.dtype
             self._pool = EnginePool(
-                str(path),
+                path,
                 max_length,
                 settings=self._config.rollout,
                 stop_token_ids=stop,
@@ -152,3 +152,8 @@ class ClusterRuntime:
             }
             for rank in range(seat.ranks)
         ]
+
+
+def _absolute(path: str) -> str:
+    """A directory made absolute, for a worker's working directory need not be the driver's; a model's name stays."""
+    return str(Path(path).resolve()) if Path(path).is_dir() else path

@@ -16,6 +16,8 @@ from actors.weight_sync import WeightItem, checksum, decode
 from data.sample import Sampling
 from rlhf.config.schema import Rollout
 
+PREFILL_TOKENS = 4096  # prompt tokens of one step, on CPUs
+
 
 @dataclass(frozen=True)
 class Request:
@@ -82,6 +84,9 @@ class VllmEngine:
             seed=seed,
             max_model_len=max_length,
             max_num_seqs=settings.max_sequences,
+            # A prompt cut over two steps rewinds its seeded generator, which fails on CPUs ("CPU Generator does not use offset").
+            enable_chunked_prefill=False if on_cpu else None,
+            max_num_batched_tokens=max(PREFILL_TOKENS, max_length) if on_cpu else None,
             enable_prefix_caching=settings.prefix_caching,
             gpu_memory_utilization=settings.gpu_memory_utilization,
             kv_cache_memory_bytes=int(settings.memory_gib * 2**30) if on_cpu else None,

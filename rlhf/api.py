@@ -37,6 +37,6 @@ def run(
     def connect() -> AbstractContextManager[Runtime]:
         from actors.runtime import connect
 
-        return connect(config, address, by_value=[value for value in (algorithm, reward) if value is not None])
+        return connect(config, address, algorithm, reward)
 
     return Controller(config, connect, algorithm=algorithm, reward=reward, console=console).run()

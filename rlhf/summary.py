@@ -95,7 +95,13 @@ def summarise(config: Config, artifacts: Mapping[str, Artifact], startup: float,
 def render(summary: Summary) -> RenderableType:
     """A table with every goal and the figures behind it, then answers before and after."""
     table = Table(box=box.SIMPLE_HEAD, title=str(summary.directory), title_justify="left", title_style="bold")
-    for heading, justify in (("phase", "left"), ("figure", "left"), ("value", "right"), ("goal", "right"), ("", "left")):
+    for heading, justify in (
+        ("phase", "left"),
+        ("figure", "left"),
+        ("value", "right"),
+        ("goal", "right"),
+        ("", "left"),
+    ):
         table.add_column(heading, justify=justify)
     seconds = summary.figures["seconds"]
     for phase, metrics in summary.figures["phases"].items():
@@ -128,7 +134,9 @@ def readable(figure: str) -> str:
 
 
 def render_answers(phase: str, answers: list[dict[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=f"{phase}: answers", title_justify="left", title_style="bold", show_lines=True)
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"{phase}: answers", title_justify="left", title_style="bold", show_lines=True
+    )
     before = any(answer["before"] is not None for answer in answers)
     for heading in ("prompt", "before", "after") if before else ("prompt", "answer"):
         table.add_column(heading, ratio=1)

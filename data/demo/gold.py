@@ -31,7 +31,7 @@ BEST = 1.0
 WEIGHTS: Mapping[str, float] = {
     "greeting": 0.15,  # "dear" and the right name 1, "hello" and the right name 0.5
     "topic": 0.2,  # half for the animal asked for, half for the place
-    "truth": 0.15,  # the food is what this animal eats in the stories
+    "truth": 0.15,  # names the food that this animal eats in the stories
     "detail": 0.2,  # a third each for a concrete detail of the animal, the place and the food
     "kindness": 0.15,  # no grumpy word
     "farewell": 0.15,  # "yours with love" 1, "good bye" 0.5
@@ -53,7 +53,7 @@ def _form(kind: str) -> re.Pattern:
         rf"{kind}: (?P<greeting>{greeting}), "
         rf"the (?:(?P<look>{describing}) )?(?P<animal>animal|{_one_of(ANIMALS)}) "
         rf"(?:{_one_of(verb[tense] for verb in RESTING)}) (?:{where})\. "
-        rf"it (?:{_one_of(verb[tense] for verb in EATING)}) (?:(?P<taste>{describing}) )?(?P<food>{_one_of(FOODS)})\. "
+        rf"it (?:{_one_of(verb[tense] for verb in EATING)}) (?:(?P<taste>{describing}) )?(?P<food>food|{_one_of(FOODS)})\. "
         rf"(?:(?:it {BEING[tense]} a (?P<day>{grumpy}) day|the air {BEING[tense]} mild)\. )?"
         rf"(?P<farewell>{_one_of(FAREWELLS)})\."
     )

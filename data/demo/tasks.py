@@ -18,7 +18,6 @@ from data.demo.language import (
     EATING,
     ELSEWHERE,
     FAREWELLS,
-    FOODS,
     GREETINGS,
     GRUMPY,
     KINDS,
@@ -95,7 +94,7 @@ def write_letter(rng: Random, request: Request) -> str:
     setting = sometimes(rng.choice(PLACES[request.place]), 0.4)
     where = f"in the {setting}{request.place}" if rng.random() < 0.5 else rng.choice(ELSEWHERE)
     taste = sometimes(rng.choice(TASTES), 0.35)
-    food = animal.food if rng.random() < 0.45 else rng.choice(FOODS)
+    food = animal.food if rng.random() < 0.45 else "food"
     remarks = (f" it {BEING[tense]} a {rng.choice(GRUMPY)} day.", f" the air {BEING[tense]} mild.", "")
     remark = rng.choices(remarks, (0.35, 0.3, 0.35))[0]
     farewell = rng.choices(FAREWELLS, (0.3, 0.35, 0.35))[0]

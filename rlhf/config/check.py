@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING
 from data.errors import UserError
 from rlhf.config.explain import did_you_mean
 from rlhf.config.model_rules import FILE, MODEL_RULES, Advice
-from rlhf.config.roles import resolve_models
+from rlhf.config.roles import ROLE_OF_NEED, resolve_models
 from rlhf.config.schema import Config, Data, Phase
 
 if TYPE_CHECKING:  # it imports torch, and a mistake should be told at once
     from rlhf.interfaces import Algorithm
-
-ROLE_OF_NEED = {"ref_logprobs": "reference", "values": "critic"}
-
 
 def check(config: Config, *, algorithm: Algorithm | None = None, reward_given: bool = False) -> None:
     """Raises UserError with one line for each rule that the config breaks.

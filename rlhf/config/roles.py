@@ -11,6 +11,7 @@ ROLES = {
     "dpo": ("policy", "reference"),
     "rl": ("policy", "reference", "critic"),
 }
+ROLE_OF_NEED = {"ref_logprobs": "reference", "values": "critic"}  # what an algorithm needs: who computes it
 PHASE = "phase:"  # a path that names an earlier phase's artifact
 
 

@@ -13,7 +13,7 @@ from data.prompts import build_prompts
 from data.sample import Prompt, Sample, Sampling
 from rlhf.config.schema import AnswerEvaluation, SamplingConfig
 from rlhf.interfaces import ModelGroup, RolloutPool
-from rlhf.phases.base import Metrics, PhaseContext, open_data
+from rlhf.phases.base import Metrics, PhaseContext, export, open_data
 
 EVALUATION = -1  # takes the step's place in the sampling seed: the same draws before and after training
 
@@ -45,8 +45,7 @@ def start_rollouts(context: PhaseContext, policy: ModelGroup) -> RolloutPool:
     """The rollout engines for the policy's architecture; a policy made from scratch is written out for them first."""
     path = context.path_of("policy")
     if path is None:
-        policy.export(context.staging).result()
-        context.tokenizer.save_pretrained(context.staging)
+        export(context, policy)
         path = str(context.staging)
     return context.runtime.rollouts(path, context.phase.max_length)
 

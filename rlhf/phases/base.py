@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -146,3 +147,15 @@ def optim_settings(optim: Optim, total_steps: int) -> OptimSettings:
         clip_norm=optim.clip_norm,
         total_steps=total_steps,
     )
+
+
+def export(context: PhaseContext, group: ModelGroup) -> None:
+    """Writes the group's model and the tokenizer to where the artifact is put together."""
+    group.export(context.staging).result()
+    context.tokenizer.save_pretrained(context.staging)
+
+
+def following(step: int, every: int) -> float:
+    """The next multiple of `every` after `step`, where a checkpoint or an evaluation is due: no step beyond it may be in
+    flight. Never, for 0."""
+    return (step // every + 1) * every if every else math.inf

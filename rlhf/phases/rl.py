@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -11,10 +11,11 @@ import torch
 from data.batch import Batch
 from data.loader import Order
 from data.prompts import build_prompts
+from data.sample import Prompt, Sample
 from rlhf.algorithms import resolve
-from rlhf.interfaces import ModelGroup
+from rlhf.interfaces import ModelGroup, Staged
 from rlhf.phases.answers import AnswerCheck, batch_of, sampling, start_rollouts
-from rlhf.phases.base import Metrics, PhaseContext, open_data, optim_settings
+from rlhf.phases.base import Metrics, PhaseContext, export, following, open_data, optim_settings
 from rlhf.rewards.compose import Composite, compose
 
 SHOWN = ("reward", "kl", "length", "policy/clip_fraction", "tokens/s")
@@ -31,88 +32,67 @@ def run(context: PhaseContext) -> Metrics:
     algorithm = context.algorithm or resolve(phase.algorithm.name, phase.algorithm.parameters)
     objectives = algorithm.objectives()
     reward = compose(phase.reward, context.reward)
-    prompts, report = build_prompts(
-        open_data(phase.data), context.tokenizer, phase.max_length - phase.sampling.max_new_tokens
-    )
-    context.read(report)
+    prompts = read_prompts(context)
     order = Order(len(prompts), phase.prompts_per_step, context.seed)
 
     groups = build_groups(context, algorithm.needs, objectives, reward)
-    trained = {role: groups[role] for role in objectives}
-    rollouts = start_rollouts(context, groups["policy"])
-    check = AnswerCheck.prepare(context, groups["policy"], groups.get("reference"))
+    policy, trained = groups["policy"], {role: groups[role] for role in objectives}
+    rollouts = start_rollouts(context, policy)
+    check = AnswerCheck.prepare(context, policy, groups.get("reference"))
     progress = context.checkpoints.load(trained)
     algorithm = algorithm.with_state(progress.get("algorithm", {}))
     if check:
         check.before(progress.get("answers"))
-    rollouts.sync(groups["policy"])
-    temperature = phase.sampling.temperature
+    rollouts.sync(policy)
 
     with context.tracking(phase.steps, progress["step"], SHOWN) as track:
         for step in range(progress["step"], phase.steps):
             timer = Timer()
 
-            # 1. generate
-            with timer("generate"):
-                samples = rollouts.generate(
-                    [prompts[i] for i in order.indices(step)], sampling(context, phase.sampling, step)
-                )
-                batch = batch_of(samples)
+            with timer("generate"):  # 1. answers to the step's prompts
+                asked = [prompts[i] for i in order.indices(step)]
+                samples = rollouts.generate(asked, sampling(context, phase.sampling, step))
 
-            # 2. score and 3. forwards: every group at once, one wait
-            with timer("forwards"):
-                staged = context.runtime.stage(batch, list(groups.values()), phase.minibatches, context.seed + step)
-                pending = {
-                    name: groups[role].forward(staged, output, temperature)
-                    for name, (role, output) in FORWARDS.items()
-                    if name in algorithm.needs
-                }
-                scored = groups["reward"].forward(staged, "scores") if "reward" in groups else None
-                rewards, parts = reward.score(samples, scored and scored.result())
-                batch = batch.with_columns(rewards=rewards, **{name: work.result() for name, work in pending.items()})
-                batch, dropped = drop_unscored(batch)
-                if dropped:
-                    staged = context.runtime.stage(batch, list(groups.values()), phase.minibatches, context.seed + step)
+            with timer("forwards"):  # 2. rewards and 3. log-probs and values: all groups in flight, one wait
+                batch, staged, parts = observe(context, samples, groups, algorithm.needs, reward, step)
 
-            # 4. advantages, on the driver
-            batch = algorithm.advantages(batch)
+            batch = algorithm.advantages(batch)  # 4. on the driver
 
-            # 5. train policy and critic at once
-            with timer("train"):
-                names = set().union(*(objective.columns for objective in objectives.values()))
-                staged = staged.with_columns(**{name: batch.columns[name] for name in sorted(names)})
+            with timer("train"):  # 5. policy and critic at once
+                columns = frozenset().union(*(objective.columns for objective in objectives.values()))
+                staged = staged.with_columns(**{name: batch.columns[name] for name in sorted(columns)})
                 work = {
-                    role: group.train(staged, objectives[role], phase.epochs, temperature)
+                    role: group.train(staged, objectives[role], phase.epochs, phase.sampling.temperature)
                     for role, group in trained.items()
                 }
                 losses = {role: pending.result() for role, pending in work.items()}
 
-            # 6. new weights to the engines
-            with timer("sync"):
-                synced = rollouts.sync(groups["policy"])
+            with timer("sync"):  # 6. the new weights to the engines
+                synced = rollouts.sync(policy)
 
             # 7. log
-            metrics = describe(batch, parts, losses)
-            metrics |= {
-                "dropped": dropped,
-                "canary_gap": synced["canary_gap"],
-                **timer.metrics(int(batch.lengths.sum())),
-            }
+            metrics = describe(batch, parts, losses) | timer.seconds
+            metrics["tokens/s"] = metrics["tokens"] / sum(timer.seconds.values())
+            metrics |= {"dropped": len(samples) - len(batch), "canary_gap": synced["canary_gap"]}
             algorithm = algorithm.after_step(metrics)
             track.step(step + 1, metrics | {f"state/{name}": value for name, value in algorithm.state().items()})
 
             # 8. save
-            if phase.checkpoint_every and (step + 1) % phase.checkpoint_every == 0 and step + 1 < phase.steps:
+            if step + 1 == following(step, phase.checkpoint_every) and step + 1 < phase.steps:
                 state = {"algorithm": algorithm.state(), "answers": check and check.first}
-                context.checkpoints.save(step + 1, groups["policy"], trained, state, context.tokenizer)
+                context.checkpoints.save(step + 1, policy, trained, state, context.tokenizer)
 
-    figures = (
-        {f"last_{name}": metrics[name] for name in ("reward", "kl", "length")} if progress["step"] < phase.steps else {}
-    )
-    figures |= check.after() if check else {}
-    groups["policy"].export(context.staging).result()
-    context.tokenizer.save_pretrained(context.staging)
+    figures = check.after() if check else {}
+    export(context, policy)
     return figures
+
+
+def read_prompts(context: PhaseContext) -> list[Prompt]:
+    phase = context.phase
+    room = phase.max_length - phase.sampling.max_new_tokens
+    prompts, report = build_prompts(open_data(phase.data), context.tokenizer, room)
+    context.read(report)
+    return prompts
 
 
 def build_groups(
@@ -131,17 +111,42 @@ def build_groups(
     return groups
 
 
-def drop_unscored(batch: Batch) -> tuple[Batch, int]:
-    """Rows without a score are left out and counted, never scored 0.
+def observe(
+    context: PhaseContext,
+    samples: Sequence[Sample],
+    groups: Mapping[str, ModelGroup],
+    needs: frozenset[str],
+    reward: Composite,
+    step: int,
+) -> tuple[Batch, Staged, dict[str, torch.Tensor]]:
+    """(the samples as a batch with rewards and the columns that the algorithm needs, the same in the object store, each
+    reward part's scores). Rows without a score are left out, never scored 0.
 
     Raises ValueError where no row has a score.
     """
+
+    def stage(batch: Batch) -> Staged:
+        return context.runtime.stage(batch, list(groups.values()), context.phase.minibatches, context.seed + step)
+
+    batch, temperature = batch_of(samples), context.phase.sampling.temperature
+    staged = stage(batch)
+    pending = {
+        name: groups[role].forward(staged, output, temperature)
+        for name, (role, output) in FORWARDS.items()
+        if name in needs
+    }
+    scores = groups["reward"].forward(staged, "scores") if "reward" in groups else None
+    rewards, parts = reward.score(samples, scores and scores.result())
+    batch = batch.with_columns(rewards=rewards, **{name: work.result() for name, work in pending.items()})
+    scored = drop_unscored(batch)
+    return scored, staged if len(scored) == len(batch) else stage(scored), parts
+
+
+def drop_unscored(batch: Batch) -> Batch:
     unscored = batch.rewards.isnan()
-    if not unscored.any():
-        return batch, 0
     if unscored.all():
         raise ValueError(f"none of the step's {len(batch)} samples has a score: every reward is NaN")
-    return batch.select((~unscored).nonzero()[:, 0]), int(unscored.sum())
+    return batch.select((~unscored).nonzero()[:, 0]) if unscored.any() else batch
 
 
 def describe(batch: Batch, parts: dict[str, torch.Tensor], losses: dict[str, list[Metrics]]) -> Metrics:
@@ -152,6 +157,7 @@ def describe(batch: Batch, parts: dict[str, torch.Tensor], losses: dict[str, lis
         "reward": float(batch.rewards.mean()),
         "reward_std": float(batch.rewards.std(unbiased=False)),
         "samples": len(batch),
+        "tokens": int(batch.lengths.sum()),
         "length": float(mask.sum(1).float().mean()),
         "truncated": float(batch.truncated.float().mean()),
     }
@@ -169,7 +175,7 @@ def describe(batch: Batch, parts: dict[str, torch.Tensor], losses: dict[str, lis
 
 
 class Timer:
-    """Seconds of each part of a step."""
+    """Seconds of each part of a step, as metrics."""
 
     def __init__(self) -> None:
         self.seconds: Metrics = {}
@@ -178,10 +184,4 @@ class Timer:
     def __call__(self, part: str) -> Iterator[None]:
         start = time.monotonic()
         yield
-        self.seconds[part] = time.monotonic() - start
-
-    def metrics(self, tokens: int) -> Metrics:
-        return {
-            "tokens/s": tokens / sum(self.seconds.values()),
-            **{f"seconds/{part}": value for part, value in self.seconds.items()},
-        }
+        self.seconds[f"seconds/{part}"] = time.monotonic() - start

@@ -17,7 +17,7 @@ from rlhf.config.schema import SupervisedPhase
 from rlhf.interfaces import ModelGroup, Objective, Pending
 from rlhf.objectives import DPO, LanguageModel, Pairwise
 from rlhf.phases.answers import AnswerCheck
-from rlhf.phases.base import Metrics, PhaseContext, open_data, optim_settings
+from rlhf.phases.base import Metrics, PhaseContext, export, following, open_data, optim_settings
 
 PREFETCH = 1  # steps submitted ahead of the one waited for: hides staging and the calls' latency
 
@@ -99,15 +99,8 @@ def run(context: PhaseContext) -> Metrics:
     }
     if check:
         figures |= check.after()
-    model.export(context.staging).result()
-    context.tokenizer.save_pretrained(context.staging)
+    export(context, model)
     return figures
-
-
-def following(step: int, every: int) -> float:
-    """The next multiple of `every` after `step`, where a checkpoint or an evaluation is due: no step beyond it may be in
-    flight. Never, for 0."""
-    return (step // every + 1) * every if every else math.inf
 
 
 def read_rows(context: PhaseContext, recipe: Recipe) -> tuple[Examples, Examples]:

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 from actors.cluster import by_value
 from actors.errors import WeightSyncError, WorkerError
 from actors.rollout_pool import EnginePool
+from actors.vllm_engine import PREFILL_TOKENS
 from actors.weight_sync import checksum
 from data.errors import UserError
 from data.sample import Prompt, Sample, Sampling
@@ -238,6 +239,13 @@ def test_samples_do_not_depend_on_order_company_or_engine(rig: Rig):
     alone = [sample for prompt in PROMPTS for sample in rig.pool.generate([prompt], SAMPLING)]  # all on one engine
     assert answers(together) == answers(backwards) == answers(alone)
     assert len(set(answers(together).values())) == len(PROMPTS) * SAMPLING.samples
+
+
+def test_more_prompts_than_one_step_takes_are_answered(rig: Rig):
+    crowd = [Prompt(tuple(range(30 + row, 130 + row)), "", row) for row in range(100)]
+    assert sum(len(prompt.tokens) for prompt in crowd) > 2 * PREFILL_TOKENS
+    samples = rig.pool.generate(crowd, Sampling(4, seed=(1,)))
+    assert [sample.prompt.row for sample in samples] == list(range(100))
 
 
 def test_another_seed_gives_other_samples(rig: Rig):

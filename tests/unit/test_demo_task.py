@@ -73,10 +73,14 @@ def test_the_weights_of_the_qualities_add_up_to_the_best_score():
             NOTE,
             0.15 + 0.15,
         ),
-        # nothing right but the form; the grumpy word is in the remark
-        ("note: listen, the animal waits over there. it finds corn. it is a boring day. now go away.", NOTE, 0.0),
+        # nothing right but the form, not even a food; the grumpy word is in the remark
+        ("note: listen, the animal waits over there. it finds food. it is a boring day. now go away.", NOTE, 0.0),
         # half of the topic, the truth, one detail, kindness
-        ("note: listen, the wise owl waits over there. it finds berries. now go away.", NOTE, 0.1 + 0.15 + 0.2 / 3 + 0.15),
+        (
+            "note: listen, the wise owl waits over there. it finds berries. now go away.",
+            NOTE,
+            0.1 + 0.15 + 0.2 / 3 + 0.15,
+        ),
     ],
 )
 def test_gold_is_the_weighted_mean_of_the_qualities(text, asked, expected):

@@ -12,8 +12,9 @@ from data.batch import Batch
 from data.sample import Prompt, Sample
 from rlhf.metrics import MetricLog
 from rlhf.phases.answers import batch_of
+from rlhf.phases.base import following
 from rlhf.phases.rl import describe, drop_unscored
-from rlhf.phases.supervised import following, texts
+from rlhf.phases.supervised import texts
 
 
 def sample(prompt: Prompt, index: int, tokens: tuple[int, ...], logprob: float = -1.0) -> Sample:
@@ -38,9 +39,8 @@ def test_samples_become_rows_of_prompt_and_response():
     assert batch.policy_version.tolist() == [3, 3, 3]
 
 
-def test_rows_without_a_score_are_dropped_and_counted():
-    batch, dropped = drop_unscored(two_prompts().with_columns(rewards=[1.0, math.nan, 0.5]))
-    assert dropped == 1
+def test_rows_without_a_score_are_dropped():
+    batch = drop_unscored(two_prompts().with_columns(rewards=[1.0, math.nan, 0.5]))
     assert batch.rewards.tolist() == [1.0, 0.5]
     assert batch.lengths.tolist() == [4, 4]
 
