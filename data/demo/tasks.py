@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from random import Random
 
 from data.demo.gold import judge
@@ -45,7 +45,7 @@ SPLITS = ("train", "heldout")
 HELDOUT_SHARE = 8  # one text or request of so many is held out
 LETTERS = 0.25  # share of the corpus
 MARGIN = 0.1  # of gold, between the two answers of a pair at least
-FAULTY = 0.1  # share of pairs with an answer that breaks the asked format
+FAULTY = 0.2  # share of pairs with an answer that breaks the asked format
 
 
 def split_of(text: str) -> str:
@@ -108,9 +108,13 @@ def write_answer(rng: Random, request: Request) -> str:
     return f"{request.kind}: {write_letter(rng, request)}"
 
 
-def spoil(rng: Random, answer: str) -> str:
-    """The answer with one fault of form: cut short, without its heading, or with its last remark said twice."""
-    fault = rng.choice(("cut", "heading", "twice"))
+def spoil(rng: Random, request: Request) -> str:
+    """An answer with one fault of form: of the other kind, cut short, without its heading, or with a remark said twice."""
+    fault = rng.choice(("kind", "kind", "cut", "heading", "twice"))
+    if fault == "kind":
+        (other,) = set(KINDS) - {request.kind}
+        return write_answer(rng, replace(request, kind=other))
+    answer = write_answer(rng, request)
     if fault == "cut":
         words = answer.split()
         return " ".join(words[: rng.randrange(2, len(words))])
@@ -151,7 +155,7 @@ def pairs(rows: int, seed: int = 0, split: str = "train") -> Iterator[dict]:
         request = Request.draw(rng, split)
         first, second = write_answer(rng, request), write_answer(rng, request)
         if rng.random() < FAULTY:
-            second = spoil(rng, second)
+            second = spoil(rng, request)
         while abs(request.gold(first) - request.gold(second)) < MARGIN:
             first = write_answer(rng, request)
         rejected, chosen = sorted((first, second), key=request.gold)

@@ -7,6 +7,7 @@ so that the gradient does not depend on how rows are split and packed.
 from __future__ import annotations
 
 import gc
+import inspect
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -153,10 +154,8 @@ class Engine:
     def close(self) -> None:
         """Frees the model; another Engine may then be built in this process."""
         if self._deepspeed is not None:
-            from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
-
             self._deepspeed.destroy()
-            FWD_MODULE_STACK.clear()  # ZeRO 3 leaves the model there, for good
+            _drop_zero3_references()
         del self._deepspeed, self._module, self._weights
         gc.collect()
         self._device.free_memory()
@@ -228,3 +227,13 @@ class Engine:
 
 def _to(batch: Batch, device: Device) -> Batch:
     return Batch({name: column.to(device.torch_device) for name, column in batch.columns.items()}, batch.meta)
+
+
+def _drop_zero3_references() -> None:
+    """ZeRO 3 of DeepSpeed 0.19 never lets go of a model: it stays in a stack of modules and in the keys of a cache."""
+    from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
+    from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
+
+    FWD_MODULE_STACK.clear()
+    instrumented = PartitionedParameterCoordinator._PartitionedParameterCoordinator__params_to_release
+    inspect.getclosurevars(instrumented).nonlocals["func"].cache_clear()

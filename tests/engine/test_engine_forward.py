@@ -1,5 +1,7 @@
 """Outputs of packed micro-batches equal transformers on each row alone."""
 
+import weakref
+
 import plain
 import pytest
 import torch
@@ -92,3 +94,20 @@ def test_an_architecture_that_mixes_packed_documents_is_run_without_packing(grou
     with torch.no_grad():
         wanted = plain.outputs(plain.load(str(tmp_path), "lm"), batch, "logprobs")
     torch.testing.assert_close(found, wanted, atol=5e-6, rtol=0)
+
+
+def closed(rank, world, build, batch):
+    """Whether the model is still in memory after `close`."""
+    engine = Engine(build, resolve("cpu"))
+    model = weakref.ref(engine._weights._model)
+    if build.optim is not None:
+        engine.train(batch, plain.NegativeLogprob())
+    engine.forward(batch, "logprobs")
+    engine.close()
+    return model() is not None
+
+
+@pytest.mark.parametrize("optim", [plain.OPTIM, None], ids=["trained", "untrained"])
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_a_closed_engine_leaves_no_model_behind(groups, llama, stage, optim):
+    assert groups[1].run(closed, plain.build(llama, zero_stage=stage, optim=optim), BATCH) == [False]

@@ -139,5 +139,5 @@ def test_the_chosen_answer_of_a_pair_has_clearly_more_gold():
 def test_a_spoilt_answer_is_never_well_formed(seed):
     rng = Random(seed)
     request = tasks.Request.draw(rng, "train")
-    text = tasks.spoil(rng, tasks.write_answer(rng, request))
+    text = tasks.spoil(rng, request)
     assert well_formed(sample(text, vars(request))) == 0.0
