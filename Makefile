@@ -33,8 +33,7 @@ demo: setup      ## raw text to PPO and DPO on this machine (SEED=7 takes anothe
 	@$(BIN)/python launch.py run configs/demo.yaml run.seed=$(SEED) run.name=demo-$(SEED)
 
 demo-again: setup  ## the same from the beginning
-	@rm -rf runs/demo-$(SEED)
-	@$(MAKE) --no-print-directory demo
+	@$(BIN)/python launch.py run configs/demo.yaml run.seed=$(SEED) run.name=demo-$(SEED) --fresh
 
 test: setup      ## the whole test suite
 	@$(BIN)/python -m pytest

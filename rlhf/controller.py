@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -63,8 +62,9 @@ class Controller:
                     runtime = stack.enter_context(self.connect())
                     startup = time.monotonic() - started
                 artifacts[phase.name] = self.run_phase(phase, runtime, artifacts, lineage)
-        summary = summarise(self.config, artifacts, startup, self.run_directory.root)
-        return summary
+        if runtime is None:
+            self.console.print("Every phase is finished. To run it anew: the same command with --fresh.")
+        return summarise(self.config, artifacts, startup, self.run_directory.root)
 
     def run_phase(
         self, phase: Phase, runtime: Runtime, artifacts: dict[str, Artifact], lineage: dict[str, Any]
@@ -134,8 +134,3 @@ def identity(value: Any) -> str | None:
         source = ""
     described = code.__qualname__ if code is value else repr(value)
     return fingerprint([described, source])
-
-
-def read_summary(root: Path) -> dict[str, Any] | None:
-    path = root / "summary.json"
-    return json.loads(path.read_text()) if path.exists() else None

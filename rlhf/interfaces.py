@@ -40,10 +40,12 @@ class Algorithm:
     """Base of RL algorithms: subclass as a frozen dataclass whose fields are its parameters.
 
     needs: of {"old_logprobs", "ref_logprobs", "values"}; a model that nobody needs is not built.
+    samples_per_prompt: the fewest that it can learn from.
     """
 
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
     needs: ClassVar[frozenset[str]] = frozenset()
+    samples_per_prompt: ClassVar[int] = 1
 
     def advantages(self, batch: Batch) -> Batch:
         """Pure: a batch with `advantages` (and `returns`, for a critic) added. Rewards hold no NaN here."""
@@ -95,7 +97,7 @@ class ModelBuild:
     path: str | None  # HF directory or name; None: from scratch by `architecture`
     architecture: Mapping[str, Any] | None  # transformers config fields, `model_type` among them
     head: Literal["lm", "scalar"]
-    dtype: Literal["float32", "bfloat16"]
+    dtype: Literal["auto", "float32", "bfloat16"]
     zero_stage: int
     microbatch_tokens: int  # packed tokens of one micro-batch, at most
     activation_checkpointing: bool

@@ -23,6 +23,7 @@ class GRPO(Algorithm):
     """
 
     needs = frozenset({"old_logprobs"})
+    samples_per_prompt = 2
     clip_low: float = 0.2
     clip_high: float = 0.2
     normalise_std: bool = True

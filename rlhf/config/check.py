@@ -115,6 +115,11 @@ def algorithms_fit(config: Config, given: Algorithm | None) -> Advice:
         except UserError as error:
             yield f"phases.{phase.name}.algorithm: {error}"
             continue
+        if phase.sampling.samples < algorithm.samples_per_prompt:
+            yield (
+                f"phases.{phase.name}.sampling.samples is {phase.sampling.samples}, but {type(algorithm).__name__} compares "
+                f"samples of one prompt: set at least {algorithm.samples_per_prompt}"
+            )
         roles = {role for need, role in ROLE_OF_NEED.items() if need in algorithm.needs}
         models = {role: model for role, model in resolve_models(config, phase).items() if role in roles}
         for rule in MODEL_RULES:

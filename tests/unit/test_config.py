@@ -399,7 +399,14 @@ def test_models_are_checked_where_the_algorithm_needs_them():
     from_nowhere = {"policy": "phase:sft", "critic": "phase:nowhere"}
     line = "phases.ppo.models.critic.path: there is no phase 'nowhere'; there is sft"
     assert advice(tree(RL | {"models": from_nowhere})) == line
-    check(Config.model_validate(tree(RL | {"models": from_nowhere, "algorithm": "grpo"})))
+    grpo = {"algorithm": "grpo", "sampling": {"samples": 4}}
+    check(Config.model_validate(tree(RL | {"models": from_nowhere} | grpo)))
+
+
+def test_an_algorithm_that_compares_samples_needs_several_of_each_prompt():
+    assert advice(tree(RL | {"algorithm": "grpo"})) == (
+        "phases.ppo.sampling.samples is 1, but GRPO compares samples of one prompt: set at least 2"
+    )
 
 
 def test_ppo_cannot_make_a_critic_from_a_policy_without_weights():

@@ -132,7 +132,7 @@ def test_the_chosen_answer_of_a_pair_has_clearly_more_gold():
         asked = {key: next(word for word in words if word in known) for key, known in choices.items()}
         assert judge(row["chosen"], **asked) - judge(row["rejected"], **asked) >= tasks.MARGIN
         faulty += not well_formed(sample(row["rejected"], asked))
-    assert 0.05 < faulty / 500 < 0.15
+    assert 0.05 < faulty / 500 < 0.25
 
 
 @pytest.mark.parametrize("seed", range(20))
