@@ -15,7 +15,7 @@ from rlhf.config.schema import AnswerEvaluation, SamplingConfig
 from rlhf.interfaces import ModelGroup, RolloutPool
 from rlhf.phases.base import Metrics, PhaseContext, export, open_data
 
-EVALUATION = -1  # takes the step's place in the sampling seed: the same draws before and after training
+EVALUATION = -1  # takes the step's place in the sampling seed
 
 
 def batch_of(samples: Sequence[Sample]) -> Batch:
@@ -36,8 +36,10 @@ def batch_of(samples: Sequence[Sample]) -> Batch:
 
 
 def sampling(context: PhaseContext, settings: SamplingConfig, step: int) -> Sampling:
-    """The config's sampling with a seed of its own for every run, phase and step."""
-    seed = (context.seed, zlib.crc32(context.phase.name.encode()), step)
+    """The config's sampling with a seed of its own for every run, phase and step; evaluations of all phases share one, so
+    that they compare models and not draws."""
+    phase = 0 if step == EVALUATION else zlib.crc32(context.phase.name.encode())
+    seed = (context.seed, phase, step)
     return Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.samples, seed)
 
 
