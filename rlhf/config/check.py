@@ -14,6 +14,7 @@ from rlhf.config.schema import Config, Data, Phase
 if TYPE_CHECKING:  # it imports torch, and a mistake should be told at once
     from rlhf.interfaces import Algorithm
 
+
 def check(config: Config, *, algorithm: Algorithm | None = None, reward_given: bool = False) -> None:
     """Raises UserError with one line for each rule that the config breaks.
 

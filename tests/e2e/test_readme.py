@@ -21,7 +21,9 @@ def test_the_readmes_algorithm_runs_verbatim(tmp_path):
     assert result.returncode == 0, result.stderr[-4000:]
 
     run = tmp_path / "runs" / "grpo"
-    steps = [row for line in (run / "metrics.jsonl").read_text().splitlines() if (row := json.loads(line))["phase"] == "rl"]
+    steps = [
+        row for line in (run / "metrics.jsonl").read_text().splitlines() if (row := json.loads(line))["phase"] == "rl"
+    ]
     assert len(steps) == 12
     assert all("reward/loving" in step for step in steps)
     assert "critic/loss" not in steps[0]
