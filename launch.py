@@ -129,8 +129,8 @@ def _extent(phase: Phase) -> str:
     if phase.kind == "rl":
         return f"{phase.steps} x {phase.prompts_per_step} prompts x {phase.sampling.samples}"
     passes = f"{phase.epochs} epoch{'s' if phase.epochs > 1 else ''}"
-    length = f"{phase.steps} (at most {passes})" if phase.steps else passes
-    return f"{length}, {phase.batch_size} rows each"
+    length = f"{phase.steps} steps" if phase.steps else passes
+    return f"{length} of {phase.batch_size} rows"
 
 
 @data_app.command("preview")

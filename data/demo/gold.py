@@ -1,7 +1,7 @@
 """The hidden gold judge of the demo: it labels the preference pairs and scores held-out answers. No model ever sees it.
 
-An answer that is not in the asked format scores 0, any other the weighted mean of six qualities, each in [0, 1]. The best
-possible score is 1.0, for example for "tell anna a tale about the fox in the garden.":
+An answer that is not in the asked format scores 0, any other the weighted mean of six qualities, each in [0, 1]. The
+best possible score is 1.0, for example for "tell anna a tale about the fox in the garden.":
 "tale: dear anna, the red fox sat in the green garden. it ate sweet plums. yours with love."
 """
 
@@ -53,7 +53,8 @@ def _form(kind: str) -> re.Pattern:
         rf"{kind}: (?P<greeting>{greeting}), "
         rf"the (?:(?P<look>{describing}) )?(?P<animal>animal|{_one_of(ANIMALS)}) "
         rf"(?:{_one_of(verb[tense] for verb in RESTING)}) (?:{where})\. "
-        rf"it (?:{_one_of(verb[tense] for verb in EATING)}) (?:(?P<taste>{describing}) )?(?P<food>food|{_one_of(FOODS)})\. "
+        rf"it (?:{_one_of(verb[tense] for verb in EATING)}) "
+        rf"(?:(?P<taste>{describing}) )?(?P<food>food|{_one_of(FOODS)})\. "
         rf"(?:(?:it {BEING[tense]} a (?P<day>{grumpy}) day|the air {BEING[tense]} mild)\. )?"
         rf"(?P<farewell>{_one_of(FAREWELLS)})\."
     )

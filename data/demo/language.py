@@ -1,7 +1,7 @@
 """A small written language: the words and facts of a village, and the seeded stories that its people tell.
 
-The stories hold what a language model can learn: what each animal eats and where it lives, who speaks to whom, agreement
-of number, tense and gender, and things that are named again after they were introduced.
+The stories hold what a language model can learn: what each animal eats and where it lives, who speaks to whom,
+agreement of number, tense and gender, and things that are named again after they were introduced.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def visit(rng: Random) -> str:
         )
     )
     return (
-        f"tale of the {name}: one {rng.choice(('morning', 'evening', 'day'))} the {rng.choice(animal.looks)} {name} came "
-        f"to the {place}. {rng.choice(WEATHER)}. it was {need}. {person} saw the {name} and gave it {gift} {food}. the "
+        f"tale of the {name}: one {rng.choice(('morning', 'evening', 'day'))} the {rng.choice(animal.looks)} {name} "
+        f"came to the {place}. {rng.choice(WEATHER)}. it was {need}. {person} saw the {name} and gave it {gift} {food}. the "
         f"{name} {reply} the {food} and {rng.choice(RESTING)[1]} in the {rng.choice(PLACES[place])} {place}. {ending}"
     )
 

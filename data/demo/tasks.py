@@ -1,7 +1,7 @@
 """The demo's task: people of the village ask for a note or a tale about an animal in a place, and get one.
 
-Each public generator yields rows and serves as a data source `data.demo.tasks:<name>`. `split` is "train" or "heldout": a
-text or a request belongs to one of them by its fingerprint, so that nothing held out is ever trained on.
+Each public generator yields rows and serves as a data source `data.demo.tasks:<name>`. `split` is "train" or "heldout":
+a text or a request belongs to one of them by its fingerprint, so that nothing held out is ever trained on.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def write_answer(rng: Random, request: Request) -> str:
 
 
 def spoil(rng: Random, request: Request) -> str:
-    """An answer with one fault of form: of the other kind, cut short, without its heading, or with a remark said twice."""
+    """An answer with one fault of form: of the other kind, cut short, without its heading, or a remark said twice."""
     fault = rng.choice(("kind", "kind", "cut", "heading", "twice"))
     if fault == "kind":
         (other,) = set(KINDS) - {request.kind}
@@ -149,7 +149,7 @@ def instructions(rows: int, seed: int = 0, split: str = "train") -> Iterator[dic
 
 
 def pairs(rows: int, seed: int = 0, split: str = "train") -> Iterator[dict]:
-    """Rows of `prompt`, `chosen` and `rejected`: two answers whose gold differs by MARGIN at least, the better one chosen."""
+    """Rows of `prompt`, `chosen` and `rejected`: two answers, the chosen one better by MARGIN of gold at least."""
     rng = stream("pairs", split, seed)
     for _ in range(rows):
         request = Request.draw(rng, split)

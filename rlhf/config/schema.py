@@ -168,7 +168,7 @@ class SupervisedPhase(PhaseBase):
     eval_data: Data | None = None  # default: the rows that data.holdout sets aside
     batch_size: int = Field(32, ge=1)  # rows (pairs) of one optimizer step, over all ranks
     epochs: int = Field(1, ge=1)
-    steps: int | None = Field(None, ge=1)  # stops after so many, whatever the epochs
+    steps: int | None = Field(None, ge=1)  # of the optimizer, over as many epochs as they take; instead of `epochs`
     evaluate_every: int = Field(0, ge=0)  # 0: only at the end
 
 

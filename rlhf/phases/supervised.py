@@ -55,7 +55,7 @@ def run(context: PhaseContext) -> Metrics:
     # 1. rows
     train, held_out = read_rows(context, recipe)
     order = Order(len(train), phase.batch_size, context.seed)
-    steps = min(phase.steps or math.inf, order.steps_per_epoch * phase.epochs)
+    steps = phase.steps or order.steps_per_epoch * phase.epochs
 
     # 2. models, and where an interrupted run stopped
     model = context.build(recipe.role, head=recipe.head, optim=optim_settings(phase.optim, steps))
