@@ -112,7 +112,8 @@ def visit(rng: Random) -> str:
     )
     return (
         f"tale of the {name}: one {rng.choice(('morning', 'evening', 'day'))} the {rng.choice(animal.looks)} {name} "
-        f"came to the {place}. {rng.choice(WEATHER)}. it was {need}. {person} saw the {name} and gave it {gift} {food}. the "
+        f"came to the {place}. {rng.choice(WEATHER)}. it was {need}. "
+        f"{person} saw the {name} and gave it {gift} {food}. the "
         f"{name} {reply} the {food} and {rng.choice(RESTING)[1]} in the {rng.choice(PLACES[place])} {place}. {ending}"
     )
 
