@@ -27,6 +27,7 @@ BEHIND_GOALS = (
     "gold_before",
     "gold_after",
     "gold_best",
+    "reward",
     "kl",
 )
 
@@ -107,7 +108,10 @@ def render(summary: Summary) -> RenderableType:
     for phase, metrics in summary.figures["phases"].items():
         outcomes = {outcome.figure: outcome for outcome in summary.outcomes if outcome.phase == phase}
         heading = Text.assemble((phase, "bold"), (f"  {seconds[phase]:.0f} s", "dim"))
-        for figure in [*outcomes, *(name for name in BEHIND_GOALS if name in metrics and name not in outcomes)]:
+        figures = [*outcomes, *(name for name in BEHIND_GOALS if name in metrics and name not in outcomes)]
+        if not figures:
+            table.add_row(heading)
+        for figure in figures:
             value = metrics.get(figure)
             shown = "missing" if value is None else f"{value:.3f}"
             if figure in outcomes:

@@ -82,7 +82,8 @@ def run(context: PhaseContext) -> Metrics:
                 state = {"algorithm": algorithm.state(), "answers": check and check.first}
                 context.checkpoints.save(step + 1, policy, trained, state, context.tokenizer)
 
-    figures = check.after() if check else {}
+    figures = {name: metrics[name] for name in ("reward", "kl", "length") if name in metrics}  # of the last step
+    figures |= check.after() if check else {}
     export(context, policy)
     return figures
 

@@ -94,9 +94,7 @@ def run(context: PhaseContext) -> Metrics:
 
     # 4. held-out figures, export
     figures = evaluate(context, held_out, model, reference, objective)
-    figures |= {
-        f"{name}_before": value for name, value in before.items() if name in ("loss", "perplexity", "pair_accuracy")
-    }
+    figures |= {f"{name}_before": value for name, value in before.items() if name in ("loss", "perplexity")}
     if check:
         figures |= check.after()
     export(context, model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from rlhf.config.load import dump_config, load_config
 from rlhf.config.roles import resolve_models
 from rlhf.config.schema import Config
 
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 FUNCTION = "rewards:length"  # a data source or reward that need not exist to be named
 
 POLICY = {"path": "some/model"}
@@ -460,3 +462,11 @@ def test_the_reference_starts_as_the_policy_and_the_critic_as_the_reward_model()
     assert models["reference"].path == models["critic"].path == "phase:sft"
     models = roles(tree(REWARD, RL | {"models": {"policy": "phase:sft", "reward": "phase:reward"}}), 2)
     assert (models["reference"].path, models["critic"].path) == ("phase:sft", "phase:reward")
+
+
+def test_the_readmes_configs_are_valid(tmp_path):
+    whole, fragment = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    phases = load_config(write(tmp_path / "mine.yaml", whole)).phases
+    assert [phase.name for phase in phases] == ["sft", "reward", "ppo", "dpo"]
+    rest = "\nphases: [{kind: sft, data: rows.jsonl, models: {policy: a-model}}]"
+    check(load_config(write(tmp_path / "pools.yaml", fragment + rest), ["phases.sft.data.path=a-name"]))

@@ -21,6 +21,13 @@ def test_a_goal_is_missed_below_above_and_where_the_figure_is_absent():
     assert not Outcome("sft", "x", Goal(at_least=0.9), float("nan")).reached
 
 
+def test_a_phase_without_figures_has_its_line(tmp_path):
+    config = Config.model_validate({"phases": [{"kind": "sft", "data": "x"}]})
+    screen = io.StringIO()
+    summarise(config, {"sft": Artifact(tmp_path, "id", {}, {}, 12.0)}, 0.0, tmp_path).show(Console(file=screen))
+    assert "sft  12 s" in screen.getvalue()
+
+
 def summary_of(tmp_path: Path, startup: float):
     config = Config.model_validate(
         {"phases": [{"kind": "sft", "data": "x", "goals": {"format_rate": {"at_least": 0.9}}}]}
