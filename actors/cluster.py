@@ -29,6 +29,8 @@ OURS = ("actors", "rlhf", "data")
 OBJECT_STORE_BYTES = 4 * 2**30  # batches and buckets of weights, never whole models
 SMALLEST_STORE_BYTES = 128 * 2**20
 CONNECT_TIMEOUT_S = 5.0
+START_ATTEMPTS = 4
+SLOW_START = "timed out during startup"  # in the message of Ray's error
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray Jobs in the driver that it starts
 
 
@@ -61,7 +63,24 @@ def resources() -> Resources:
 
 
 def _start(device: str) -> str:
-    """Starts a cluster of this machine's own. A dashboard that finds no free port is left out, as is Ray's way."""
+    """Starts a cluster of this machine's own. A dashboard that finds no free port is left out, as is Ray's way.
+
+    Raises UserError where the machine is too busy for Ray, which gives its processes 30 seconds to come up.
+    """
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            return _init(device)
+        except Exception as error:  # Ray raises no narrower class here
+            if SLOW_START not in str(error):
+                raise
+            ray.shutdown()
+            print(f"Ray did not come up in 30 s (attempt {attempt} of {START_ATTEMPTS})", file=sys.stderr)
+    raise UserError(
+        "Ray does not come up on this machine: it is too busy; see `launch.py doctor` for leftover processes"
+    )
+
+
+def _init(device: str) -> str:
     context = ray.init(
         address="local",
         num_gpus=0 if device == "cpu" else None,
