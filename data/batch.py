@@ -21,6 +21,7 @@ COLUMNS: dict[str, tuple[str, torch.dtype]] = {
     "action_mask": ("token", torch.bool),  # True = trained on: sampled, assistant's, or every token of a text
     "group_ids": ("row", torch.int32),  # same prompt, or the rows of one comparison (best row first)
     "rewards": ("row", torch.float32),  # NaN = no score
+    "greedy_rewards": ("row", torch.float32),  # of the greedy answer to the row's prompt
     "truncated": ("row", torch.bool),  # the response hit the length limit before its end token
     "policy_version": ("row", torch.int32),  # version of the weights that sampled the row
     "rollout_logprobs": ("token", torch.float32),  # by the rollout engine, at the sampling temperature

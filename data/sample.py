@@ -19,15 +19,19 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Sample:
-    """One answer to a prompt, as the rollout engine gave it."""
+    """One answer to a prompt, as the rollout gave it: one turn, or several with observations in between."""
 
     prompt: Prompt
     index: int  # which of the prompt's samples
     tokens: tuple[int, ...]  # response ids, its end token included
-    logprobs: tuple[float, ...]  # per response token, at the sampling temperature
+    logprobs: tuple[float, ...]  # per response token, at the sampling temperature; 0 for observations
     text: str  # the response without special tokens
     truncated: bool  # the length limit came before the end token
     version: int  # of the weights that sampled the last token
+    sampled: tuple[
+        bool, ...
+    ] = ()  # per response token: False for an observation's. Empty: the policy wrote all of them
+    score: float | None = None  # given by the environment, where there is one
 
 
 @dataclass(frozen=True)

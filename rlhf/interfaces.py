@@ -7,19 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from data.batch import Batch
 from data.sample import Prompt, Sample, Sampling
 
-Output = Literal["logprobs", "values", "scores"]
+Output = Literal["logprobs", "logprobs_entropy", "values", "scores"]
 Unit = Literal["tokens", "rows", "pairs"]
+Result = tuple[Tensor, dict[str, Tensor]]  # an objective's loss sum and metric sums
 
 
 class Objective(Protocol):
     """What to minimise. A frozen dataclass, sent to the ranks by value.
 
     output: what the engine computes. "logprobs" (b, T): log p(token t | < t) where action_mask is set, else 0;
+        "logprobs_entropy" (2, b, T): these, and the entropy in nats of the distribution that token t was drawn from;
         "values" (b, T): value of the state before token t where action_mask is set, else 0;
         "scores" (b,): the scalar head at the row's last token.
     unit: what the engine divides by, counted over all ranks and micro-batches: trained tokens, rows, or groups of rows
@@ -31,7 +34,7 @@ class Objective(Protocol):
     unit: Unit
     columns: frozenset[str]
 
-    def __call__(self, out: Tensor, microbatch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, out: Tensor, microbatch: Batch) -> Result:
         """(the loss's SUM over the unit, named metric SUMs over the same unit). Both are divided by the global count."""
         ...
 
@@ -39,16 +42,24 @@ class Objective(Protocol):
 class Algorithm:
     """Base of RL algorithms: subclass as a frozen dataclass whose fields are its parameters.
 
-    needs: of {"old_logprobs", "ref_logprobs", "values"}; a model that nobody needs is not built.
+    needs: of {"old_logprobs", "ref_logprobs", "values", "greedy_rewards"}, the columns that `advantages` and the objectives
+        read beside rewards and what the rollout gives; a model that nobody needs is not built.
     samples_per_prompt: the fewest that it can learn from.
+    refills: how many more times a step may draw prompts, in place of the groups that `keep` leaves out.
     """
 
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
     needs: ClassVar[frozenset[str]] = frozenset()
     samples_per_prompt: ClassVar[int] = 1
+    refills: int = 0
+
+    def keep(self, batch: Batch) -> Tensor:
+        """(B,) bool: the rows that are worth training on, asked before `advantages`. Whole groups, if refills are wanted."""
+        return torch.ones(len(batch), dtype=torch.bool)
 
     def advantages(self, batch: Batch) -> Batch:
-        """Pure: a batch with `advantages` (and `returns`, for a critic) added. Rewards hold no NaN here."""
+        """Pure: a batch with `advantages` (and `returns`, for a critic) added. Rewards are finite here. It may leave rows
+        out or put them into another order (`batch.select`), which then are what is trained on."""
         raise TypeError(f"{type(self).__name__} must define advantages(batch)")
 
     def objectives(self) -> dict[str, Objective]:
@@ -103,6 +114,9 @@ class ModelBuild:
     activation_checkpointing: bool
     optim: OptimSettings | None  # None: not trained
     seed: int
+    ema_decay: float | None = (
+        None  # an average of the weights is kept: average = decay * average + (1 - decay) * weights
+    )
 
 
 class Pending(Protocol):
@@ -123,6 +137,26 @@ class Staged(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Passes:
+    """How a staged batch is learned from: one optimizer step for each of its mini-batches and epochs."""
+
+    epochs: int = 1
+    temperature: float = 1.0
+    max_kl: float | None = None  # no further step once one has an "approx_kl" above this
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A second loss that joins every optimizer step, on rows of its own: pretraining beside PPO (PTX). Its metrics are
+    named `name/…`. staged: as many mini-batches as the batch that it stands beside."""
+
+    name: str
+    staged: Staged
+    objective: Objective
+    weight: float
+
+
 class ModelGroup(Protocol):
     """All ranks of one role. The calls return at once; `result()` waits."""
 
@@ -130,13 +164,19 @@ class ModelGroup(Protocol):
         """(B, T) or (B,) fp32 in the global row order."""
         ...
 
-    def train(self, staged: Staged, objective: Objective, epochs: int = 1, temperature: float = 1.0) -> Pending:
-        """One optimizer step for each of the staged batch's mini-batches and epochs: a list of metric dicts, one a step,
-        with "loss", "grad_norm", "lr", "tokens" (real tokens processed) and the objective's own."""
+    def train(
+        self, staged: Staged, objective: Objective, passes: Passes = Passes(), beside: Beside | None = None
+    ) -> Pending:
+        """A list of metric dicts, one an optimizer step, with "loss", "grad_norm", "lr", "tokens" (real tokens processed)
+        and the objective's own."""
         ...
 
     def evaluate(self, staged: Staged, objective: Objective) -> Pending:
         """(sums: dict with "loss" and the objective's metrics, count of its unit), over all ranks, without gradients."""
+        ...
+
+    def use_average(self) -> Pending:
+        """Puts the average of the weights (`ModelBuild.ema_decay`) in their place, for evaluation and export."""
         ...
 
     def save(self, directory: Path) -> Pending: ...

@@ -10,7 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_valid
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Function = Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$", description="module:function")]
 RewardSource = Annotated[
-    str, Field(pattern=r"^(model|[\w.]+:[\w.]+)$", description="model (the reward model) or module:function")
+    str,
+    Field(
+        pattern=r"^(model|environment|[\w.]+:[\w.]+)$",
+        description="model (the reward model), environment or module:function",
+    ),
 ]
 
 
@@ -112,7 +116,8 @@ class SamplingConfig(Node):
 
 
 class Reward(Short):
-    """One part of the reward: `model` (the reward role) or `module:function`; the parts are summed with their weights."""
+    """One part of the reward: `model` (the reward role), `environment` (the rollout's own score) or `module:function`; the
+    parts are summed with their weights."""
 
     short = "source"
     source: RewardSource = "model"
@@ -186,38 +191,106 @@ class RewardModel(SupervisedPhase):
     kind: Literal["reward"]
 
 
-class Dpo(SupervisedPhase):
-    kind: Literal["dpo"]
-    beta: float = Field(0.1, gt=0)
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-
-
-class AlgorithmConfig(Short):
-    """`name` is a built-in algorithm or module:Class; the other keys are its fields, checked against the class."""
+class Named(Short):
+    """`name` is a built-in one or module:Class; the other keys are its fields, checked against the class."""
 
     model_config = ConfigDict(extra="allow")
     short = "name"
-    name: str = "ppo"
+    name: str
 
     @property
     def parameters(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
 
 
+class Loss(Named):
+    """Of the family: dpo, ipo, hinge, robust, kto, orpo, simpo, cpo, mix; see docs/algorithms.md."""
+
+    name: str = "dpo"
+
+
+class AlgorithmConfig(Named):
+    name: str = "ppo"
+
+
+class Dpo(SupervisedPhase):
+    kind: Literal["dpo"]
+    loss: Named = Named(
+        name="dpo"
+    )  # of the family: dpo, ipo, hinge, robust, kto, orpo, simpo, cpo, mix; see docs/algorithms.md
+    precompute_reference: bool = False  # the reference's log-probs of all rows first; then its devices are free
+
+
+class Overlong(Node):
+    """Soft punishment of long answers (DAPO, Yu et al. 2025, equation 13): from 0 at limit - buffer tokens to -1 at limit."""
+
+    limit: int = Field(ge=1)  # tokens of an answer
+    buffer: int = Field(ge=1)
+
+
+class Shaping(Node):
+    """What happens to the rewards before the algorithm sees them, in this order."""
+
+    normalise: bool = False  # by the running mean and standard deviation of all rewards of the phase so far
+    clip: float | None = Field(None, gt=0)  # kept within +- this
+    missing_end: float = Field(0.0, ge=0)  # taken from the reward of an answer that hit the length limit
+    overlong: Overlong | None = None
+    drop_truncated: bool = False  # answers that hit the length limit count for the baseline, but are not trained on
+
+
+class Correction(Node):
+    """Importance weights p(trainer) / p(rollout engine) on the tokens' advantages, for the gap between the two: truncated
+    to [low, high]; masked, 0 outside of it (IcePop); or sequence, answers whose geometric mean is outside of it weigh 0."""
+
+    kind: Literal["truncated", "masked", "sequence", "off"] = "truncated"
+    low: float = Field(0.0, ge=0)
+    high: float = Field(2.0, gt=1)
+
+
+class Ptx(Node):
+    """Pretraining loss beside the policy's, in every optimizer step (Ouyang et al. 2022, equation 2)."""
+
+    data: Data  # rows of `text`
+    coef: float = Field(1.0, gt=0)
+    batch_size: int = Field(32, ge=1)  # rows of one optimizer step
+
+
 class Rl(PhaseBase):
     kind: Literal["rl"]
     algorithm: AlgorithmConfig = AlgorithmConfig()
     reward: list[Reward] = []
+    shaping: Shaping = Shaping()
+    correction: Correction = Correction()
+    rollout: Function | None = None  # module:attribute of a multi-turn rollout or environment; default: one answer
     sampling: SamplingConfig = SamplingConfig()
     prompts_per_step: int = Field(32, ge=1)
     steps: int = Field(100, ge=1)  # rollout steps
     minibatches: int = Field(1, ge=1)  # optimizer steps of one pass over the step's samples
     epochs: int = Field(1, ge=1)  # passes
+    max_kl: float | None = Field(None, gt=0)  # the step's further passes and mini-batches end where approx_kl is above
+    critic_warmup: int = Field(0, ge=0)  # first rollout steps, in which only the critic learns
+    ptx: Ptx | None = None
+    ema: float | None = Field(
+        None, gt=0, lt=1
+    )  # decay of the average of the policy's weights, which is then the result
     checkpoint_every: int = Field(10, ge=0)  # rollout steps
+    store_every: int = Field(0, ge=0)  # rollout steps whose batch and weights are kept for `launch.py replay`; 0: none
     critic_optim: Optim = Optim()
 
 
-Phase = Annotated[Pretrain | Sft | RewardModel | Dpo | Rl, Field(discriminator="kind")]
+class BestOfN(PhaseBase):
+    """Rejection sampling: of each prompt's samples the best ones become rows of `prompt` and `response`, the phase's data
+    set, which a later phase names as its data's path (phase:<name>)."""
+
+    kind: Literal["best_of_n"]
+    reward: list[Reward] = []
+    sampling: SamplingConfig = SamplingConfig(samples=8)
+    prompts_per_step: int = Field(256, ge=1)  # asked at once
+    keep: int = Field(1, ge=1)  # of each prompt's samples
+    at_least: float | None = None  # a kept sample's reward
+
+
+Phase = Annotated[Pretrain | Sft | RewardModel | Dpo | Rl | BestOfN, Field(discriminator="kind")]
 
 
 class Config(Node):

@@ -15,7 +15,7 @@ from data.loader import Order
 from data.tokenizer import ensure_chat_template, load_tokenizer, train_tokenizer
 from rlhf.config.schema import SupervisedPhase
 from rlhf.interfaces import ModelGroup, Objective, Pending
-from rlhf.objectives import DPO, LanguageModel, Pairwise
+from rlhf.objectives import LanguageModel, Pairwise, resolve_loss
 from rlhf.phases.answers import AnswerCheck
 from rlhf.phases.base import Metrics, PhaseContext, export, following, open_data, optim_settings
 
@@ -41,7 +41,7 @@ RECIPES = {
         "preference",
         "policy",
         "lm",
-        lambda phase: DPO(phase.beta, phase.label_smoothing),
+        lambda phase: resolve_loss(phase.loss.name, phase.loss.parameters),
         ("loss", "accuracy", "margin", "tokens/s"),
     ),
 }

@@ -134,7 +134,7 @@ def test_resolve_finds_an_algorithm_by_its_import_path():
         ("ppo", {"clip": -0.1}, "lower clip must lie in"),
         (f"{__name__}:Constant", {"hight": 1}, "did you mean 'height'?"),
         (f"{__name__}:Constant", {"inner": {"coef_": 1}}, "no parameter 'inner.coef_'; did you mean 'coef'?"),
-        ("data.batch:Batch", {}, "must be a dataclass that derives from"),
+        ("data.batch:Batch", {}, "must be a dataclass that derives from rlhf.interfaces.Algorithm"),
         ("rlhf.algorithms.ppo:PPOO", {}, "did you mean 'PPO'?"),
     ],
 )

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from rlhf.ops.losses import clipped_policy, clipped_value, dpo, pairwise_logistic
+from rlhf.ops.losses import clipped_policy, clipped_value
+from rlhf.ops.preference import dpo, pairwise_logistic
 
 NAN = math.nan
 
