@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from actors.errors import WorkerError
 from actors.staging import StagedBatch
 from actors.worker import ModelWorker
 from data.errors import UserError
-from rlhf.interfaces import ModelBuild, Objective, Output
+from rlhf.interfaces import ONE_PASS, Beside, ModelBuild, Objective, Output, Passes
 
 START_TIMEOUT_S = 1800.0  # for a place in the cluster and the imports
 CALL_TIMEOUT_S = 6 * 3600.0  # of any other call; a dead rank is seen at once, a hung one by its peers' collectives
@@ -147,13 +147,19 @@ class WorkerGroup:
         return f"needs {needs}, the cluster has {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs free"
 
     def forward(self, staged: StagedBatch, output: Output, temperature: float = 1.0) -> Call:
-        return self._call("forward", output, temperature, staged=staged, combine=staged.gather)
+        return self._call("forward", staged, output, temperature, combine=staged.gather)
 
-    def train(self, staged: StagedBatch, objective: Objective, epochs: int = 1, temperature: float = 1.0) -> Call:
-        return self._call("train", by_value(objective), epochs, temperature, staged=staged)
+    def train(
+        self, staged: StagedBatch, objective: Objective, passes: Passes = ONE_PASS, beside: Beside | None = None
+    ) -> Call:
+        rows = beside and beside.staged
+        return self._call("train", staged, by_value(objective), passes, rows, beside and replace(beside, staged=None))
 
     def evaluate(self, staged: StagedBatch, objective: Objective) -> Call:
-        return self._call("evaluate", by_value(objective), staged=staged)
+        return self._call("evaluate", staged, by_value(objective))
+
+    def use_average(self) -> Call:
+        return self._call("use_average")
 
     def save(self, directory: Path) -> Call:
         return self._call("save", Path(directory).resolve())
@@ -188,16 +194,15 @@ class WorkerGroup:
         self,
         method: str,
         *arguments: Any,
-        staged: StagedBatch | None = None,
         combine: Callable[[list[Any]], Any] = lambda results: results[0],
     ) -> Call:
-        """The method on every rank, on the dashboard as role.method; with `staged`, each rank gets its own shards."""
+        """The method on every rank, on the dashboard as role.method; of a staged batch each rank gets its own shards."""
         if not self._alive:
             raise RuntimeError(f"{self.role} was stopped after a failure: build it anew before {self.role}.{method}")
         self._counters["rpcs"] += self.ranks
         references = []
         for rank, worker in enumerate(self._workers):
-            own = arguments if staged is None else (staged.of_rank(rank, self.ranks), *arguments)
+            own = [value.of_rank(rank, self.ranks) if isinstance(value, StagedBatch) else value for value in arguments]
             references.append(getattr(worker, method).options(name=f"{self.role}.{method}").remote(*own))
         return Call(self, method, references, combine)
 

@@ -11,7 +11,7 @@ import ray
 
 from actors.staging import Shard, minibatches, whole
 from data.batch import Batch
-from rlhf.interfaces import ModelBuild, Objective, Output
+from rlhf.interfaces import Beside, ModelBuild, Objective, Output, Passes
 
 if TYPE_CHECKING:
     from actors.weight_sync import WeightItem
@@ -68,15 +68,36 @@ class ModelWorker:
         return self.engine.forward(whole(shards, frozenset()), output, temperature).float().cpu().numpy()
 
     def train(
-        self, shards: tuple[Shard, ...], objective: Objective, epochs: int, temperature: float
+        self,
+        shards: tuple[Shard, ...],
+        objective: Objective,
+        passes: Passes,
+        beside_shards: tuple[Shard, ...] | None,
+        beside: Beside | None,
     ) -> list[dict[str, float]]:
         """One optimizer step a mini-batch and epoch; the metrics of each, which are the group's as a whole."""
+        from rlhf.engine.engine import Term
+
         batches = minibatches(shards, objective.columns)
-        return [self.engine.train(batch, objective, temperature) for _ in range(epochs) for batch in batches]
+        terms: list[Term | None] = [None] * len(batches)
+        if beside is not None:
+            terms = [
+                Term(batch, beside.objective, weight=beside.weight, name=beside.name)
+                for batch in minibatches(beside_shards, beside.objective.columns)
+            ]
+        done: list[dict[str, float]] = []
+        for batch, term in [*zip(batches, terms, strict=True)] * passes.epochs:
+            done.append(self.engine.train(batch, objective, passes.temperature, term))
+            if passes.max_kl is not None and done[-1].get("approx_kl", 0.0) > passes.max_kl:
+                break
+        return done
 
     def evaluate(self, shards: tuple[Shard, ...], objective: Objective) -> tuple[dict[str, float], float]:
         """(metric sums, count of the objective's unit) over the whole group."""
         return self.engine.evaluate(whole(shards, objective.columns), objective)
+
+    def use_average(self) -> None:
+        self.engine.use_average()
 
     def save(self, directory: Path) -> None:
         self.engine.save(directory)

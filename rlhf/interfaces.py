@@ -146,6 +146,9 @@ class Passes:
     max_kl: float | None = None  # no further step once one has an "approx_kl" above this
 
 
+ONE_PASS = Passes()
+
+
 @dataclass(frozen=True)
 class Beside:
     """A second loss that joins every optimizer step, on rows of its own: pretraining beside PPO (PTX). Its metrics are
@@ -165,7 +168,7 @@ class ModelGroup(Protocol):
         ...
 
     def train(
-        self, staged: Staged, objective: Objective, passes: Passes = Passes(), beside: Beside | None = None
+        self, staged: Staged, objective: Objective, passes: Passes = ONE_PASS, beside: Beside | None = None
     ) -> Pending:
         """A list of metric dicts, one an optimizer step, with "loss", "grad_norm", "lr", "tokens" (real tokens processed)
         and the objective's own."""

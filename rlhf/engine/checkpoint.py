@@ -14,22 +14,34 @@ import torch
 import torch.distributed as dist
 
 from data.errors import UserError
+from rlhf.engine.average import WeightAverage
 from rlhf.engine.device import Device
 
 TAG = "deepspeed"
 LAYOUT = "layout.json"
 
 
-def save_checkpoint(deepspeed_engine: Any, directory: Path, device: Device, layout: dict[str, Any], steps: int) -> None:
+def save_checkpoint(
+    deepspeed_engine: Any,
+    directory: Path,
+    device: Device,
+    layout: dict[str, Any],
+    steps: int,
+    average: WeightAverage | None,
+) -> None:
     """Every rank writes its part. layout: what a rank must have in common with the one that wrote, to load it."""
     directory.mkdir(parents=True, exist_ok=True)
     deepspeed_engine.save_checkpoint(str(directory), tag=TAG, client_state={"steps": steps}, save_latest=False)
-    torch.save(device.rng_state(), _rng_file(directory))
+    torch.save(device.rng_state(), _rank_file(directory, "rng"))
+    if average is not None:
+        torch.save(average.state(), _rank_file(directory, "average"))
     if dist.get_rank() == 0:
         (directory / LAYOUT).write_text(json.dumps(layout))
 
 
-def load_checkpoint(deepspeed_engine: Any, directory: Path, device: Device, layout: dict[str, Any]) -> int:
+def load_checkpoint(
+    deepspeed_engine: Any, directory: Path, device: Device, layout: dict[str, Any], average: WeightAverage | None
+) -> int:
     """Every rank reads its part; the optimizer steps that were taken.
 
     Raises UserError where the directory holds no checkpoint, or one of another layout.
@@ -44,9 +56,11 @@ def load_checkpoint(deepspeed_engine: Any, directory: Path, device: Device, layo
             "model settings, or give the run another name"
         )
     _, state = deepspeed_engine.load_checkpoint(str(directory), tag=TAG)
-    device.set_rng_state(torch.load(_rng_file(directory), weights_only=True))
+    device.set_rng_state(torch.load(_rank_file(directory, "rng"), weights_only=True))
+    if average is not None:
+        average.load(torch.load(_rank_file(directory, "average"), weights_only=True))
     return state["steps"]
 
 
-def _rng_file(directory: Path) -> Path:
-    return directory / f"rng-{dist.get_rank()}.pt"
+def _rank_file(directory: Path, content: str) -> Path:
+    return directory / f"{content}-{dist.get_rank()}.pt"

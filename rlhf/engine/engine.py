@@ -19,6 +19,7 @@ from torch import Tensor
 
 from data.batch import Batch
 from data.errors import UserError
+from rlhf.engine.average import WeightAverage
 from rlhf.engine.checkpoint import load_checkpoint, save_checkpoint
 from rlhf.engine.device import Device
 from rlhf.engine.microbatch import ending, pack_documents, predicting, split
@@ -26,6 +27,17 @@ from rlhf.engine.models import build_model
 from rlhf.engine.optim import adamw, deepspeed_config, lr_at
 from rlhf.engine.weights import NumpyWeight, WeightReader, to_numpy
 from rlhf.interfaces import ModelBuild, Objective, Output, Unit
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss of an optimizer step, on this rank's share of its rows. The step's first has no name and weighs 1."""
+
+    batch: Batch
+    objective: Objective
+    temperature: float = 1.0
+    weight: float = 1.0
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,13 +76,14 @@ class Engine:
         self._module = self._deepspeed or model.to(device.torch_device)
         self._weights = WeightReader(model.model)
         self._buckets: list[list[str]] = []
+        self._average = WeightAverage(model.model.parameters(), build.ema_decay) if build.ema_decay else None
         self._steps = 0
         torch.manual_seed(build.seed + self._rank)  # the ranks drop out different units
 
     @torch.no_grad()
     def forward(self, batch: Batch, output: Output, temperature: float = 1.0) -> Tensor:
         """This rank's rows in their order, fp32 in CPU memory: "logprobs" and "values" (b, T), 0 where action_mask is
-        False; "scores" (b,)."""
+        False; "scores" (b,). Entropies are there for `train` alone."""
         self._module.eval()
         result = torch.zeros(len(batch) if output == "scores" else tuple(batch.tokens.shape))
         for rows in self._plan(batch).microbatches:
@@ -82,38 +95,48 @@ class Engine:
                 result[rows, : microbatch.width] = out
         return result
 
-    def train(self, batch: Batch, objective: Objective, temperature: float = 1.0) -> dict[str, float]:
-        """One optimizer step. The same on every rank: "loss" and the objective's metrics over the global count,
-        "grad_norm" before clipping, "lr", "tokens" (real ones).
+    def train(
+        self, batch: Batch, objective: Objective, temperature: float = 1.0, beside: Term | None = None
+    ) -> dict[str, float]:
+        """One optimizer step. The same on every rank: "loss" and the objective's metrics over the global count, those of
+        `beside` as name/…, "grad_norm" before clipping, "lr", "tokens" (real ones).
 
         Raises UserError where the loss or the gradient is not finite; the weights are then unchanged. Raises ValueError
         where no rank has anything to train on.
         """
-        work = self._plan(batch, objective.unit)
-        if work.count == 0:
+        terms = [Term(batch, objective, temperature), *([beside] if beside else [])]
+        works = [self._plan(term.batch, term.objective.unit) for term in terms]
+        if works[0].count == 0:
             raise ValueError(f"{self._build.role}: the batch has no {objective.unit} to train on, on any rank")
         self._module.train()
         learning_rate = lr_at(self._steps + 1, self._build.optim)
         for group in self._deepspeed.optimizer.param_groups:
             group["lr"] = learning_rate
-        sums: Counter[str] = Counter()
-        for index, rows in enumerate(work.microbatches):
-            self._deepspeed.set_gradient_accumulation_boundary(index == len(work.microbatches) - 1)
-            loss, found = self._loss(batch.select(rows), objective, temperature)
-            sums.update(found)
-            # DeepSpeed averages over ranks. A loss that is not finite must spoil the gradient, whatever its derivative:
-            # DeepSpeed then sees the norm and leaves the weights alone, on all ranks.
-            scale = self._world / work.count if torch.isfinite(loss) else math.nan
-            self._deepspeed.backward(loss * scale)
+        left = sum(len(work.microbatches) for work in works)
+        metrics: dict[str, float] = {}
+        for term, work in zip(terms, works):
+            sums: Counter[str] = Counter()
+            for rows in work.microbatches:
+                left -= 1
+                self._deepspeed.set_gradient_accumulation_boundary(left == 0)
+                loss, found = self._loss(term.batch.select(rows), term.objective, term.temperature)
+                sums.update(found)
+                # DeepSpeed averages over ranks. A loss that is not finite must spoil the gradient, whatever its derivative:
+                # DeepSpeed then sees the norm and leaves the weights alone, on all ranks.
+                scale = self._world * term.weight / max(work.count, 1) if torch.isfinite(loss) else math.nan
+                self._deepspeed.backward(loss * scale)
+            prefix = f"{term.name}/" if term.name else ""
+            metrics |= {f"{prefix}{name}": value / work.count for name, value in self._total(sums).items()}
         norm = self._step()
-        metrics = {name: value / work.count for name, value in self._total(sums).items()}
         if not (math.isfinite(metrics["loss"]) and math.isfinite(norm)):
             raise UserError(
                 f"{self._build.role}, step {self._steps + 1}: non-finite loss ({metrics['loss']}) or gradient norm "
                 f"({norm}); the weights are unchanged; lower the learning rate or check the data"
             )
         self._steps += 1
-        return {**metrics, "grad_norm": norm, "lr": learning_rate, "tokens": float(work.tokens)}
+        if self._average:
+            self._average.update()
+        return {**metrics, "grad_norm": norm, "lr": learning_rate, "tokens": float(sum(work.tokens for work in works))}
 
     @torch.no_grad()
     def evaluate(self, batch: Batch, objective: Objective) -> tuple[dict[str, float], int]:
@@ -129,12 +152,16 @@ class Engine:
         """Writes a checkpoint into a fresh directory: weights, optimizer, steps, random generators. A model that is not
         trained has no state beyond its path and writes nothing."""
         if self._build.optim is not None:
-            save_checkpoint(self._deepspeed, directory, self._device, self._layout(), self._steps)
+            save_checkpoint(self._deepspeed, directory, self._device, self._layout(), self._steps, self._average)
 
     def load(self, directory: Path) -> None:
         """Continues, bit for bit, where `save` left off. Raises UserError where ranks, stage or dtype are others."""
         if self._build.optim is not None:
-            self._steps = load_checkpoint(self._deepspeed, directory, self._device, self._layout())
+            self._steps = load_checkpoint(self._deepspeed, directory, self._device, self._layout(), self._average)
+
+    def use_average(self) -> None:
+        """Puts the average of the weights in their place, for evaluation and export."""
+        self._average.put_in_place()
 
     def export(self, directory: Path) -> None:
         """Rank 0 writes a directory that transformers and vLLM load: config.json and safetensors."""
@@ -186,17 +213,18 @@ class Engine:
         return loss, {name: float(value.detach()) for name, value in {"loss": loss, **metrics}.items()}
 
     def _run(self, microbatch: Batch, output: Output, temperature: float) -> Tensor:
-        """(b, T) or (b,) fp32 on the device. An empty micro-batch runs the model, too: its ranks are waited for."""
+        """(b, T), (2, b, T) or (b,) fp32 on the device. An empty micro-batch runs the model, too: its ranks are waited for."""
         packed = pack_documents(microbatch.tokens, microbatch.lengths, self._packing)
         places = ending(microbatch, packed) if output == "scores" else predicting(microbatch, packed)
-        targets = microbatch.tokens[microbatch.action_mask] if output == "logprobs" else None
+        targets = microbatch.tokens[microbatch.action_mask] if output.startswith("logprobs") else None
         device = self._device.torch_device
         inputs = [None if x is None else x.to(device) for x in (packed.tokens, packed.positions, places, targets)]
-        out = self._module(*inputs, temperature)
+        out = self._module(*inputs, temperature, output == "logprobs_entropy")
         if output == "scores":
             return out
         mask = microbatch.action_mask.to(device)
-        return torch.zeros(mask.shape, device=device).masked_scatter(mask, out)
+        shape = (*out.shape[:-1], *mask.shape)
+        return torch.zeros(shape, device=device).masked_scatter(mask.expand(shape), out)
 
     def _step(self) -> float:
         """Clips, steps, and returns the norm of the gradient before clipping; does not step where it is not finite."""

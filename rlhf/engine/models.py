@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from data.errors import UserError
 from rlhf.interfaces import ModelBuild
-from rlhf.ops.logprobs import selected_logprobs
+from rlhf.ops.logprobs import selected_logprobs, selected_logprobs_and_entropy
 
 # Near zero, so that an untrained critic or reward model says next to nothing; not zero, which would stop the gradient.
 HEAD_STD = 1e-3
@@ -42,8 +42,10 @@ class LogprobHead(nn.Module):
         self.weight = output_layer.weight
         self.register_parameter("bias", output_layer.bias)
 
-    def forward(self, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
-        """(N, D), (N,) -> (N,) fp32."""
+    def forward(self, hidden: Tensor, targets: Tensor, temperature: float, with_entropy: bool) -> Tensor:
+        """(N, D), (N,) -> (N,) fp32, or with entropy (2, N)."""
+        if with_entropy:
+            return torch.stack(selected_logprobs_and_entropy(hidden, self.weight, targets, temperature, bias=self.bias))
         return selected_logprobs(hidden, self.weight, targets, temperature, bias=self.bias)
 
 
@@ -64,17 +66,24 @@ class EngineModel(nn.Module):
             model.set_output_embeddings(LogprobHead(model.get_output_embeddings()))
 
     def forward(
-        self, tokens: Tensor, positions: Tensor, places: Tensor, targets: Tensor | None, temperature: float
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        places: Tensor,
+        targets: Tensor | None,
+        temperature: float,
+        with_entropy: bool = False,
     ) -> Tensor:
         """tokens and positions (R, L), of which transformers makes the mask: a position that does not follow its left
         neighbour's begins a document. places (N,): indices into the flattened rows.
 
         (N,) fp32: log-probs of `targets` (N,) after those places, or without targets the scalar head's outputs there.
+        With entropy (2, N): the log-probs, and the entropies of the distributions that the targets are drawn from.
         """
         hidden = self._hidden(tokens, positions).flatten(0, 1)[places]
         if targets is None:
             return self.model.score(hidden).squeeze(-1).float()
-        return self.model.get_output_embeddings()(hidden, targets, temperature)
+        return self.model.get_output_embeddings()(hidden, targets, temperature, with_entropy)
 
     def _hidden(self, tokens: Tensor, positions: Tensor) -> Tensor:
         # use_cache=False and no 2-D mask: with either, transformers lets packed documents see each other, silently

@@ -52,40 +52,60 @@ def selected_logprobs(
     Holds the logits of `chunk_tokens` tokens at a time, in the forward pass and in the backward pass, which computes
     them again; so peak memory does not grow with N x V. N = 0 is allowed and keeps the graph.
     """
-    return _SelectedLogprobs.apply(hidden, weight, bias, targets.long(), temperature, chunk_tokens)
+    return _Distribution.apply(hidden, weight, bias, targets.long(), temperature, chunk_tokens, False)[0]
 
 
-class _SelectedLogprobs(torch.autograd.Function):
-    """Selected logit minus logsumexp; saves the logsumexp alone beside its inputs."""
+def selected_logprobs_and_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    temperature: float = 1.0,
+    chunk_tokens: int = 1024,
+    bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`selected_logprobs`, and the entropy in nats of the distributions that the targets are drawn from: (N,) each."""
+    return _Distribution.apply(hidden, weight, bias, targets.long(), temperature, chunk_tokens, True)
+
+
+class _Distribution(torch.autograd.Function):
+    """Selected logit minus logsumexp, and the entropy where asked for; saves (N,) tensors alone beside its inputs."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, targets, temperature, chunk_tokens):
+    def forward(ctx, hidden, weight, bias, targets, temperature, chunk_tokens, with_entropy):
         normalizer = hidden.new_empty(len(hidden), dtype=_wide(hidden.dtype))
         selected = torch.empty_like(normalizer)
+        entropy = torch.empty_like(normalizer) if with_entropy else None
         for rows in _chunks(len(hidden), chunk_tokens):
             logits = _logits(hidden[rows], weight, bias, temperature)
             normalizer[rows] = logits.logsumexp(-1)
             selected[rows] = logits.gather(-1, targets[rows, None]).squeeze(-1)
+            if with_entropy:
+                logprobs = logits.sub_(normalizer[rows, None])
+                entropy[rows] = -(logprobs.exp() * logprobs).sum(-1)
         # weight itself and no view of it: ZeRO-3 swaps the data of the parameter between the two passes
-        ctx.save_for_backward(hidden, weight, bias, targets, normalizer)
+        ctx.save_for_backward(hidden, weight, bias, targets, normalizer, entropy)
         ctx.temperature, ctx.chunk_tokens = temperature, chunk_tokens
-        return selected - normalizer
+        return selected - normalizer, entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
-        hidden, weight, bias, targets, normalizer = ctx.saved_tensors
+    def backward(ctx, gradient, entropy_gradient):
+        hidden, weight, bias, targets, normalizer, entropy = ctx.saved_tensors
         for_hidden, for_weight, for_bias = ctx.needs_input_grad[:3]
         # sums over chunks are wide: bf16 would lose a small chunk beside the sum of many
         d_hidden = torch.empty_like(hidden) if for_hidden else None
         d_weight = torch.zeros_like(weight, dtype=normalizer.dtype) if for_weight else None
         d_bias = torch.zeros_like(bias, dtype=normalizer.dtype) if for_bias else None
         for rows in _chunks(len(hidden), ctx.chunk_tokens):
-            logits = _logits(hidden[rows], weight, bias, ctx.temperature)
-            scale = gradient[rows, None] / ctx.temperature
-            # d log p(target) / d logits = one-hot(target) - softmax
-            d_logits = logits.sub_(normalizer[rows, None]).exp_().mul_(-scale)
+            logprobs = _logits(hidden[rows], weight, bias, ctx.temperature).sub_(normalizer[rows, None])
+            scale = gradient[rows, None]
+            # d log p(target) / d logits = one-hot(target) - p;  d entropy / d logits = -p (log p + entropy)
+            factor = -scale
+            if entropy is not None:
+                factor = factor - entropy_gradient[rows, None] * (logprobs + entropy[rows, None])
+            d_logits = logprobs.exp_().mul_(factor)
             d_logits.scatter_add_(-1, targets[rows, None], scale)
+            d_logits.div_(ctx.temperature)
             if for_bias:
                 d_bias += d_logits.sum(0)
             d_logits = d_logits.to(weight.dtype)
@@ -94,7 +114,7 @@ class _SelectedLogprobs(torch.autograd.Function):
             if for_weight:
                 d_weight += d_logits.T @ hidden[rows]
         narrow = [None if d is None else d.to(weight.dtype) for d in (d_weight, d_bias)]
-        return d_hidden, *narrow, None, None, None
+        return d_hidden, *narrow, None, None, None, None
 
 
 def _chunks(rows: int, size: int) -> Iterator[slice]:

@@ -19,7 +19,7 @@ from actors.weight_sync import checksum, decode
 from data.batch import Batch
 from data.errors import UserError
 from rlhf.config.schema import Config
-from rlhf.interfaces import ModelBuild, OptimSettings
+from rlhf.interfaces import ModelBuild, OptimSettings, Passes
 from rlhf.objectives import LanguageModel
 
 ARCHITECTURE = {
@@ -130,7 +130,7 @@ def test_two_ranks_train_as_one_does(runtime):
     for pool in ("one", "two"):
         group = runtime.group(BUILD, pool)
         staged = [runtime.stage(batch, [group], minibatches=3, seed=5) for batch in batches]
-        steps = [step for batch in staged for step in group.train(batch, LanguageModel(), epochs=2).result()]
+        steps = [step for batch in staged for step in group.train(batch, LanguageModel(), Passes(epochs=2)).result()]
         logprobs = group.forward(staged[0], "logprobs").result()
         figures[pool] = [step["loss"] for step in steps], [step["tokens"] for step in steps], logprobs
     losses, tokens, logprobs = zip(*figures.values())

@@ -40,6 +40,17 @@ class NegativeLogprob:
 
 
 @dataclass(frozen=True)
+class Entropic:
+    output = "logprobs_entropy"
+    unit = "tokens"
+    columns = frozenset()
+
+    def __call__(self, out: Tensor, microbatch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        logprobs, entropy = out
+        return -(logprobs + 0.3 * entropy).sum(), {"entropy": entropy.sum()}
+
+
+@dataclass(frozen=True)
 class SquaredError:
     output = "values"
     unit = "tokens"
@@ -90,13 +101,17 @@ def load(path: str, head: str):
 
 
 def outputs(model, batch: Batch, output: str, temperature: float = 1.0) -> Tensor:
-    """(B, T), or (B,) for scores, each row run alone."""
+    """(B, T), (2, B, T) with entropies, or (B,) for scores, each row run alone."""
+    if output == "logprobs_entropy":
+        return torch.stack([outputs(model, batch, name, temperature) for name in ("logprobs", "entropy")])
     results = []
     for row, length, mask in zip(batch.tokens.long(), batch.lengths.tolist(), batch.action_mask):
         tokens = row[None, :length]
         if output == "logprobs":
             distribution = (model(tokens).logits[0] / temperature).log_softmax(-1)
             column = distribution[:-1].gather(-1, tokens[0, 1:, None]).squeeze(-1)
+        elif output == "entropy":
+            column = torch.distributions.Categorical(logits=model(tokens).logits[0, :-1] / temperature).entropy()
         else:
             scores = model.score(model.base_model(tokens).last_hidden_state)[0, :, 0]
             if output == "scores":
@@ -108,20 +123,30 @@ def outputs(model, batch: Batch, output: str, temperature: float = 1.0) -> Tenso
     return torch.stack(results)
 
 
-def train(model, batches: list[Batch], objective, settings: OptimSettings = OPTIM) -> list[dict[str, float]]:
-    """One AdamW step a batch; {"loss", "grad_norm"} of each."""
-    groups = [
+def parameter_groups(model, settings: OptimSettings = OPTIM) -> list[dict]:
+    return [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
+
+
+def mean_loss(model, batch: Batch, objective) -> Tensor:
+    """The objective's sum over its unit's count."""
+    total, _ = objective(outputs(model, batch, objective.output), batch)
+    return total / {"tokens": int(batch.action_mask.sum()), "pairs": len(batch) // 2}[objective.unit]
+
+
+def train(model, batches: list[Batch], objective, settings: OptimSettings = OPTIM) -> list[dict[str, float]]:
+    """One AdamW step a batch; {"loss", "grad_norm"} of each."""
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, settings), lr=settings.lr, betas=settings.betas, eps=settings.eps
+    )
     schedule = get_cosine_with_min_lr_schedule_with_warmup(
         optimizer, settings.warmup_steps, settings.total_steps, min_lr_rate=settings.final_lr_ratio
     )
     steps = []
     for step, batch in enumerate(batches, start=1):
-        total, _ = objective(outputs(model, batch, objective.output), batch)
-        loss = total / {"tokens": int(batch.action_mask.sum()), "pairs": len(batch) // 2}[objective.unit]
+        loss = mean_loss(model, batch, objective)
         optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)

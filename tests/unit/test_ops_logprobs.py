@@ -4,7 +4,14 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rlhf.ops.logprobs import entropy_from_logits, logprobs_from_logits, selected_logprobs, shift_left, shift_right
+from rlhf.ops.logprobs import (
+    entropy_from_logits,
+    logprobs_from_logits,
+    selected_logprobs,
+    selected_logprobs_and_entropy,
+    shift_left,
+    shift_right,
+)
 
 
 def problem(n=7, d=5, v=11, dtype=torch.float64):
@@ -75,6 +82,23 @@ def test_gradcheck(with_bias):
     hidden, weight, bias, targets = problem()
     inputs = (hidden, weight, bias) if with_bias else (hidden, weight)
     assert torch.autograd.gradcheck(lambda h, w, b=None: selected_logprobs(h, w, targets, 1.3, 3, b), inputs)
+
+
+def test_entropy_comes_beside_the_same_logprobs():
+    hidden, weight, bias, targets = problem()
+    logprobs, entropy = selected_logprobs_and_entropy(hidden, weight, targets, 0.7, 3, bias)
+    assert torch.equal(logprobs, selected_logprobs(hidden, weight, targets, 0.7, 3, bias))
+    distribution = torch.distributions.Categorical(logits=functional.linear(hidden, weight, bias) / 0.7)
+    torch.testing.assert_close(entropy, distribution.entropy())
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_gradcheck_with_entropy(with_bias):
+    hidden, weight, bias, targets = problem()
+    inputs = (hidden, weight, bias) if with_bias else (hidden, weight)
+    assert torch.autograd.gradcheck(
+        lambda h, w, b=None: selected_logprobs_and_entropy(h, w, targets, 1.3, 3, b), inputs
+    )
 
 
 def test_a_frozen_weight_gets_no_gradient():
