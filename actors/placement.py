@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.errors import UserError
-from rlhf.algorithms import resolve
-from rlhf.config.roles import ROLE_OF_NEED, resolve_models
-from rlhf.config.schema import Config, Phase
+from rlhf.config.roles import samples_answers
+from rlhf.config.schema import Config
 from rlhf.interfaces import Algorithm
+from rlhf.needs import needed_models
 
 ROLLOUT = "rollout"
 SMALLEST_CPU_SHARE = 0.02  # fifty processes on one CPU: beyond that a config is a mistake
@@ -116,21 +116,13 @@ def ranks_by_role(config: Config, pool: str, algorithm: Algorithm | None = None)
     used = {
         role
         for phase in config.phases
-        for role, model in resolve_models(config, phase).items()
-        if model.pool == pool and role not in _unneeded(phase, algorithm)
+        for role, model in needed_models(config, phase, algorithm).items()
+        if model.pool == pool
     }
     roles = {role: devices for role in ("policy", "reference", "critic", "reward") if role in used}
-    if config.rollout.pool == pool and any(phase.kind == "rl" or phase.answers for phase in config.phases):
+    if config.rollout.pool == pool and any(map(samples_answers, config.phases)):
         roles[ROLLOUT] = config.rollout.engines
     return roles
-
-
-def _unneeded(phase: Phase, algorithm: Algorithm | None) -> set[str]:
-    """Roles that a phase of this kind may use but its algorithm does not."""
-    if phase.kind != "rl":
-        return set()
-    algorithm = algorithm or resolve(phase.algorithm.name, phase.algorithm.parameters)
-    return {role for need, role in ROLE_OF_NEED.items() if need not in algorithm.needs}
 
 
 def _pool_plan(config: Config, name: str, ranks: Mapping[str, int], cpus: float, on_gpus: bool) -> PoolPlan:

@@ -95,6 +95,11 @@ class StagedBatch:
             widths.append(shard.width)
         return cls(len(batch), batch.width, tuple(staged), tuple(rows), tuple(widths), counters)
 
+    @property
+    def minibatches(self) -> int:
+        """As many as were asked for, or fewer where there were fewer units."""
+        return len(self.shards[0].sizes)
+
     def with_columns(self, **columns: Tensor) -> StagedBatch:
         """Puts (B,) or (B, T) columns, in the global row order, into the store beside the shards."""
         for name, column in columns.items():

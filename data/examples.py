@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, Literal
 
@@ -13,12 +13,13 @@ from transformers import PreTrainedTokenizerBase
 from data.batch import Batch
 from data.chat import chat_units
 from data.errors import UserError
+from data.feedback import feedback_units
 from data.preference import preference_units
 from data.sources import Rows
 from data.text import text_units
 from data.unit import DataReport, Example
 
-KINDS = {"text": text_units, "chat": chat_units, "preference": preference_units}
+KINDS = {"text": text_units, "chat": chat_units, "preference": preference_units, "feedback": feedback_units}
 
 
 @dataclass(frozen=True)
@@ -34,24 +35,47 @@ class Examples:
     order: np.ndarray  # (units of this set,) int64
     tokenizer: PreTrainedTokenizerBase
     report: DataReport  # of the whole data set, before any split
+    token_columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # (all tokens,) fp32 each
 
     def __len__(self) -> int:
         return len(self.order)
 
     def rows(self, unit: int) -> list[Example]:
         """The unit's rows; of a comparison the chosen one comes first."""
-        first = int(self.order[unit]) * self.rows_per_unit
-        spans = [(row, slice(*self.offsets[row : row + 2])) for row in range(first, first + self.rows_per_unit)]
-        return [Example(self.tokens[span], self.mask[span], self.meta[row]) for row, span in spans]
+        return [Example(self.tokens[span], self.mask[span], self.meta[row]) for row, span in self._places([unit])]
+
+    def spans_of(self, units: Sequence[int]) -> list[slice]:
+        """Where in the flat arrays each row of these units is."""
+        return [span for _, span in self._places(units)]
 
     def batch(self, units: Sequence[int]) -> Batch:
-        """These units under each other: tokens, lengths, action_mask, and meta. For preference also group_ids: the two rows
-        of a unit are adjacent and share one."""
-        rows = [row for unit in units for row in self.rows(unit)]
-        groups = {"group_ids": np.arange(len(rows)) // self.rows_per_unit} if self.rows_per_unit > 1 else {}
-        return Batch.from_rows(
-            [row.tokens for row in rows], [row.mask for row in rows], [row.meta for row in rows], **groups
+        """These units under each other: tokens, lengths, action_mask, the token columns, and meta. For preference also
+        group_ids: the two rows of a unit are adjacent and share one. For feedback also desirable."""
+        places = self._places(units)
+        rows = [Example(self.tokens[span], self.mask[span], self.meta[row]) for row, span in places]
+        columns: dict[str, Any] = {}
+        if self.rows_per_unit > 1:
+            columns["group_ids"] = np.arange(len(rows)) // self.rows_per_unit
+        if rows and "desirable" in rows[0].meta:
+            columns["desirable"] = [float(row.meta["desirable"]) for row in rows]
+        batch = Batch.from_rows(
+            [row.tokens for row in rows], [row.mask for row in rows], [row.meta for row in rows], **columns
         )
+        padded = {name: np.zeros(batch.tokens.shape, np.float32) for name in self.token_columns}
+        for name, column in padded.items():
+            for row, (_, span) in enumerate(places):
+                column[row, : span.stop - span.start] = self.token_columns[name][span]
+        return batch.with_columns(**padded)
+
+    def with_token_column(self, name: str, values: np.ndarray) -> Examples:
+        """values: (all tokens,) fp32, 0 where this set has no row."""
+        return replace(self, token_columns={**self.token_columns, name: values})
+
+    def _places(self, units: Sequence[int]) -> list[tuple[int, slice]]:
+        """(row, its span in the flat arrays) of each row of these units."""
+        firsts = [int(self.order[unit]) * self.rows_per_unit for unit in units]
+        rows = [row for first in firsts for row in range(first, first + self.rows_per_unit)]
+        return [(row, slice(*self.offsets[row : row + 2].tolist())) for row in rows]
 
     def split(self, holdout: int, seed: int) -> tuple[Examples, Examples]:
         """(to train on, held out): `holdout` units drawn by the seed, the others in their order.
@@ -80,7 +104,10 @@ class Examples:
 
 
 def build_examples(
-    kind: Literal["text", "chat", "preference"], rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+    kind: Literal["text", "chat", "preference", "feedback"],
+    rows: Rows,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
 ) -> Examples:
     """Reads, renders and tokenises all rows.
 

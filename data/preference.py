@@ -38,7 +38,7 @@ def _dialogues(rows: Rows, template: Template, report: DataReport) -> Iterator[D
     """Chosen and rejected in turn."""
     for number, row in enumerate(rows):
         origin = rows.origin(number)
-        chosen, rejected = (_messages(row, column, origin) for column in ("chosen", "rejected"))
+        chosen, rejected = (dialogue_of(row, column, origin) for column in ("chosen", "rejected"))
         reason = _unusable(chosen, rejected)
         if reason:
             report.drop(reason)
@@ -47,7 +47,7 @@ def _dialogues(rows: Rows, template: Template, report: DataReport) -> Iterator[D
             yield template.dialogue(messages, origin, last_only=True, row=number)
 
 
-def _messages(row: Mapping[str, Any], column: str, origin: str) -> list[Message]:
+def dialogue_of(row: Mapping[str, Any], column: str, origin: str) -> list[Message]:
     """The whole dialogue; an answer in `column` may be given with or without the prompt's messages before it."""
     if row.get("prompt") is None:
         messages = messages_of(row, column, origin)

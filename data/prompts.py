@@ -38,7 +38,7 @@ def build_prompts(
 def _prompts(rows: Rows, tokenizer: PreTrainedTokenizerBase, limit: int, report: DataReport) -> Iterator[Prompt]:
     template = Template(tokenizer)
     for numbers in batched(range(len(rows)), TOKENIZED_AT_ONCE):
-        asked = []  # (row number, text of the last message, rendered text, meta)
+        asked = []  # (row number, messages, rendered text, meta)
         for number in numbers:
             row, origin = rows[number], rows.origin(number)
             messages = messages_of(row, "prompt", origin)
@@ -48,12 +48,12 @@ def _prompts(rows: Rows, tokenizer: PreTrainedTokenizerBase, limit: int, report:
                 report.drop("with an empty prompt")
                 continue
             meta = {name: value for name, value in row.items() if name != "prompt"}
-            asked.append((number, messages[-1]["content"], template.prompt(messages, origin), meta))
+            asked.append((number, messages, template.prompt(messages, origin), meta))
         if not asked:
             continue
         encoded = tokenizer([text for _, _, text, _ in asked], add_special_tokens=False, verbose=False)["input_ids"]
-        for (number, text, _, meta), tokens in zip(asked, encoded, strict=True):
+        for (number, messages, _, meta), tokens in zip(asked, encoded, strict=True):
             if len(tokens) > limit:
                 report.drop_long(len(tokens), limit)
             else:
-                yield Prompt(tuple(tokens), text, number, meta)
+                yield Prompt(tuple(tokens), messages[-1]["content"], number, meta, tuple(messages))

@@ -53,6 +53,25 @@ class Template:
         """The text that asks for the next answer, generation prompt included."""
         return self._render(messages, origin, add_generation_prompt=True)
 
+    def observation(self, text: str, answer_end: int) -> list[int]:
+        """The tokens between an answer, whose last token is answer_end, and the next one where the user says `text` in
+        between: what the template still writes of the answer's turn, the user's turn, the generation prompt.
+
+        Raises UserError where the template refuses a second question, or writes an answer differently before one.
+        """
+        origin, asked = "a rollout of several turns", [{"role": "user", "content": "a"}]
+        messages = [*asked, {"role": "assistant", "content": "b"}, {"role": "user", "content": text}]
+        dialogue = self._render(messages, origin, add_generation_prompt=True)
+        place = dialogue.find(self._tokenizer.convert_ids_to_tokens(self._end), self._start(asked, dialogue, origin))
+        if place < 0:
+            raise UserError(
+                f"{origin}: the chat template writes no end-of-turn token after an answer to be followed up"
+            )
+        # from the end-of-turn token on, because some tokenizers strip or add blanks after it
+        tokens = self._tokenizer.encode(dialogue[place:], add_special_tokens=False)
+        # an answer may have ended with the end-of-text token instead: then its turn is closed here
+        return tokens[1:] if answer_end == self._end else tokens
+
     def dialogue(self, messages: Sequence[Message], origin: str, *, last_only: bool = False, **meta: Any) -> Dialogue:
         """Renders messages and finds where their answers start: all of them, or the last message only.
 

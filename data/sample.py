@@ -15,6 +15,7 @@ class Prompt:
     text: str  # the prompt as the user wrote it: the last message, or the plain prompt
     row: int  # its row in the data set; with seed, step and sample index it fixes the sampling seed
     meta: Mapping[str, Any] = field(default_factory=dict)  # further columns of the row: answers, sources
+    messages: tuple[Mapping[str, str], ...] = ()  # the whole dialogue up to the answer
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ def run(
     *,
     algorithm: Algorithm | None = None,
     reward: RewardSource | Callable[[Sample], float | Mapping[str, float]] | None = None,
+    rollout: Callable | None = None,
     address: str | None = None,
     console: Console | None = None,
 ) -> Summary:
@@ -30,6 +31,7 @@ def run(
 
     algorithm: instead of the config's in every rl phase; any object of the caller's own file, it travels by value.
     reward: instead of the config's; a function of one Sample, or an object with `score(samples)`.
+    rollout: instead of the config's; a coroutine function or an environment class, see `rlhf.rollout`.
     Raises UserError for mistakes in the config or the data, before anything is spawned where that is possible.
     """
     check(config, reward_given=reward is not None, algorithm=algorithm)
@@ -39,4 +41,5 @@ def run(
 
         return connect(config, address, algorithm, reward)
 
-    return Controller(config, connect, algorithm=algorithm, reward=reward, console=console).run()
+    controller = Controller(config, connect, algorithm=algorithm, reward=reward, rollout=rollout, console=console)
+    return controller.run()

@@ -15,15 +15,15 @@ from rlhf.config.load import dump_config
 from rlhf.config.roles import resolve_models
 from rlhf.config.schema import Config, Data, Phase
 from rlhf.interfaces import Algorithm, Runtime
-from rlhf.phases import rl, supervised
+from rlhf.phases import best_of_n, rl, supervised
 from rlhf.phases.base import PhaseContext, open_data
 from rlhf.rundir import Artifact, RunDirectory, fingerprint, write_atomically
 from rlhf.summary import Summary, summarise
 
-LOOPS = {"rl": rl.run}  # every other kind is supervised
+LOOPS = {"rl": rl.run, "best_of_n": best_of_n.run}  # every other kind is supervised
 
 # what may change without the phase's result changing
-COSMETIC = {"goals", "checkpoint_every"}
+COSMETIC = {"goals", "checkpoint_every", "store_every"}
 
 
 class Controller:
@@ -36,9 +36,11 @@ class Controller:
         *,
         algorithm: Algorithm | None = None,
         reward: Any = None,
+        rollout: Any = None,
         console: Console | None = None,
     ) -> None:
-        self.config, self.connect, self.algorithm, self.reward = config, connect, algorithm, reward
+        self.config, self.connect = config, connect
+        self.given = {"algorithm": algorithm, "reward": reward, "rollout": rollout}  # instead of the config's
         self.console = console or Console(stderr=True)
         self.run_directory = RunDirectory(Path(config.run.directory))
 
@@ -79,8 +81,7 @@ class Controller:
             id=fingerprint(lineage),
             staging=self.run_directory.staging(phase.name),
             console=self.console,
-            algorithm=self.algorithm if phase.kind == "rl" else None,
-            reward=self.reward if phase.kind == "rl" else None,
+            **self.given_to(phase),
         )
         metrics = LOOPS.get(phase.kind, supervised.run)(context)
         for role in context.models:
@@ -109,18 +110,22 @@ class Controller:
             if (model.path or "").startswith("phase:")
         }
         sets = {name: value for name in ("data", "eval_data") if isinstance(value := getattr(phase, name, None), Data)}
-        if phase.answers:
-            sets["answers"] = phase.answers.data
+        for name in ("answers", "ptx"):
+            if part := getattr(phase, name, None):
+                sets[name] = part.data
         lineage = {
             "phase": settings,
             "models": {role: model.model_dump(mode="json", exclude={"pool"}) for role, model in models.items()},
             "parents": parents,
-            "data": {name: open_data(data).fingerprint for name, data in sets.items()},
+            "data": {name: open_data(data, artifacts).fingerprint for name, data in sets.items()},
             "seed": self.config.run.seed,
         }
-        if phase.kind == "rl":
-            lineage |= {"algorithm": identity(self.algorithm), "reward": identity(self.reward)}
-        return lineage
+        return lineage | {name: identity(value) for name, value in self.given_to(phase).items()}
+
+    def given_to(self, phase: Phase) -> dict[str, Any]:
+        """What this phase has of the caller's own objects."""
+        names = {"rl": ("algorithm", "reward", "rollout"), "best_of_n": ("reward",)}.get(phase.kind, ())
+        return {name: self.given[name] for name in names}
 
 
 def identity(value: Any) -> str | None:

@@ -130,7 +130,8 @@ class Pending(Protocol):
 class Staged(Protocol):
     """A batch in the object store: shards that all groups share, balanced by tokens."""
 
-    size: int
+    size: int  # rows
+    minibatches: int
 
     def with_columns(self, **columns: Tensor) -> Staged:
         """Adds (B,) or (B, T) columns, in the global row order, beside the shards."""

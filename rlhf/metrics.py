@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -39,6 +40,23 @@ class MetricLog:
     def close(self) -> None:
         self.file.close()
         self.board.close()
+
+
+class Timer:
+    """Seconds of each part of a step, as metrics; a part may come several times."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        start, name = time.monotonic(), f"seconds/{part}"
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values())
 
 
 class Bar:

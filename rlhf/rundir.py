@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,11 @@ class RunDirectory:
 
     def artifact(self, phase: str) -> Path:
         return self.root / "artifacts" / phase
+
+    def finished(self, phases: Iterable[str]) -> dict[str, Artifact]:
+        """The artifacts of those phases that have finished."""
+        found = {phase: Artifact.read(self.artifact(phase)) for phase in phases}
+        return {phase: artifact for phase, artifact in found.items() if artifact is not None}
 
     def staging(self, phase: str) -> Path:
         """An empty directory in which the phase's artifact is put together."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from data.errors import UserError
 from rlhf.config.explain import did_you_mean
 from rlhf.config.model_rules import FILE, MODEL_RULES, Advice
-from rlhf.config.roles import ROLE_OF_NEED, resolve_models
+from rlhf.config.roles import PHASE, resolve_models, result_role, samples_answers
 from rlhf.config.schema import Config, Data, Phase
 
 if TYPE_CHECKING:  # it imports torch, and a mistake should be told at once
@@ -41,7 +41,7 @@ def names_are_unique(config: Config) -> Advice:
 
 
 def rollouts_have_devices(config: Config) -> Advice:
-    users = [phase.name for phase in config.phases if phase.kind == "rl" or phase.answers]
+    users = [phase.name for phase in config.phases if samples_answers(phase)]
     if not users:
         return
     name, settings = config.rollout.pool, config.rollout
@@ -57,7 +57,8 @@ def rollouts_have_devices(config: Config) -> Advice:
 
 
 def answers_fit(config: Config, phase: Phase) -> Advice:
-    sampled = {f"phases.{phase.name}.sampling": phase.sampling} if phase.kind == "rl" else {}
+    own = getattr(phase, "sampling", None)
+    sampled = {f"phases.{phase.name}.sampling": own} if own else {}
     if phase.answers is not None:
         sampled[f"phases.{phase.name}.answers.sampling"] = phase.answers.sampling
     for where, sampling in sampled.items():
@@ -79,6 +80,16 @@ def training_samples_from_the_whole_distribution(config: Config, phase: Phase) -
 def reward_models_do_not_answer(config: Config, phase: Phase) -> Advice:
     if phase.kind == "reward" and phase.answers is not None:
         yield f"phases.{phase.name}.answers: a reward model scores answers and writes none; remove it"
+    elif phase.kind == "best_of_n" and phase.answers is not None:
+        yield f"phases.{phase.name}.answers: the phase trains nothing; check the answers of the phase that learns from it"
+
+
+def best_of_n_has_a_choice(config: Config, phase: Phase) -> Advice:
+    if phase.kind == "best_of_n" and phase.keep >= phase.sampling.samples and phase.at_least is None:
+        yield (
+            f"phases.{phase.name}.keep is {phase.keep} of {phase.sampling.samples} samples, so nothing is rejected: raise "
+            f"phases.{phase.name}.sampling.samples, or set at_least"
+        )
 
 
 def goals_name_a_bound(config: Config, phase: Phase) -> Advice:
@@ -92,55 +103,82 @@ def data_exists(config: Config, phase: Phase) -> Advice:
         "data": phase.data,
         "eval_data": getattr(phase, "eval_data", None),
         "answers.data": phase.answers and phase.answers.data,
+        "ptx.data": (ptx := getattr(phase, "ptx", None)) and ptx.data,
     }
     for name, data in sets.items():
         for path in _paths(data) if data else ():
-            if FILE.match(path) and not Path(path).exists():
+            if path.startswith(PHASE):
+                yield from _leaves_a_data_set(config, phase, name, path.removeprefix(PHASE))
+            elif FILE.match(path) and not Path(path).exists():
                 yield f"phases.{phase.name}.{name}.path: there is no {path}; relative paths start at {Path.cwd()}"
 
 
+def _leaves_a_data_set(config: Config, phase: Phase, name: str, source: str) -> Advice:
+    names = [other.name for other in config.phases]
+    earlier = names[: names.index(phase.name)]
+    where = f"phases.{phase.name}.{name}.path"
+    if source not in earlier:
+        yield f"{where}: no phase {source!r} runs before {phase.name!r}{did_you_mean(source, earlier)}"
+    elif result_role(config.phases[names.index(source)]) is not None:
+        yield f"{where}: phase {source!r} leaves a model and no data set; name a phase of kind best_of_n"
+
+
 def reward_is_there(phase: Phase) -> Advice:
-    if phase.kind == "rl" and not phase.reward:
+    if phase.kind in ("rl", "best_of_n") and not phase.reward:
         yield f"phases.{phase.name}.reward: nothing to learn from; name `model` (a reward model) or module:function"
 
 
 def algorithms_fit(config: Config, given: Algorithm | None) -> Advice:
-    """The algorithm takes its parameters, and the models that it needs can be had."""
+    """Algorithms and losses take their parameters, and the models that they need can be had."""
     from rlhf.algorithms import resolve
+    from rlhf.needs import needed_models
 
     for phase in config.phases:
-        if phase.kind != "rl":
+        if phase.kind not in UNCERTAIN:
             continue
         try:
-            algorithm = given or resolve(phase.algorithm.name, phase.algorithm.parameters)
+            models = needed_models(config, phase, given)
         except UserError as error:
-            yield f"phases.{phase.name}.algorithm: {error}"
+            yield f"phases.{phase.name}.{'algorithm' if phase.kind == 'rl' else 'loss'}: {error}"
             continue
-        if phase.sampling.samples < algorithm.samples_per_prompt:
-            yield (
-                f"phases.{phase.name}.sampling.samples is {phase.sampling.samples}, but {type(algorithm).__name__} compares "
-                f"samples of one prompt: set at least {algorithm.samples_per_prompt}"
-            )
-        roles = {role for need, role in ROLE_OF_NEED.items() if need in algorithm.needs}
-        models = {role: model for role, model in resolve_models(config, phase).items() if role in roles}
+        if phase.kind == "rl":
+            algorithm = given or resolve(phase.algorithm.name, phase.algorithm.parameters)
+            yield from _enough_samples(phase, algorithm)
+            if phase.critic_warmup and "values" not in algorithm.needs:
+                yield f"phases.{phase.name}.critic_warmup: {type(algorithm).__name__} has no critic; set it to 0"
+        elif phase.precompute_reference and "reference" not in models:
+            yield f"phases.{phase.name}.precompute_reference: loss {phase.loss.name} needs no reference; remove it"
+        elif phase.loss.name == "kto" and phase.batch_size < 2:
+            yield f"phases.{phase.name}.batch_size: kto compares rows of a batch with each other; set at least 2"
+        models = {role: model for role, model in models.items() if not _certain(phase, role)}
         for rule in MODEL_RULES:
             yield from rule(config, phase, models)
 
 
+def _enough_samples(phase: Phase, algorithm: Algorithm) -> Advice:
+    if phase.sampling.samples < algorithm.samples_per_prompt:
+        yield (
+            f"phases.{phase.name}.sampling.samples is {phase.sampling.samples}, but {type(algorithm).__name__} compares "
+            f"samples of one prompt: set at least {algorithm.samples_per_prompt}"
+        )
+
+
 def _certain(phase: Phase, role: str) -> bool:
-    """Whether the phase uses the role whatever its algorithm needs."""
-    return phase.kind != "rl" or role in ("policy", "reward")
+    """Whether the phase uses the role whatever its algorithm or loss needs."""
+    return phase.kind not in UNCERTAIN or role in ("policy", "reward")
 
 
 def _paths(data: Data) -> list[str]:
     return [data.path] if isinstance(data.path, str) else data.path
 
 
+UNCERTAIN = ("rl", "dpo")  # kinds whose algorithm or loss decides which models are built
 CONFIG_RULES = (names_are_unique, rollouts_have_devices)
 PHASE_RULES = (
     answers_fit,
     training_samples_from_the_whole_distribution,
     reward_models_do_not_answer,
+    best_of_n_has_a_choice,
     goals_name_a_bound,
     data_exists,
 )

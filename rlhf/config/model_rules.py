@@ -52,7 +52,7 @@ def models_start_somewhere(config: Config, phase: Phase, models: Models) -> Advi
         if model.path or model.architecture:
             continue
         where = f"phases.{phase.name}.models.{role}"
-        if role == "reward" and phase.kind == "rl":
+        if role == "reward" and phase.kind in ("rl", "best_of_n"):
             yield f"{where}: a reward's source is `model`, but no reward model is named; name a reward phase (phase:reward) or a directory"
         elif role == "reference":
             yield f"{where}: the reference keeps the policy's first weights, but the policy starts from scratch; give either a path"
@@ -78,9 +78,11 @@ def phases_come_before(config: Config, phase: Phase, models: Models) -> Advice:
 
 def _of_the_right_kind(config: Config, phase: Phase, role: str, where: str, name: str) -> Advice:
     left = result_role(next(other for other in config.phases if other.name == name))
-    if role in ("policy", "reference") and left == "reward":
+    if left is None:
+        yield f"{where}: phase {name!r} leaves a data set and no model; name a phase that trains one"
+    elif role in ("policy", "reference") and left == "reward":
         yield f"{where}: phase {name!r} leaves a reward model, which cannot write; name a phase that trains a policy"
-    elif role == "reward" and phase.kind == "rl" and left != "reward":
+    elif role == "reward" and phase.kind in ("rl", "best_of_n") and left != "reward":
         yield f"{where}: phase {name!r} leaves a language model, which gives no scores; name a phase of kind reward"
 
 
@@ -137,7 +139,10 @@ def _positions(config: Config, phase: Phase, model: Model) -> int | None:
     if name not in names[: names.index(phase.name)]:
         return None
     parent = config.phases[names.index(name)]
-    start = resolve_models(config, parent)[result_role(parent)]
+    role = result_role(parent)
+    if role is None:
+        return None
+    start = resolve_models(config, parent)[role]
     positions = _positions(config, parent, start)
     # a phase that makes a model gives it room for its own rows, where the architecture says nothing
     return parent.max_length if positions is None and start.architecture else positions

@@ -10,8 +10,9 @@ ROLES = {
     "reward": ("reward",),
     "dpo": ("policy", "reference"),
     "rl": ("policy", "reference", "critic"),
+    "best_of_n": ("policy",),
 }
-ROLE_OF_NEED = {"ref_logprobs": "reference", "values": "critic"}  # what an algorithm needs: who computes it
+ROLE_OF_NEED = {"ref_logprobs": "reference", "values": "critic"}  # what an algorithm or loss needs: who computes it
 PHASE = "phase:"  # a path that names an earlier phase's artifact
 
 
@@ -19,22 +20,28 @@ def resolve_models(config: Config, phase: PhaseBase) -> dict[str, Model]:
     """{role: model} of the roles that the phase's kind can use.
 
     The phase's `models` cover the top level's field by field; a path wins over an architecture. The reference then starts as the policy does, the critic as
-    the reward model or else as the policy, where they name no path or architecture of their own. Of an rl phase the
-    algorithm decides which of reference and critic are built; the reward model is there if a reward's source is `model`.
+    the reward model or else as the policy, where they name no path or architecture of their own. Which of
+    reference and critic are built, the algorithm or loss decides (`rlhf.needs`); the reward model is there if a reward's
+    source is `model`.
     """
     models = {role: _overlaid(config, phase, role) for role in ("policy", "reference", "critic", "reward")}
     start = models["reward"] if models["reward"].path else models["policy"]
     models["critic"] = _starting_as(models["critic"], start)
     models["reference"] = _starting_as(models["reference"], models["policy"])
     roles = ROLES[phase.kind]
-    if phase.kind == "rl" and any(part.source == "model" for part in phase.reward):
+    if any(part.source == "model" for part in getattr(phase, "reward", ())):
         roles = (*roles, "reward")
     return {role: models[role] for role in roles}
 
 
-def result_role(phase: Phase) -> str:
-    """The role of the model that the phase leaves."""
-    return "reward" if phase.kind == "reward" else "policy"
+def result_role(phase: Phase) -> str | None:
+    """The role of the model that the phase leaves; None where it leaves a data set."""
+    return {"reward": "reward", "best_of_n": None}.get(phase.kind, "policy")
+
+
+def samples_answers(phase: Phase) -> bool:
+    """Whether the phase needs the rollout engines."""
+    return phase.kind in ("rl", "best_of_n") or phase.answers is not None
 
 
 def _overlaid(config: Config, phase: PhaseBase, role: str) -> Model:

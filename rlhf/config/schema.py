@@ -215,9 +215,7 @@ class AlgorithmConfig(Named):
 
 class Dpo(SupervisedPhase):
     kind: Literal["dpo"]
-    loss: Named = Named(
-        name="dpo"
-    )  # of the family: dpo, ipo, hinge, robust, kto, orpo, simpo, cpo, mix; see docs/algorithms.md
+    loss: Loss = Loss()
     precompute_reference: bool = False  # the reference's log-probs of all rows first; then its devices are free
 
 

@@ -9,13 +9,43 @@ from typing import Any
 
 from rlhf.interfaces import Objective
 from rlhf.named import build
-from rlhf.objectives.policy import ClippedPolicy, ClippedValue
-from rlhf.objectives.preference import DPO
+from rlhf.objectives.policy import CISPO, ClippedPolicy, Reinforce
+from rlhf.objectives.preference import DPO, IPO, KTO, Hinge, Mix, Robust
+from rlhf.objectives.reference_free import CPO, NLL, ORPO, SimPO
 from rlhf.objectives.supervised import LanguageModel, Pairwise
+from rlhf.objectives.value import ClippedValue
 
-__all__ = ["DPO", "ClippedPolicy", "ClippedValue", "LanguageModel", "Pairwise"]
+__all__ = [
+    "CISPO",
+    "CPO",
+    "DPO",
+    "IPO",
+    "KTO",
+    "NLL",
+    "ORPO",
+    "ClippedPolicy",
+    "ClippedValue",
+    "Hinge",
+    "LanguageModel",
+    "Mix",
+    "Pairwise",
+    "Reinforce",
+    "Robust",
+    "SimPO",
+]
 
-LOSSES = {"dpo": "rlhf.objectives.preference:DPO"}  # by name, of phases of kind dpo
+LOSSES = {  # by name, of phases of kind dpo
+    "dpo": "rlhf.objectives.preference:DPO",
+    "ipo": "rlhf.objectives.preference:IPO",
+    "hinge": "rlhf.objectives.preference:Hinge",
+    "robust": "rlhf.objectives.preference:Robust",
+    "kto": "rlhf.objectives.preference:KTO",
+    "orpo": "rlhf.objectives.reference_free:ORPO",
+    "simpo": "rlhf.objectives.reference_free:SimPO",
+    "cpo": "rlhf.objectives.reference_free:CPO",
+    "nll": "rlhf.objectives.reference_free:NLL",
+    "mix": "rlhf.objectives.preference:Mix",
+}
 
 
 def resolve_loss(name: str, parameters: dict[str, Any]) -> Objective:

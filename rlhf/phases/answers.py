@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,17 +13,20 @@ from data.prompts import build_prompts
 from data.sample import Prompt, Sample, Sampling
 from rlhf.config.schema import AnswerEvaluation, SamplingConfig
 from rlhf.interfaces import ModelGroup, RolloutPool
-from rlhf.phases.base import Metrics, PhaseContext, export, open_data
+from rlhf.phases.base import Metrics, PhaseContext, export
+from rlhf.rollout import play, resolve_rollout
 
+Generate = Callable[[Sequence[Prompt], Sampling], list[Sample]]
 EVALUATION = -1  # takes the step's place in the sampling seed
 
 
 def batch_of(samples: Sequence[Sample]) -> Batch:
-    """(B, T) prompt and response side by side, action_mask on the response; rows of one prompt share a group_id."""
+    """(B, T) prompt and response side by side, action_mask on what the policy sampled of the response; rows of one prompt
+    share a group_id."""
     groups: dict[int, int] = {}
     batch = Batch.from_rows(
         [sample.prompt.tokens + sample.tokens for sample in samples],
-        [(False,) * len(sample.prompt.tokens) + (True,) * len(sample.tokens) for sample in samples],
+        [(False,) * len(sample.prompt.tokens) + (sample.sampled or (True,) * len(sample.tokens)) for sample in samples],
         group_ids=[groups.setdefault(id(sample.prompt), len(groups)) for sample in samples],
         truncated=[sample.truncated for sample in samples],
         policy_version=[sample.version for sample in samples],
@@ -52,6 +55,19 @@ def start_rollouts(context: PhaseContext, policy: ModelGroup) -> RolloutPool:
     return context.runtime.rollouts(path, context.phase.max_length)
 
 
+def generator(context: PhaseContext, rollouts: RolloutPool) -> Generate:
+    """How prompts are answered: by one answer each, or as the phase's rollout plays it."""
+    rollout = context.rollout or getattr(context.phase, "rollout", None)
+    if rollout is None:
+        return rollouts.generate
+    played = resolve_rollout(rollout)
+
+    def generate(prompts: Sequence[Prompt], sampling: Sampling) -> list[Sample]:
+        return play(played, prompts, sampling, rollouts, context.tokenizer, context.phase.max_length)
+
+    return generate
+
+
 @dataclass
 class AnswerCheck:
     """Scores sampled answers to held-out prompts before and after training, and measures the KL to the reference."""
@@ -71,7 +87,7 @@ class AnswerCheck:
         if settings is None:
             return None
         limit = context.phase.max_length - settings.sampling.max_new_tokens
-        prompts, report = build_prompts(open_data(settings.data), context.tokenizer, limit)
+        prompts, report = build_prompts(context.open(settings.data), context.tokenizer, limit)
         context.read(report)
         return cls(context, settings, start_rollouts(context, policy), prompts, policy, reference)
 
@@ -107,7 +123,8 @@ class AnswerCheck:
 
     def _sample(self) -> tuple[list[Sample], Metrics]:
         self.rollouts.sync(self.policy)
-        samples = self.rollouts.generate(self.prompts, sampling(self.context, self.settings.sampling, EVALUATION))
+        generate = generator(self.context, self.rollouts)
+        samples = generate(self.prompts, sampling(self.context, self.settings.sampling, EVALUATION))
         scores = {name: load_object(score.source) for name, score in self.settings.scores.items()}
         return samples, {name: sum(map(score, samples)) / len(samples) for name, score in scores.items()}
 

@@ -12,16 +12,18 @@ from typing import Any
 
 from rich.console import Console
 
+from data.errors import UserError
 from data.sources import Rows, open_rows
 from data.tokenizer import ensure_chat_template, load_tokenizer
 from data.unit import DataReport
-from rlhf.config.roles import resolve_models
+from rlhf.config.roles import PHASE, resolve_models
 from rlhf.config.schema import Config, Data, Model, Optim, PhaseBase
 from rlhf.interfaces import Algorithm, ModelBuild, ModelGroup, OptimSettings, Runtime
 from rlhf.metrics import Bar, MetricLog
 from rlhf.rundir import Artifact, Checkpoints, RunDirectory
 
 Metrics = dict[str, float]
+ROWS = "rows.jsonl"  # of the data set that a phase leaves
 
 
 @dataclass
@@ -38,6 +40,7 @@ class PhaseContext:
     console: Console
     algorithm: Algorithm | None = None  # given by value, instead of the config's
     reward: Any = None  # likewise
+    rollout: Any = None  # likewise
     reports: list[DataReport] = field(default_factory=list)  # what became of each data set's rows
     answers: list[dict[str, Any]] = field(default_factory=list)  # prompts with answers, for the summary
 
@@ -58,6 +61,10 @@ class PhaseContext:
         path = self.models[role].path
         return resolve_path(path, self.artifacts) if path else None
 
+    def open(self, data: Data) -> Rows:
+        """The data's rows: `phase:x` is the data set that this phase wrote."""
+        return open_data(data, self.artifacts)
+
     def read(self, report: DataReport) -> None:
         """Tells, and keeps for the artifact, what became of a data set's rows."""
         self.reports.append(report)
@@ -69,7 +76,9 @@ class PhaseContext:
         role = "policy" if "policy" in self.models else "reward"
         return ensure_chat_template(load_tokenizer(self.path_of(role)))
 
-    def build(self, role: str, *, head: str = "lm", optim: OptimSettings | None = None) -> ModelGroup:
+    def build(
+        self, role: str, *, head: str = "lm", optim: OptimSettings | None = None, ema_decay: float | None = None
+    ) -> ModelGroup:
         """The role's group with its model loaded, trained where `optim` is given."""
         model, path = self.models[role], self.path_of(role)
         architecture = None if path else model.architecture
@@ -97,6 +106,7 @@ class PhaseContext:
             activation_checkpointing=model.activation_checkpointing,
             optim=optim,
             seed=self.seed,
+            ema_decay=ema_decay,
         )
         return self.runtime.group(build, model.pool)
 
@@ -118,6 +128,13 @@ class Tracker:
     context: PhaseContext
     log: MetricLog
     bar: Bar
+    noted: set[str] = field(default_factory=set)
+
+    def note(self, step: int, text: str) -> None:
+        """Tells the user, the first time that it happens."""
+        if text not in self.noted:
+            self.noted.add(text)
+            self.context.console.print(f"[bold]{self.context.phase.name:<9}[/] step {step}: {text}", highlight=False)
 
     def step(self, done: int, metrics: Metrics) -> None:
         self.log.write(done, metrics)
@@ -127,11 +144,21 @@ class Tracker:
 
 def resolve_path(path: str, artifacts: Mapping[str, Artifact]) -> str:
     """`phase:x` becomes the directory of that phase's artifact; other paths stay."""
-    return str(artifacts[path.removeprefix("phase:")].path) if path.startswith("phase:") else path
+    return str(artifacts[path.removeprefix(PHASE)].path) if path.startswith(PHASE) else path
 
 
-def open_data(data: Data) -> Rows:
-    return open_rows(data.path, split=data.split, columns=data.columns, args=data.args, limit=data.limit)
+def open_data(data: Data, artifacts: Mapping[str, Artifact]) -> Rows:
+    """The data's rows; `phase:x` is the data set that a phase before wrote.
+
+    Raises UserError where they cannot be read, or that phase has not run yet.
+    """
+    names = [data.path] if isinstance(data.path, str) else data.path
+    for name in names:
+        if name.startswith(PHASE) and name.removeprefix(PHASE) not in artifacts:
+            raise UserError(f"{name}: this phase has not written its rows yet; run the config first")
+    paths = [f"{resolve_path(name, artifacts)}/{ROWS}" if name.startswith(PHASE) else name for name in names]
+    path = paths[0] if isinstance(data.path, str) else paths
+    return open_rows(path, split=data.split, columns=data.columns, args=data.args, limit=data.limit)
 
 
 def optim_settings(optim: Optim, total_steps: int) -> OptimSettings:

@@ -14,7 +14,7 @@ from rlhf.config.explain import did_you_mean
 from rlhf.config.roles import PHASE, resolve_models, result_role
 from rlhf.config.schema import Config, Phase
 from rlhf.phases.base import open_data
-from rlhf.phases.supervised import RECIPES, texts
+from rlhf.phases.supervised import RECIPES, rows_of, texts
 from rlhf.rundir import RunDirectory
 
 Pieces = list[tuple[str, bool]]  # a sample's text, each piece with whether it is trained on
@@ -25,11 +25,13 @@ def preview(config: Config, phase: Phase, count: int) -> tuple[DataReport, list[
 
     Raises UserError where the data or the tokenizer cannot be read.
     """
-    tokenizer, rows = tokenizer_of(config, phase), open_data(phase.data)
-    if phase.kind == "rl":
+    artifacts = RunDirectory(Path(config.run.directory)).finished(other.name for other in config.phases)
+    tokenizer, rows = tokenizer_of(config, phase), open_data(phase.data, artifacts)
+    if phase.kind in ("rl", "best_of_n"):
         prompts, report = build_prompts(rows, tokenizer, phase.max_length - phase.sampling.max_new_tokens)
         return report, [[(tokenizer.decode(prompt.tokens), False)] for prompt in prompts[:count]]
-    examples = build_examples(RECIPES[phase.kind].rows, rows, tokenizer, phase.max_length)
+    recipe = RECIPES[phase.kind]
+    examples = build_examples(rows_of(recipe, recipe.objective(phase)), rows, tokenizer, phase.max_length)
     return examples.report, [examples.spans(unit) for unit in range(min(count, len(examples)))]
 
 
@@ -41,8 +43,8 @@ def tokenizer_of(config: Config, phase: Phase) -> Any:
     """
     settings = getattr(phase, "tokenizer", None)
     if settings is not None and settings.path is None:
-        return train_tokenizer((text for row in open_data(phase.data) for text in texts(row)), settings.vocab_size)
-    path = settings.path if settings is not None else resolve_models(config, phase)[result_role(phase)].path
+        return train_tokenizer((text for row in open_data(phase.data, {}) for text in texts(row)), settings.vocab_size)
+    path = settings.path if settings is not None else resolve_models(config, phase)[result_role(phase) or "policy"].path
     if path is None:
         raise UserError(f"phases.{phase.name}: neither a tokenizer nor a model that brings one is named")
     if path.startswith(PHASE):

@@ -1,29 +1,30 @@
-"""THE RL loop: PPO, GRPO and every other policy-gradient algorithm."""
+"""THE RL loop: PPO, GRPO and every other algorithm that learns from its own samples."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 
 from data.batch import Batch
+from data.examples import Examples, build_examples
 from data.loader import Order
 from data.prompts import build_prompts
-from data.sample import Prompt, Sample
+from data.sample import Prompt
 from rlhf.algorithms import resolve
-from rlhf.interfaces import ModelGroup, Staged
-from rlhf.phases.answers import AnswerCheck, batch_of, sampling, start_rollouts
-from rlhf.phases.base import Metrics, PhaseContext, export, following, open_data, optim_settings
+from rlhf.interfaces import Beside, ModelGroup, Objective, Passes, Staged
+from rlhf.metrics import Timer
+from rlhf.objectives import LanguageModel
+from rlhf.ops.correction import importance_weights
+from rlhf.phases.answers import AnswerCheck, generator, start_rollouts
+from rlhf.phases.base import Metrics, PhaseContext, export, following, optim_settings
+from rlhf.phases.experience import Collector
+from rlhf.replay import store_step
 from rlhf.rewards.compose import Composite, compose
 
 SHOWN = ("reward", "kl", "length", "policy/clip_fraction", "tokens/s")
-FORWARDS = {
-    "old_logprobs": ("policy", "logprobs"),
-    "ref_logprobs": ("reference", "logprobs"),
-    "values": ("critic", "values"),
-}
+TRAINED = frozenset({"tokens", "lengths", "action_mask", "group_ids"})  # what every objective reads
 
 
 def run(context: PhaseContext) -> Metrics:
@@ -33,14 +34,16 @@ def run(context: PhaseContext) -> Metrics:
     objectives = algorithm.objectives()
     reward = compose(phase.reward, context.reward)
     prompts = read_prompts(context)
-    order = Order(len(prompts), phase.prompts_per_step, context.seed)
 
     groups = build_groups(context, algorithm.needs, objectives, reward)
     policy, trained = groups["policy"], {role: groups[role] for role in objectives}
     rollouts = start_rollouts(context, policy)
+    collector = Collector(context, prompts, groups, reward, generator(context, rollouts))
+    lesson = Lesson(context, objectives, trained, Pretraining.of(context))
     check = AnswerCheck.prepare(context, policy, groups.get("reference"))
     progress = context.checkpoints.load(trained)
     algorithm = algorithm.with_state(progress.get("algorithm", {}))
+    collector.resume(progress.get("collector", {}))
     if check:
         check.before(progress.get("answers"))
     rollouts.sync(policy)
@@ -49,40 +52,41 @@ def run(context: PhaseContext) -> Metrics:
         for step in range(progress["step"], phase.steps):
             timer = Timer()
 
-            with timer("generate"):  # 1. answers to the step's prompts
-                asked = [prompts[i] for i in order.indices(step)]
-                samples = rollouts.generate(asked, sampling(context, phase.sampling, step))
+            # 1. answers to the step's prompts; 2. their rewards, and 3. log-probs and values, all groups in flight
+            experience = collector.collect(algorithm, timer)
+            if phase.store_every and (step + 1) % phase.store_every == 0:
+                store(context, step + 1, experience.batch, policy)
 
-            with timer("forwards"):  # 2. rewards and 3. log-probs and values: all groups in flight, one wait
-                batch, staged, parts = observe(context, samples, groups, algorithm.needs, reward, step)
+            if experience.figures.get("equal_groups") == 1:
+                track.note(step + 1, "no gradient: 100 % of the groups have equal rewards")
 
-            batch = algorithm.advantages(batch)  # 4. on the driver
+            batch = algorithm.advantages(experience.batch)  # 4. on the driver
+            batch, corrections = corrected(context, batch)
 
             with timer("train"):  # 5. policy and critic at once
-                columns = frozenset().union(*(objective.columns for objective in objectives.values()))
-                staged = staged.with_columns(**{name: batch.columns[name] for name in sorted(columns)})
-                work = {
-                    role: group.train(staged, objectives[role], phase.epochs, phase.sampling.temperature)
-                    for role, group in trained.items()
-                }
-                losses = {role: pending.result() for role, pending in work.items()}
+                staged = experience.staged if same_rows(batch, experience.batch) else None
+                losses = lesson.learn(step, batch, staged)
+            if not losses:
+                track.note(step + 1, "no optimizer step: no sample or no advantage is left to learn from")
 
             with timer("sync"):  # 6. the new weights to the engines
                 synced = rollouts.sync(policy)
 
             # 7. log
-            metrics = describe(batch, parts, losses) | timer.seconds
-            metrics["tokens/s"] = metrics["tokens"] / sum(timer.seconds.values())
-            metrics |= {"dropped": len(samples) - len(batch), "canary_gap": synced["canary_gap"]}
+            metrics = describe(experience.batch, losses) | experience.figures | corrections | timer.seconds
+            metrics |= {"tokens/s": metrics["tokens"] / timer.total, "canary_gap": synced["canary_gap"]}
             algorithm = algorithm.after_step(metrics)
             track.step(step + 1, metrics | {f"state/{name}": value for name, value in algorithm.state().items()})
 
             # 8. save
             if step + 1 == following(step, phase.checkpoint_every) and step + 1 < phase.steps:
-                state = {"algorithm": algorithm.state(), "answers": check and check.first}
+                state = {"algorithm": algorithm.state(), "collector": collector.state()}
+                state["answers"] = check and check.first
                 context.checkpoints.save(step + 1, policy, trained, state, context.tokenizer)
 
     figures = {name: metrics[name] for name in ("reward", "kl", "length") if name in metrics}  # of the last step
+    if phase.ema:
+        policy.use_average().result()
     figures |= check.after() if check else {}
     export(context, policy)
     return figures
@@ -91,18 +95,18 @@ def run(context: PhaseContext) -> Metrics:
 def read_prompts(context: PhaseContext) -> list[Prompt]:
     phase = context.phase
     room = phase.max_length - phase.sampling.max_new_tokens
-    prompts, report = build_prompts(open_data(phase.data), context.tokenizer, room)
+    prompts, report = build_prompts(context.open(phase.data), context.tokenizer, room)
     context.read(report)
     return prompts
 
 
 def build_groups(
-    context: PhaseContext, needs: frozenset[str], trained: set[str] | dict, reward: Composite
+    context: PhaseContext, needs: frozenset[str], trained: Mapping[str, Objective], reward: Composite
 ) -> dict[str, ModelGroup]:
     """The models that this algorithm and reward need, and no others."""
     phase = context.phase
     updates = phase.steps * phase.minibatches * phase.epochs
-    groups = {"policy": context.build("policy", optim=optim_settings(phase.optim, updates))}
+    groups = {"policy": context.build("policy", optim=optim_settings(phase.optim, updates), ema_decay=phase.ema)}
     if "critic" in trained:
         groups["critic"] = context.build("critic", head="scalar", optim=optim_settings(phase.critic_optim, updates))
     if "ref_logprobs" in needs:
@@ -112,57 +116,112 @@ def build_groups(
     return groups
 
 
-def observe(
-    context: PhaseContext,
-    samples: Sequence[Sample],
-    groups: Mapping[str, ModelGroup],
-    needs: frozenset[str],
-    reward: Composite,
-    step: int,
-) -> tuple[Batch, Staged, dict[str, torch.Tensor]]:
-    """(the samples as a batch with rewards and the columns that the algorithm needs, the same in the object store, each
-    reward part's scores). Rows without a score are left out, never scored 0.
+@dataclass(frozen=True)
+class Lesson:
+    """Trains the roles on a step's batch, all at once."""
 
-    Raises ValueError where no row has a score.
-    """
+    context: PhaseContext
+    objectives: Mapping[str, Objective]
+    groups: Mapping[str, ModelGroup]  # the trained roles
+    pretraining: Pretraining | None
 
-    def stage(batch: Batch) -> Staged:
-        return context.runtime.stage(batch, list(groups.values()), context.phase.minibatches, context.seed + step)
+    def learn(self, step: int, batch: Batch, staged: Staged | None) -> dict[str, list[Metrics]]:
+        """Metrics of each role's optimizer steps; of none where the batch teaches nothing.
 
-    batch, temperature = batch_of(samples), context.phase.sampling.temperature
-    staged = stage(batch)
-    pending = {
-        name: groups[role].forward(staged, output, temperature)
-        for name, (role, output) in FORWARDS.items()
-        if name in needs
-    }
-    scores = groups["reward"].forward(staged, "scores") if "reward" in groups else None
-    rewards, parts = reward.score(samples, scores and scores.result())
-    batch = batch.with_columns(rewards=rewards, **{name: work.result() for name, work in pending.items()})
-    scored = drop_unscored(batch)
-    return scored, staged if len(scored) == len(batch) else stage(scored), parts
+        staged: the batch's rows, where they are in the object store already.
+        """
+        phase = self.context.phase
+        if not self.teaches(batch):
+            return {}
+        columns = frozenset().union(*(objective.columns for objective in self.objectives.values()))
+        if staged is None:
+            groups, seed = list(self.groups.values()), self.context.seed + step
+            staged = self.context.runtime.stage(batch.keep(TRAINED | columns), groups, phase.minibatches, seed)
+        else:
+            staged = staged.with_columns(**{name: batch.columns[name] for name in sorted(columns)})
+        passes = Passes(phase.epochs, phase.sampling.temperature)
+        work = {}
+        if "critic" in self.groups:
+            work["critic"] = self.groups["critic"].train(staged, self.objectives["critic"], passes)
+        if step >= phase.critic_warmup:
+            policy = self.groups["policy"]
+            beside = self.pretraining and self.pretraining.beside(step, staged, policy)
+            passes = Passes(phase.epochs, phase.sampling.temperature, phase.max_kl)
+            work["policy"] = policy.train(staged, self.objectives["policy"], passes, beside)
+        return {role: pending.result() for role, pending in work.items()}
+
+    def teaches(self, batch: Batch) -> bool:
+        """Whether there is a gradient at all: an optimizer would move the weights without one, too."""
+        policy = self.objectives["policy"]
+        other_terms = "ref_logprobs" in policy.columns or policy.output == "logprobs_entropy"
+        return len(batch) > 0 and ("advantages" not in batch or other_terms or bool(batch.advantages.any()))
 
 
-def drop_unscored(batch: Batch) -> Batch:
-    unscored = batch.rewards.isnan()
-    if unscored.all():
-        raise ValueError(f"none of the step's {len(batch)} samples has a score: every reward is NaN")
-    return batch.select((~unscored).nonzero()[:, 0]) if unscored.any() else batch
+@dataclass(frozen=True)
+class Pretraining:
+    """Rows of text whose loss joins the policy's in every optimizer step (PTX)."""
+
+    context: PhaseContext
+    examples: Examples
+    order: Order
+
+    @classmethod
+    def of(cls, context: PhaseContext) -> Pretraining | None:
+        settings = context.phase.ptx
+        if settings is None:
+            return None
+        examples = build_examples("text", context.open(settings.data), context.tokenizer, context.phase.max_length)
+        context.read(examples.report)
+        return cls(
+            context, examples, Order(len(examples), settings.batch_size * context.phase.minibatches, context.seed)
+        )
+
+    def beside(self, step: int, staged: Staged, policy: ModelGroup) -> Beside:
+        rows = self.examples.batch(self.order.indices(step))
+        own = self.context.runtime.stage(rows, [policy], staged.minibatches, self.context.seed + step)
+        return Beside("ptx", own, LanguageModel(), self.context.phase.ptx.coef)
 
 
-def describe(batch: Batch, parts: dict[str, torch.Tensor], losses: dict[str, list[Metrics]]) -> Metrics:
+def corrected(context: PhaseContext, batch: Batch) -> tuple[Batch, Metrics]:
+    """(the batch with its advantages weighed for the gap between trainer and rollout engine, the weights' statistics).
+    Answers that hit the length limit are left out where the config says so."""
+    phase = context.phase
+    figures: Metrics = {}
+    if phase.correction.kind != "off" and "advantages" in batch and "old_logprobs" in batch:
+        mask, settings = batch.action_mask, phase.correction
+        weights, found = importance_weights(
+            batch.old_logprobs, batch.rollout_logprobs, mask, settings.kind, settings.low, settings.high
+        )
+        batch = batch.with_columns(advantages=torch.where(mask, batch.advantages * weights, 0))
+        figures = {f"correction/{name}": value for name, value in found.items()}
+    if phase.shaping.drop_truncated and batch.truncated.any():
+        batch = batch.select((~batch.truncated).nonzero()[:, 0])
+    return batch, figures
+
+
+def same_rows(batch: Batch, other: Batch) -> bool:
+    """Batches share tensors: one made of the other by new columns has its very tokens."""
+    return batch.columns["tokens"] is other.columns["tokens"]
+
+
+def store(context: PhaseContext, step: int, batch: Batch, policy: ModelGroup) -> None:
+    """Keeps the step for `launch.py replay`: the batch, and the weights that sampled it."""
+    directory = context.run.root / "steps" / context.phase.name / f"step-{step}"
+    store_step(directory, batch, batch.meta)
+    policy.export(directory / "policy").result()
+
+
+def describe(batch: Batch, losses: Mapping[str, list[Metrics]]) -> Metrics:
     """The step's figures. `kl` is per answer: the sum over tokens of log(policy / reference), in nats; `rollout_gap` is
     |log p by the trainer - log p by the rollout engine| over sampled tokens."""
     mask = batch.action_mask
     metrics = {
         "reward": float(batch.rewards.mean()),
         "reward_std": float(batch.rewards.std(unbiased=False)),
-        "samples": len(batch),
         "tokens": int(batch.lengths.sum()),
         "length": float(mask.sum(1).float().mean()),
         "truncated": float(batch.truncated.float().mean()),
     }
-    metrics |= {f"reward/{name}": float(values.nanmean()) for name, values in parts.items()}
     if "ref_logprobs" in batch and "old_logprobs" in batch:
         metrics["kl"] = float(((batch.old_logprobs - batch.ref_logprobs) * mask).sum(1).mean())
     if "old_logprobs" in batch:
@@ -172,17 +231,5 @@ def describe(batch: Batch, parts: dict[str, torch.Tensor], losses: dict[str, lis
         metrics |= {
             f"{role}/{name}": sum(step[name] for step in steps) / len(steps) for name in steps[0] if name != "tokens"
         }
+        metrics[f"{role}/updates"] = len(steps)
     return metrics
-
-
-class Timer:
-    """Seconds of each part of a step, as metrics."""
-
-    def __init__(self) -> None:
-        self.seconds: Metrics = {}
-
-    @contextmanager
-    def __call__(self, part: str) -> Iterator[None]:
-        start = time.monotonic()
-        yield
-        self.seconds[f"seconds/{part}"] = time.monotonic() - start

@@ -8,16 +8,18 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from data.examples import Examples, build_examples
 from data.loader import Order
 from data.tokenizer import ensure_chat_template, load_tokenizer, train_tokenizer
 from rlhf.config.schema import SupervisedPhase
-from rlhf.interfaces import ModelGroup, Objective, Pending
+from rlhf.interfaces import Objective, Pending
 from rlhf.objectives import LanguageModel, Pairwise, resolve_loss
 from rlhf.phases.answers import AnswerCheck
-from rlhf.phases.base import Metrics, PhaseContext, export, following, open_data, optim_settings
+from rlhf.phases.base import Metrics, PhaseContext, export, following, optim_settings
+from rlhf.phases.reading import AT_ONCE, Reading, with_reference_logprobs
 
 PREFETCH = 1  # steps submitted ahead of the one waited for: hides staging and the calls' latency
 
@@ -53,28 +55,28 @@ def run(context: PhaseContext) -> Metrics:
     objective = recipe.objective(phase)
 
     # 1. rows
-    train, held_out = read_rows(context, recipe)
+    train, held_out = read_rows(context, rows_of(recipe, objective))
     order = Order(len(train), phase.batch_size, context.seed)
     steps = phase.steps or order.steps_per_epoch * phase.epochs
 
     # 2. models, and where an interrupted run stopped
     model = context.build(recipe.role, head=recipe.head, optim=optim_settings(phase.optim, steps))
     reference = context.build("reference") if "ref_logprobs" in objective.columns else None
+    precomputed = reference is not None and phase.precompute_reference
+    if precomputed:
+        train, held_out = (with_reference_logprobs(context, reference, rows) for rows in (train, held_out))
+        context.runtime.release("reference")
+    reading = Reading(context, objective, model, None if precomputed else reference)
     check = AnswerCheck.prepare(context, model, reference)
     progress = context.checkpoints.load({recipe.role: model})
     start = progress["step"]
-    before = progress.get("before") or evaluate(context, held_out, model, reference, objective)
+    before = progress.get("before") or evaluate(reading, held_out)
     if check:
         check.before(progress.get("answers"))
 
     # 3. the loop
     def submit(step: int) -> Pending:
-        staged = context.runtime.stage(
-            train.batch(order.indices(step)), [group for group in (model, reference) if group]
-        )
-        if reference:
-            staged = staged.with_columns(ref_logprobs=reference.forward(staged, "logprobs").result())
-        return model.train(staged, objective)
+        return model.train(reading.stage(train, order.indices(step)), objective)
 
     with context.tracking(steps, start, recipe.shown) as track:
         in_flight: deque[Pending] = deque()
@@ -89,31 +91,38 @@ def run(context: PhaseContext) -> Metrics:
                 state = {"before": before, "answers": check and check.first}
                 context.checkpoints.save(step + 1, model, {recipe.role: model}, state, context.tokenizer)
             if step + 1 == following(step, phase.evaluate_every):
-                figures = evaluate(context, held_out, model, reference, objective)
+                figures = evaluate(reading, held_out)
                 track.log.write(step + 1, {f"held_out/{name}": value for name, value in figures.items()})
 
     # 4. held-out figures, export
-    figures = evaluate(context, held_out, model, reference, objective)
+    figures = evaluate(reading, held_out)
     figures |= {f"{name}_before": value for name, value in before.items() if name in ("loss", "perplexity")}
     if check:
+        if precomputed:
+            context.build("reference")  # the same group again, for the answers' KL
         figures |= check.after()
     export(context, model)
     return figures
 
 
-def read_rows(context: PhaseContext, recipe: Recipe) -> tuple[Examples, Examples]:
+def rows_of(recipe: Recipe, objective: Objective) -> str:
+    """The kind of rows: a loss of single answers reads thumbs up and down, not pairs."""
+    return "feedback" if "desirable" in objective.columns else recipe.rows
+
+
+def read_rows(context: PhaseContext, kind: str) -> tuple[Examples, Examples]:
     """The training rows and the held-out rows; trains the tokenizer first where the phase asks for one."""
     phase = context.phase
-    rows = open_data(phase.data)
+    rows = context.open(phase.data)
     settings = getattr(phase, "tokenizer", None)
     if settings is not None and settings.path is None:
         context.tokenizer = train_tokenizer((text for row in rows for text in texts(row)), settings.vocab_size)
     elif settings is not None:
         context.tokenizer = ensure_chat_template(load_tokenizer(settings.path))
-    examples = build_examples(recipe.rows, rows, context.tokenizer, phase.max_length)
+    examples = build_examples(kind, rows, context.tokenizer, phase.max_length)
     context.read(examples.report)
     if phase.eval_data is not None:
-        held_out = build_examples(recipe.rows, open_data(phase.eval_data), context.tokenizer, phase.max_length)
+        held_out = build_examples(kind, context.open(phase.eval_data), context.tokenizer, phase.max_length)
         context.read(held_out.report)
         return examples, held_out
     return examples.split(phase.data.holdout, context.seed)
@@ -127,26 +136,21 @@ def texts(value: object) -> list[str]:
     return [text for child in children for text in texts(child)]
 
 
-def evaluate(
-    context: PhaseContext, examples: Examples, model: ModelGroup, reference: ModelGroup | None, objective: Objective
-) -> Metrics:
+def evaluate(reading: Reading, examples: Examples) -> Metrics:
     """Held-out figures: the mean loss and metrics, with perplexities where the loss is one of tokens."""
     if not len(examples):
         return {}
     totals: dict[str, float] = {}
     count = 0
-    for first in range(0, len(examples), 256):
-        batch = examples.batch(range(first, min(first + 256, len(examples))))
-        staged = context.runtime.stage(batch, [group for group in (model, reference) if group])
-        if reference:
-            staged = staged.with_columns(ref_logprobs=reference.forward(staged, "logprobs").result())
-        sums, units = model.evaluate(staged, objective).result()
+    for part in np.array_split(np.arange(len(examples)), math.ceil(len(examples) / AT_ONCE)):
+        staged = reading.stage(examples, part.tolist())
+        sums, units = reading.model.evaluate(staged, reading.objective).result()
         count += units
         totals = {name: totals.get(name, 0.0) + value for name, value in sums.items()}
     figures = {name: value / count for name, value in totals.items()}
-    if "accuracy" in figures:
+    if "accuracy" in figures and reading.objective.unit == "pairs":
         figures["pair_accuracy"] = figures.pop("accuracy")
-    if objective.unit == "tokens":
+    if reading.objective.unit == "tokens":
         figures["perplexity"] = math.exp(min(figures["loss"], 700.0))
         figures["unigram_perplexity"] = unigram_perplexity(examples)
         figures["perplexity_ratio"] = figures["perplexity"] / figures["unigram_perplexity"]

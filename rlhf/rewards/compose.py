@@ -18,6 +18,7 @@ from rlhf.config.schema import Reward
 from rlhf.interfaces import RewardFunction, RewardSource
 
 MODEL = "model"  # the source whose scores the reward group computes
+ENVIRONMENT = "environment"  # the source that reads the score which the rollout gave
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,19 @@ def compose(configured: Sequence[Reward], given: RewardFunction | RewardSource |
     parts = []
     for reward in configured:
         label = reward.source.rpartition(":")[2]
-        source = reward.source if reward.source == MODEL else _checked(load_object(reward.source), reward.source)
-        parts.append(Part(label if short[label] == 1 else reward.source, source, reward.weight, reward.clip))
+        name = label if short[label] == 1 else reward.source
+        parts.append(Part(name, _source(reward.source), reward.weight, reward.clip))
     return Composite(parts)
+
+
+class EnvironmentScore:
+    """A reward source: the score that each sample brings from its rollout."""
+
+    def score(self, samples: Sequence[Sample]) -> list[float]:
+        """NaN where a sample has none. Raises UserError where no sample has one."""
+        if all(sample.score is None for sample in samples):
+            raise UserError("no rollout environment gave a score: set phases.<name>.rollout, and let it return one")
+        return [math.nan if sample.score is None else sample.score for sample in samples]
 
 
 @dataclass(frozen=True)
@@ -68,8 +79,8 @@ class Composite:
 
         model_scores: (B,), from the reward model, needed where `needs_model`. A part that returns a dict is its sum,
         and each named value is reported beside it as part/name, NaN where a sample lacks it. A row is NaN where a part
-        that counts is NaN. Raises UserError where a source returns something other than finite numbers or NaN, and
-        RuntimeError from an error inside a source.
+        that counts is NaN, and an infinite score is one. Raises UserError where a source returns something other than
+        numbers, and RuntimeError from an error inside a source.
         """
         rewards = torch.zeros(len(samples))
         scores: dict[str, Tensor] = {}
@@ -80,6 +91,7 @@ class Composite:
                 own = _columns(
                     part.name, [_values(part.name, value, sample) for value, sample in _returned(part, samples)]
                 )
+            own = {name: values.where(values.isfinite(), math.nan) for name, values in own.items()}
             scores |= own
             total = own[part.name]
             if part.clip is not None:
@@ -123,21 +135,24 @@ def _values(name: str, returned: Any, sample: Sample) -> dict[str, float]:
 
 def _number(name: str, value: Any, sample: Sample) -> float:
     where = f"reward {name!r} returned {value!r} for prompt row {sample.prompt.row}"
-    advice = f"{where}; return a finite number, or nan for no score"
+    advice = f"{where}; return a number, or nan for no score"
     if isinstance(value, str | bytes):  # float() would read a number from them
         raise UserError(advice)
     try:
-        number = float(value)
-    except (TypeError, ValueError) as error:
+        return float(value)
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(advice) from error
-    if math.isinf(number):
-        raise UserError(advice)
-    return number
 
 
 def _columns(name: str, rows: Sequence[Mapping[str, float]]) -> dict[str, Tensor]:
     names = dict.fromkeys([name, *(key for row in rows for key in row)])
     return {key: torch.tensor([row.get(key, math.nan) for row in rows], dtype=torch.float32) for key in names}
+
+
+def _source(name: str) -> str | RewardFunction | RewardSource:
+    if name == MODEL:
+        return name
+    return EnvironmentScore() if name == ENVIRONMENT else _checked(load_object(name), name)
 
 
 def _checked(source: Any, name: str) -> Any:

@@ -15,6 +15,7 @@ from rlhf.config.check import check
 from rlhf.config.load import dump_config, load_config
 from rlhf.config.roles import resolve_models
 from rlhf.config.schema import Config
+from rlhf.needs import needed_models
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -145,8 +146,11 @@ def test_text_that_looks_like_a_number_stays_text_when_written_and_read(tmp_path
         ({"promts_per_step": 4}, "phases[1].promts_per_step is not a setting; did you mean prompts_per_step?"),
         ({"lr": 1e-3}, "phases[1].lr is not a setting; did you mean optim.lr?"),
         ({"models": {"polcy": "x"}}, "phases[1].models.polcy is not a setting; did you mean policy?"),
-        ({"kind": "rewrd"}, "kind: found 'rewrd', wanted one of pretrain, sft, reward, dpo, rl; did you mean reward?"),
-        ({"kind": None}, "phases[1].kind: found nothing, wanted one of pretrain, sft, reward, dpo, rl"),
+        (
+            {"kind": "rewrd"},
+            "kind: found 'rewrd', wanted one of pretrain, sft, reward, dpo, rl, best_of_n; did you mean reward?",
+        ),
+        ({"kind": None}, "phases[1].kind: found nothing, wanted one of pretrain, sft, reward, dpo, rl, best_of_n"),
         ({"steps": 0}, "phases[1].steps: found 0, wanted a whole number at least 1"),
         ({"steps": 2.5}, "phases[1].steps: found 2.5, wanted a whole number at least 1"),
         ({"sampling": {"top_p": 1.5}}, "phases[1].sampling.top_p: found 1.5, wanted a number above 0 and at most 1"),
@@ -159,7 +163,7 @@ def test_text_that_looks_like_a_number_stays_text_when_written_and_read(tmp_path
         ({"data": {"limit": 3}}, "phases[1].data.path is missing"),
         (
             {"reward": ["length"]},
-            "phases[1].reward[0]: found 'length', wanted model (the reward model) or module:function",
+            "phases[1].reward[0]: found 'length', wanted model (the reward model), environment or module:function",
         ),
         ({"name": "../x"}, "phases[1].name: found '../x', wanted a letter, then letters, digits, '_' and '-'"),
         ({"goals": {"kl": {"at_most": float("inf")}}}, "phases[1].goals.kl.at_most: found inf, wanted a number"),
@@ -171,17 +175,6 @@ def test_a_wrong_setting_is_one_line(tmp_path, change, line):
     assert told.startswith(f"{path}: phases[1].")
     assert told.endswith(line)
     assert "\n" not in told
-
-
-@pytest.mark.parametrize(
-    ("change", "line"),
-    [
-        ({"beta": 0}, "phases[1].beta: found 0, wanted a number above 0"),
-        ({"label_smoothing": 0.5}, "phases[1].label_smoothing: found 0.5, wanted a number at least 0 and below 0.5"),
-    ],
-)
-def test_dpo_bounds_are_told(tmp_path, change, line):
-    assert mistake(write(tmp_path / "c.yaml", tree(DPO | change))).endswith(line)
 
 
 def test_every_mistake_gets_its_line_with_the_file_or_override_that_made_it(tmp_path):
@@ -369,9 +362,8 @@ def test_rows_must_fit_the_positions_of_the_model_that_a_phase_made(positions):
     first = SFT | {"max_length": 64, "tokenizer": {}, "models": {"policy": {"architecture": architecture}}}
     config = tree() | {"phases": [first, DPO | {"max_length": 65}]}
     assert advice(config).splitlines() == [
-        f"phases.dpo.max_length 65 is over the 64 positions of the {role}'s model: set phases.dpo.max_length=64 or start "
+        "phases.dpo.max_length 65 is over the 64 positions of the policy's model: set phases.dpo.max_length=64 or start "
         "from a longer model"
-        for role in ("policy", "reference")
     ]
 
 
@@ -384,8 +376,8 @@ def test_rows_must_fit_the_positions_of_a_model_directory(tmp_path):
 @pytest.mark.parametrize(
     ("algorithm", "line"),
     [
-        ({"clip": -0.1}, "clip"),
-        ({"clipp": 0.1}, "'clipp'; did you mean 'clip'?"),
+        ({"clip_low": -0.1}, "clip"),
+        ({"cliplow": 0.1}, "'cliplow'; did you mean 'clip_low'?"),
         ({"name": "pppo"}, "'pppo'"),
         ({"name": "nowhere:Mine"}, "there is no module 'nowhere'"),
     ],
@@ -395,6 +387,59 @@ def test_an_algorithm_is_checked_with_its_parameters(algorithm, line):
     assert told.startswith("phases.ppo.algorithm: ")
     assert line in told
     assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("loss", "line"),
+    [
+        ({"beta": 0}, "beta must be above 0, got 0"),
+        ({"label_smoothing": 0.5}, "label_smoothing must lie in [0, 0.5), got 0.5"),
+        ({"name": "hinge", "label_smoothing": 0.1}, "'hinge' has no parameter 'label_smoothing'"),
+        ({"name": "ippo"}, "there is no loss 'ippo'"),
+    ],
+)
+def test_a_loss_is_checked_with_its_parameters(loss, line):
+    told = advice(tree(DPO | {"loss": loss}))
+    assert told.startswith("phases.dpo.loss: ")
+    assert line in told
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize("loss", ["orpo", "simpo", "cpo"])
+def test_a_loss_without_a_reference_has_none(loss):
+    config = Config.model_validate(tree(DPO | {"loss": loss}))
+    check(config)
+    assert needed_models(config, config.phases[-1]).keys() == {"policy"}
+    with_reference = Config.model_validate(tree(DPO))
+    assert needed_models(with_reference, with_reference.phases[-1]).keys() == {"policy", "reference"}
+
+
+BEST = {"kind": "best_of_n", "data": FUNCTION, "models": {"policy": "phase:sft"}, "reward": [FUNCTION]}
+
+
+@pytest.mark.parametrize(
+    ("phases", "line"),
+    [
+        ([BEST | {"reward": []}], "phases.best_of_n.reward: nothing to learn from; name"),
+        ([BEST | {"keep": 8}], "phases.best_of_n.keep is 8 of 8 samples, so nothing is rejected"),
+        ([BEST | {"models": {"policy": "phase:stf"}}], "there is no phase 'stf'; did you mean sft?"),
+        ([BEST, RL | {"models": {"policy": "phase:best_of_n"}}], "leaves a data set and no model"),
+        ([RL | {"data": "phase:sft"}], "phases.ppo.data.path: phase 'sft' leaves a model and no data set"),
+        ([RL | {"data": "phase:later"}], "phases.ppo.data.path: no phase 'later' runs before 'ppo'"),
+        (
+            [RL | {"algorithm": "grpo", "sampling": {"samples": 2}, "critic_warmup": 3}],
+            "GRPO has no critic; set it to 0",
+        ),
+        ([DPO | {"loss": "simpo", "precompute_reference": True}], "loss simpo needs no reference; remove it"),
+    ],
+)
+def test_what_the_new_phases_need_is_told(phases, line):
+    assert line in advice(tree(*phases))
+
+
+def test_a_phase_learns_from_the_rows_of_an_earlier_one():
+    again = SFT | {"name": "again", "data": "phase:best_of_n", "models": {"policy": "phase:sft"}}
+    check(Config.model_validate(tree(BEST, again)))
 
 
 def test_models_are_checked_where_the_algorithm_needs_them():

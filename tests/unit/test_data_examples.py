@@ -44,6 +44,18 @@ def test_a_preference_batch_keeps_the_chosen_row_before_the_rejected():
     assert answers == [text + "<|im_end|>" for text in ("666666", "no", "333", "no", "88888888", "no")]
 
 
+def test_a_token_column_follows_its_rows_through_splits_and_batches():
+    examples = pairs()
+    numbered = examples.with_token_column("ref_logprobs", torch.arange(float(len(examples.tokens))).numpy())
+    _, held_out = numbered.split(4, seed=0)
+    batch = held_out.batch([3, 1])
+    for row, span in zip(batch.ref_logprobs, held_out.spans_of([3, 1]), strict=True):
+        length = span.stop - span.start
+        assert row[:length].tolist() == list(range(span.start, span.stop))
+        assert (row[length:] == 0).all()
+    assert [int(batch.tokens[0, 0])] == examples.tokens[int(batch.ref_logprobs[0, 0])].reshape(1).tolist()
+
+
 @settings(deadline=None)
 @given(st.integers(0, 8), st.integers(0, 2**32))
 def test_a_split_holds_every_unit_once(holdout, seed):

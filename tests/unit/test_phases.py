@@ -13,7 +13,9 @@ from data.sample import Prompt, Sample
 from rlhf.metrics import MetricLog
 from rlhf.phases.answers import batch_of
 from rlhf.phases.base import following
-from rlhf.phases.rl import describe, drop_unscored
+from rlhf.phases.best_of_n import best
+from rlhf.phases.experience import Draw, drop_unscored, scores_of, together
+from rlhf.phases.rl import describe, same_rows
 from rlhf.phases.supervised import texts
 
 
@@ -39,6 +41,16 @@ def test_samples_become_rows_of_prompt_and_response():
     assert batch.policy_version.tolist() == [3, 3, 3]
 
 
+def test_observations_are_not_trained_on():
+    asked = Prompt((5, 6), "a", 0)
+    told = Sample(asked, 1, (8, 9, 7), (-1.0, 0.0, -2.0), "", False, 3, sampled=(True, False, True))
+    batch = batch_of([sample(asked, 0, (8,)), told]).validate()
+    assert batch.action_mask.tolist() == [[False, False, True, False, False], [False, False, True, False, True]]
+    assert batch.tokens.tolist() == [[5, 6, 8, 0, 0], [5, 6, 8, 9, 7]]
+    assert batch.rollout_logprobs.tolist() == [[0, 0, -1, 0, 0], [0, 0, -1, 0, -2]]
+    assert batch.group_ids.tolist() == [0, 0]
+
+
 def test_rows_without_a_score_are_dropped():
     batch = drop_unscored(two_prompts().with_columns(rewards=[1.0, math.nan, 0.5]))
     assert batch.rewards.tolist() == [1.0, 0.5]
@@ -50,16 +62,60 @@ def test_no_score_at_all_is_an_error():
         drop_unscored(two_prompts().with_columns(rewards=[math.nan] * 3))
 
 
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_the_others_of_a_group_stay_when_one_has_no_finite_reward(broken):
+    batch = drop_unscored(two_prompts().with_columns(rewards=[broken, 1.0, 0.5]))
+    assert batch.group_ids.tolist() == [0, 1]
+    assert batch.tokens.tolist() == [[5, 6, 8, 0], [7, 9, 9, 9]]
+
+
+def test_draws_of_one_step_keep_their_groups_apart_and_no_more_than_are_wanted():
+    first, second = (two_prompts().with_columns(rewards=[at, at + 1, at + 2]) for at in (0.0, 10.0))
+    batch = together([first, second], 3)
+    assert batch.group_ids.tolist() == [0, 0, 1, 2, 2]
+    assert batch.rewards.tolist() == [0, 1, 2, 10, 11]
+    assert same_rows(together([first], 3), first)
+    assert not same_rows(batch, first)
+
+
+def test_equal_and_missing_scores_are_counted():
+    def draw(rewards: list[float]) -> Draw:
+        return Draw(two_prompts().with_columns(rewards=rewards), None, {"rule": torch.tensor(rewards)})
+
+    figures = scores_of([draw([1.0, 1.0, 3.0]), draw([1.0, math.nan, math.inf])])
+    assert figures["dropped"] == 2
+    assert figures["equal_groups"] == 0.5  # groups of one sample have nothing to compare
+    assert scores_of([draw([1.0, 1.0, 0.0])])["reward/rule"] == pytest.approx(2 / 3)
+
+
+def test_the_best_samples_are_kept_in_the_prompts_order():
+    first, second = Prompt((5,), "a", 0), Prompt((7,), "b", 1)
+
+    def answer(prompt: Prompt, text: str, truncated: bool = False) -> Sample:
+        return Sample(prompt, 0, (1,), (-1.0,), text, truncated, 1)
+
+    samples = [
+        answer(first, "poor"),
+        answer(first, "good"),
+        answer(first, "good"),
+        answer(first, "cut", truncated=True),
+        answer(first, "fair"),
+        answer(second, "none"),
+        answer(second, "low"),
+    ]
+    rewards = torch.tensor([0.0, 2.0, 2.0, 9.0, 1.0, math.nan, -1.0])
+    kept = [(sample.text, score) for sample, score in best(samples, rewards, 2, None)]
+    assert kept == [("good", 2.0), ("fair", 1.0), ("low", -1.0)]
+    assert [sample.text for sample, _ in best(samples, rewards, 1, 0.5)] == ["good"]
+
+
 def test_kl_is_summed_over_an_answer_and_averaged_over_answers():
     batch = two_prompts()
     columns = {"old_logprobs": batch.rollout_logprobs + 0.5 * batch.action_mask, "ref_logprobs": batch.rollout_logprobs}
-    metrics = describe(
-        batch.with_columns(rewards=[0.0, 1.0, 2.0], **columns), {"rule": torch.tensor([0.0, 1.0, 2.0])}, {}
-    )
+    metrics = describe(batch.with_columns(rewards=[0.0, 1.0, 2.0], **columns), {})
     assert metrics["kl"] == pytest.approx((2 + 1 + 3) * 0.5 / 3)
     assert metrics["rollout_gap"] == pytest.approx(0.5)
     assert metrics["length"] == 2
-    assert metrics["reward/rule"] == 1.0
 
 
 def test_a_due_step_lies_after_the_current_one():

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from decimal import Decimal
 from types import SimpleNamespace
 
@@ -75,13 +76,38 @@ def test_every_kind_of_number_is_a_score(number):
     assert values(compose([], lambda sample: number).score(SAMPLES)[0]) == [1, 1]
 
 
-@pytest.mark.parametrize("value", [None, "1.0", [1.0, 2.0], math.inf, {"format": None}])
+@pytest.mark.parametrize("value", [None, "1.0", [1.0, 2.0], 10**400, {"format": None}])
 def test_what_is_no_number_is_refused_by_name_and_value(value):
     def odd(sample):
         return value
 
-    with pytest.raises(UserError, match=r"reward 'odd' returned .* for prompt row 7; return a finite number"):
+    with pytest.raises(UserError, match=r"reward 'odd' returned .* for prompt row 7; return a number"):
         compose([], odd).score(SAMPLES)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 1e39, {"format": math.inf, "long": -math.inf}])
+def test_what_is_not_finite_in_fp32_is_no_score(value):
+    def odd(sample):
+        return value if sample.text == "a" else 1.0
+
+    rewards, scores = Composite([Part("odd", odd, clip=(-5.0, 5.0))]).score(SAMPLES)
+    assert values(rewards) == values(scores["odd"]) == [None, 1]
+    rewards, scores = compose([Reward(source="model")]).score(SAMPLES, torch.tensor([math.inf, 2.0]))
+    assert values(rewards) == values(scores["model"]) == [None, 2]
+
+
+def test_the_environment_is_a_source_that_reads_the_samples_own_score():
+    samples = [replace(SAMPLES[0], score=0.5), SAMPLES[1], replace(SAMPLES[1], score=-math.inf)]
+    composite = compose([Reward(source="environment", weight=2.0)])
+    assert not composite.needs_model
+    rewards, scores = composite.score(samples)
+    assert values(rewards) == [1, None, None]
+    assert values(scores["environment"]) == [0.5, None, None]
+
+
+def test_an_environment_that_gave_no_score_at_all_is_a_mistake():
+    with pytest.raises(UserError, match=r"no rollout environment gave a score: set phases\.<name>\.rollout"):
+        compose([Reward(source="environment")]).score(SAMPLES)
 
 
 def test_an_error_in_a_function_names_it_and_the_row_and_keeps_its_traceback():

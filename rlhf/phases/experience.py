@@ -1,0 +1,186 @@
+"""A step's samples with their rewards and all that the algorithm needs to know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from data.batch import Batch
+from data.loader import Order
+from data.sample import Prompt, Sample, Sampling
+from rlhf.interfaces import Algorithm, ModelGroup, Staged
+from rlhf.metrics import Timer
+from rlhf.ops.rewards import RunningMoments, shape
+from rlhf.phases.answers import batch_of, sampling
+from rlhf.phases.base import Metrics, PhaseContext
+from rlhf.rewards.compose import Composite
+
+FORWARDS = {
+    "old_logprobs": ("policy", "logprobs"),
+    "ref_logprobs": ("reference", "logprobs"),
+    "values": ("critic", "values"),
+}
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What a step learns from."""
+
+    batch: Batch  # shaped rewards, and the columns that the algorithm needs; meta: prompt and answer as text
+    staged: Staged | None  # the same rows in the object store; None where rows were left out or added since
+    figures: Metrics
+
+
+@dataclass
+class Collector:
+    """Draws prompts, has them answered and scored; draws again in place of groups that the algorithm leaves out.
+
+    draws and moments are its state: how often it drew, and the mean and deviation of all rewards so far.
+    """
+
+    context: PhaseContext
+    prompts: Sequence[Prompt]
+    groups: Mapping[str, ModelGroup]
+    reward: Composite
+    generate: Callable[[Sequence[Prompt], Sampling], list[Sample]]
+    draws: int = 0
+    moments: RunningMoments = field(default_factory=RunningMoments)
+
+    def __post_init__(self) -> None:
+        self.order = Order(len(self.prompts), self.context.phase.prompts_per_step, self.context.seed)
+
+    def collect(self, algorithm: Algorithm, timer: Timer) -> Experience:
+        """Raises ValueError where no sample of a draw has a score."""
+        wanted = self.context.phase.prompts_per_step
+        kept: list[Batch] = []
+        draws: list[Draw] = []
+        while len(draws) <= algorithm.refills and sum(len(batch.groups()) for batch in kept) < wanted:
+            draw = self.draw(algorithm, timer)
+            scored = drop_unscored(draw.batch)
+            worth = algorithm.keep(scored)
+            kept.append(scored if worth.all() else scored.select(worth.nonzero()[:, 0]))
+            draws.append(draw)
+        batch = together(kept, wanted)
+        figures = {"samples": len(batch), **scores_of(draws)}
+        if algorithm.refills:
+            figures["draws"] = len(draws)
+        same = batch.columns["tokens"] is draws[0].batch.columns["tokens"]
+        return Experience(self.shaped(batch), draws[0].staged if same else None, figures)
+
+    def draw(self, algorithm: Algorithm, timer: Timer) -> Draw:
+        """Answers to the next prompts; rewards and the columns that the algorithm needs, all groups in flight at once."""
+        settings = sampling(self.context, self.context.phase.sampling, self.draws)
+        with timer("generate"):
+            asked = [self.prompts[i] for i in self.order.indices(self.draws)]
+            samples = self.generate(asked, settings)
+            greedy = []
+            if "greedy_rewards" in algorithm.needs:
+                greedy = self.generate(asked, replace(settings, temperature=0.0, samples=1))
+        with timer("forwards"):
+            batch = replace(batch_of(samples), meta=tuple(map(described, samples)))
+            staged = self.stage(batch)
+            pending = {
+                name: self.groups[role].forward(staged, output, settings.temperature)
+                for name, (role, output) in FORWARDS.items()
+                if name in algorithm.needs
+            }
+            rewards, parts = self.score(samples, staged)
+            columns = {name: work.result() for name, work in pending.items()}
+            if greedy:
+                baselines, _ = self.score(greedy, self.stage(batch_of(greedy)))
+                of_row = dict(zip((sample.prompt.row for sample in greedy), baselines.tolist()))
+                columns["greedy_rewards"] = [of_row[sample.prompt.row] for sample in samples]
+        self.draws += 1
+        return Draw(batch.with_columns(rewards=rewards, **columns), staged, parts)
+
+    def score(self, samples: Sequence[Sample], staged: Staged) -> tuple[Tensor, dict[str, Tensor]]:
+        model = self.groups["reward"].forward(staged, "scores").result() if "reward" in self.groups else None
+        return self.reward.score(samples, model)
+
+    def stage(self, batch: Batch) -> Staged:
+        """Rows of one prompt share a mini-batch; which do is drawn anew each time."""
+        seed = self.context.seed + self.draws
+        return self.context.runtime.stage(batch, list(self.groups.values()), self.context.phase.minibatches, seed)
+
+    def shaped(self, batch: Batch) -> Batch:
+        """Rewards as `shaping` in the config says. A greedy baseline gets no penalties: any baseline is unbiased."""
+        settings = self.context.phase.shaping
+        if settings.normalise:
+            self.moments = self.moments.update(batch.rewards)
+        moments = self.moments if settings.normalise else None
+        overlong = settings.overlong and (settings.overlong.limit, settings.overlong.buffer)
+        lengths = batch.action_mask.sum(1)
+        columns = {
+            "rewards": shape(
+                batch.rewards, batch.truncated, lengths, moments, settings.clip, settings.missing_end, overlong
+            )
+        }
+        if "greedy_rewards" in batch:
+            columns["greedy_rewards"] = shape(
+                batch.greedy_rewards, torch.zeros_like(batch.truncated), lengths, moments, settings.clip, 0.0, None
+            )
+        return batch.with_columns(**columns)
+
+    def state(self) -> dict:
+        return {"draws": self.draws, "moments": self.moments.state()}
+
+    def resume(self, state: Mapping) -> None:
+        if state:
+            self.draws, self.moments = state["draws"], RunningMoments.from_state(state["moments"])
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The samples of one draw of prompts; rewards may be NaN."""
+
+    batch: Batch
+    staged: Staged
+    parts: dict[str, Tensor]  # each reward part's scores
+
+
+def drop_unscored(batch: Batch) -> Batch:
+    """Rows without a finite reward (or baseline) are left out, never scored 0."""
+    scored = batch.rewards.isfinite()
+    if "greedy_rewards" in batch:
+        scored &= batch.greedy_rewards.isfinite()
+    if not scored.any():
+        raise ValueError(f"none of the step's {len(batch)} samples has a score: every reward is NaN")
+    return batch if scored.all() else batch.select(scored.nonzero()[:, 0])
+
+
+def together(batches: Sequence[Batch], groups: int) -> Batch:
+    """The rows of all batches, of the first `groups` groups; group_ids stay apart."""
+    if len(batches) == 1:
+        return batches[0]
+    count, apart = 0, []
+    for batch in batches:
+        apart.append(batch.with_columns(group_ids=batch.group_ids + count))
+        count = max([count, *(apart[-1].group_ids + 1).tolist()])
+    whole = Batch.cat(apart)
+    chosen = [rows for rows in whole.groups()[:groups]]
+    return whole.select(torch.cat(chosen)) if chosen else whole
+
+
+def scores_of(draws: Sequence[Draw]) -> Metrics:
+    """Of all samples that were drawn: how many have no score, the mean of each reward part, and the share of prompts whose
+    samples all have the same reward."""
+    figures: Metrics = {"dropped": sum(int((~draw.batch.rewards.isfinite()).sum()) for draw in draws)}
+    for name in dict.fromkeys(name for draw in draws for name in draw.parts):
+        values = torch.cat([draw.parts[name] for draw in draws if name in draw.parts])
+        figures[f"reward/{name}"] = float(values.nanmean())
+    spreads = [
+        bool((draw.batch.rewards[rows] != draw.batch.rewards[rows[0]]).any())
+        for draw in draws
+        for rows in draw.batch.groups()
+        if len(rows) > 1
+    ]
+    if spreads:
+        figures["equal_groups"] = 1 - sum(spreads) / len(spreads)
+    return figures
+
+
+def described(sample: Sample) -> dict[str, str | int]:
+    return {"prompt": sample.prompt.text, "answer": sample.text, "row": sample.prompt.row}
