@@ -7,7 +7,21 @@ from typing import Any
 from rlhf.interfaces import Algorithm
 from rlhf.named import build
 
-BUILT_IN = {"ppo": "rlhf.algorithms.ppo:PPO", "grpo": "rlhf.algorithms.grpo:GRPO"}
+BUILT_IN = {
+    "ppo": "rlhf.algorithms.ppo:PPO",
+    "grpo": "rlhf.algorithms.grpo:GRPO",
+    "dr_grpo": "rlhf.algorithms.dr_grpo:DrGRPO",
+    "dapo": "rlhf.algorithms.dapo:DAPO",
+    "gspo": "rlhf.algorithms.gspo:GSPO",
+    "cispo": "rlhf.algorithms.cispo:CISPO",
+    "rloo": "rlhf.algorithms.rloo:RLOO",
+    "reinforce": "rlhf.algorithms.reinforce:REINFORCE",
+    "reinforce_pp": "rlhf.algorithms.reinforce_pp:ReinforcePlusPlus",
+    "reinforce_pp_baseline": "rlhf.algorithms.reinforce_pp:ReinforcePlusPlusBaseline",
+    "remax": "rlhf.algorithms.remax:ReMax",
+    "opo": "rlhf.algorithms.opo:OPO",
+    "online_dpo": "rlhf.algorithms.online_dpo:OnlineDPO",
+}
 
 
 def resolve(name: str, parameters: dict[str, Any]) -> Algorithm:

@@ -38,10 +38,24 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
     return advantages, advantages + values
 
 
+def discounted_returns(rewards: Tensor, mask: Tensor, gamma: float = 1.0) -> Tensor:
+    """(B, T): the token's own reward and those of the later tokens, each step discounted by gamma; 0 outside the mask.
+
+    rewards: (B, T). mask: (B, T) bool, with holes as in `gae`.
+    """
+    return gae(rewards, torch.zeros_like(rewards), mask, gamma, 1.0)[0]
+
+
+def on_tokens(gains: Tensor, mask: Tensor) -> Tensor:
+    """(B,) -> (B, T): the row's number on each of its tokens that mask (B, T) selects, 0 elsewhere."""
+    return torch.where(mask, gains[:, None], 0)
+
+
 def group_centred(rewards: Tensor, groups: Sequence[Tensor]) -> Tensor:
     """(B,): each reward minus its group's mean (Dr. GRPO, Liu et al. 2025).
 
-    rewards: (B,). groups: row indices of each group; sizes may differ. A row in no group, or alone in one, gets 0.
+    rewards: (B,). groups: row indices of each group; sizes may differ. A row in no group, or alone in one, gets 0, and so
+    do the rows of a group whose rewards are all the same.
     """
     return _by_group(rewards, groups, lambda own: own - own.mean())
 
@@ -56,9 +70,32 @@ def leave_one_out(rewards: Tensor, groups: Sequence[Tensor]) -> Tensor:
     return _by_group(rewards, groups, lambda own: (own - own.mean()) * len(own) / (len(own) - 1))
 
 
+def batch_normalised(gains: Tensor, spread_of: Tensor, eps: float) -> Tensor:
+    """(B,): gains over the unbiased standard deviation of `spread_of`, of all rows together, plus eps; 0 in a batch of one.
+
+    gains, spread_of: (B,). Source: `scale_rewards="batch"` of TRL, after Lite PPO (Liu et al. 2025).
+    """
+    return gains / (spread_of.std() + eps) if len(gains) > 1 else torch.zeros_like(gains)
+
+
+def length_weighted_centred(rewards: Tensor, lengths: Tensor, groups: Sequence[Tensor]) -> Tensor:
+    """(B,): each reward minus its group's mean weighted by lengths, the baseline of the least variance where a row's
+    squared gradient grows with its tokens (OPO, Hao et al. 2025); 0 as in `group_centred`.
+
+    rewards: (B,). lengths: (B,), trained tokens of each row.
+    """
+    result = torch.zeros_like(rewards)
+    for rows in groups:
+        own, weights = rewards[rows], lengths[rows].to(rewards.dtype)
+        if (own != own[0]).any():
+            result[rows] = own - (weights * own).sum() / weights.sum().clamp(min=1)
+    return result
+
+
 def _by_group(rewards: Tensor, groups: Sequence[Tensor], advantage: Callable[[Tensor], Tensor]) -> Tensor:
     result = torch.zeros_like(rewards)
     for rows in groups:
-        if len(rows) > 1:
-            result[rows] = advantage(rewards[rows])
+        own = rewards[rows]
+        if (own != own[0]).any():  # else rounding, over a spread of nearly 0, would pass for an advantage
+            result[rows] = advantage(own)
     return result

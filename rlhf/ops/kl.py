@@ -7,6 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+# exp(20) is 5e8, far beyond any clip; unbounded, exp overflows and its gradient is NaN even where it is clipped away
+LARGEST_LOG_RATIO = 20.0
+
 # The estimators: John Schulman, "Approximating KL Divergence" (2020), http://joschu.net/blog/kl-approx.html.
 # Each takes the sampled tokens' log-probs by the policy and by the reference, any shape, and gives one value a token.
 
@@ -22,8 +25,8 @@ def k2(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
 
 
 def k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """(r - 1) - log r with r = reference / policy: unbiased, of low variance, never negative."""
-    log_ratio = ref_logprobs - logprobs
+    """(r - 1) - log r with r = reference / policy: unbiased, of low variance, never negative. log r is kept within 20."""
+    log_ratio = (ref_logprobs - logprobs).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
     return torch.expm1(log_ratio) - log_ratio
 
 

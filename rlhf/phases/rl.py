@@ -39,7 +39,7 @@ def run(context: PhaseContext) -> Metrics:
     policy, trained = groups["policy"], {role: groups[role] for role in objectives}
     rollouts = start_rollouts(context, policy)
     collector = Collector(context, prompts, groups, reward, generator(context, rollouts))
-    lesson = Lesson(context, objectives, trained, Pretraining.of(context))
+    lesson = Lesson(context, trained, Pretraining.of(context))
     check = AnswerCheck.prepare(context, policy, groups.get("reference"))
     progress = context.checkpoints.load(trained)
     algorithm = algorithm.with_state(progress.get("algorithm", {}))
@@ -65,7 +65,7 @@ def run(context: PhaseContext) -> Metrics:
 
             with timer("train"):  # 5. policy and critic at once
                 staged = experience.staged if same_rows(batch, experience.batch) else None
-                losses = lesson.learn(step, batch, staged)
+                losses = lesson.learn(step, algorithm.objectives(), batch, staged)
             if not losses:
                 track.note(step + 1, "no optimizer step: no sample or no advantage is left to learn from")
 
@@ -121,19 +121,20 @@ class Lesson:
     """Trains the roles on a step's batch, all at once."""
 
     context: PhaseContext
-    objectives: Mapping[str, Objective]
     groups: Mapping[str, ModelGroup]  # the trained roles
     pretraining: Pretraining | None
 
-    def learn(self, step: int, batch: Batch, staged: Staged | None) -> dict[str, list[Metrics]]:
+    def learn(
+        self, step: int, objectives: Mapping[str, Objective], batch: Batch, staged: Staged | None
+    ) -> dict[str, list[Metrics]]:
         """Metrics of each role's optimizer steps; of none where the batch teaches nothing.
 
         staged: the batch's rows, where they are in the object store already.
         """
         phase = self.context.phase
-        if not self.teaches(batch):
+        if not teaches(objectives["policy"], batch):
             return {}
-        columns = frozenset().union(*(objective.columns for objective in self.objectives.values()))
+        columns = frozenset().union(*(objective.columns for objective in objectives.values()))
         if staged is None:
             groups, seed = list(self.groups.values()), self.context.seed + step
             staged = self.context.runtime.stage(batch.keep(TRAINED | columns), groups, phase.minibatches, seed)
@@ -142,19 +143,19 @@ class Lesson:
         passes = Passes(phase.epochs, phase.sampling.temperature)
         work = {}
         if "critic" in self.groups:
-            work["critic"] = self.groups["critic"].train(staged, self.objectives["critic"], passes)
+            work["critic"] = self.groups["critic"].train(staged, objectives["critic"], passes)
         if step >= phase.critic_warmup:
             policy = self.groups["policy"]
             beside = self.pretraining and self.pretraining.beside(step, staged, policy)
             passes = Passes(phase.epochs, phase.sampling.temperature, phase.max_kl)
-            work["policy"] = policy.train(staged, self.objectives["policy"], passes, beside)
+            work["policy"] = policy.train(staged, objectives["policy"], passes, beside)
         return {role: pending.result() for role, pending in work.items()}
 
-    def teaches(self, batch: Batch) -> bool:
-        """Whether there is a gradient at all: an optimizer would move the weights without one, too."""
-        policy = self.objectives["policy"]
-        other_terms = "ref_logprobs" in policy.columns or policy.output == "logprobs_entropy"
-        return len(batch) > 0 and ("advantages" not in batch or other_terms or bool(batch.advantages.any()))
+
+def teaches(policy: Objective, batch: Batch) -> bool:
+    """Whether there is a gradient at all: an optimizer would move the weights without one, too."""
+    other_terms = "ref_logprobs" in policy.columns or policy.output == "logprobs_entropy"
+    return len(batch) > 0 and ("advantages" not in batch or other_terms or bool(batch.advantages.any()))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from data.batch import Batch
 from data.errors import UserError
-from rlhf.objectives import DPO, ClippedPolicy, ClippedValue, LanguageModel, Pairwise
+from rlhf.objectives import ClippedPolicy, ClippedValue, LanguageModel
 
 NAN = math.nan
 
@@ -29,27 +29,6 @@ def test_language_model_is_the_summed_cross_entropy_of_trained_tokens():
     labels = batch.tokens.long().where(batch.action_mask, -100)
     torch.testing.assert_close(loss, functional.cross_entropy(logits.view(-1, 10), labels.view(-1), reduction="sum"))
     assert metrics == {}
-
-
-def test_pairwise_by_hand():
-    scores = torch.tensor([math.log(3), 0.0, 0.0, math.log(3)])  # one pair in the right order, one in the wrong
-    loss, metrics = Pairwise()(scores, batch_of_two())
-    assert loss.item() == pytest.approx(math.log(4 / 3) + math.log(4))
-    assert metrics["accuracy"] == 1
-    assert metrics["margin"] == 0
-
-
-def test_dpo_by_hand():
-    out, ref = (
-        outside_is_nan([[9.0, -1.0, -2.0], [9.0, -3.0, 9.0]]),
-        outside_is_nan([[8.0, -2.0, -3.0], [8.0, -2.0, 8.0]]),
-    )
-    loss, metrics = DPO(beta=0.5, label_smoothing=0.1)(out, batch_of_two(ref_logprobs=ref))
-    margin = 0.5 * 2 - 0.5 * -1
-    expected = -0.9 * math.log(1 / (1 + math.exp(-margin))) - 0.1 * math.log(1 / (1 + math.exp(margin)))
-    assert loss.item() == pytest.approx(expected, rel=1e-6)
-    figures = {name: value.item() for name, value in metrics.items()}
-    assert figures == {"accuracy": 1, "chosen_reward": 1.0, "rejected_reward": -0.5, "margin": 1.5}
 
 
 def test_clipped_policy_by_hand():
@@ -74,7 +53,7 @@ def test_clipped_value_by_hand():
     assert metrics["clip_fraction"] == 1
 
 
-OBJECTIVES = [LanguageModel(), Pairwise(), DPO(0.2), ClippedPolicy(), ClippedValue()]
+OBJECTIVES = [LanguageModel(), ClippedPolicy(), ClippedValue()]
 
 
 def problem():
@@ -86,7 +65,7 @@ def problem():
         group_ids=[0, 0, 1, 1],
         **{name: torch.randn(4, 3) for name in names},
     )
-    return batch, {"scores": torch.randn(4), "logprobs": torch.randn(4, 3), "values": torch.randn(4, 3)}
+    return batch, {"logprobs": torch.randn(4, 3), "values": torch.randn(4, 3)}
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: type(objective).__name__)
@@ -118,9 +97,6 @@ def test_objectives_travel_by_value(objective):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: DPO(beta=0), "beta must be above 0, got 0"),
-        (lambda: DPO(beta=NAN), "beta"),
-        (lambda: DPO(label_smoothing=0.5), r"label_smoothing must lie in \[0, 0.5\), got 0.5"),
         (lambda: ClippedPolicy(clip_low=-0.1), "lower clip"),
         (lambda: ClippedPolicy(clip_high=-0.1), "upper clip must not be negative"),
         (lambda: ClippedPolicy(dual_clip=1.0), "dual_clip must be above 1"),

@@ -5,7 +5,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf.ops.advantages import gae, group_centred, group_normalised, leave_one_out, token_rewards
+from rlhf.ops.advantages import (
+    batch_normalised,
+    discounted_returns,
+    gae,
+    group_centred,
+    group_normalised,
+    leave_one_out,
+    length_weighted_centred,
+    on_tokens,
+    token_rewards,
+)
 
 NAN = math.nan
 
@@ -68,7 +78,42 @@ def test_leave_one_out_by_hand():
     assert leave_one_out(REWARDS, GROUPS).tolist() == pytest.approx([-1.5, -10, 0, 1.5, 10, 0])
 
 
-def test_equal_rewards_give_no_advantage():
-    equal = torch.full((4,), 0.3)
-    assert group_normalised(equal, [torch.arange(4)]).abs().max() < 0.1
-    assert leave_one_out(equal, [torch.arange(4)]).abs().max() < 1e-6
+def test_batch_normalised_by_hand():
+    # the spread of the rewards is 2, that of the gains does not count
+    gains = batch_normalised(torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([1.0, 3.0, 5.0]), eps=0.0)
+    assert gains.tolist() == [-0.5, 0, 0.5]
+    assert batch_normalised(torch.tensor([3.0]), torch.tensor([3.0]), eps=0.0).tolist() == [0]
+
+
+def test_length_weighted_centred_by_hand():
+    lengths = torch.tensor([1, 2, 1, 2, 6, 9])
+    gains = length_weighted_centred(REWARDS, lengths, GROUPS)
+    # baselines: (1 * 1 + 1 * 2 + 2 * 3) / 4, and (6 * 20 + 2 * 10) / 8
+    assert gains.tolist() == [1 - 2.25, 10 - 17.5, 2 - 2.25, 3 - 2.25, 20 - 17.5, 0]
+
+
+def test_the_length_weighted_baseline_has_gains_that_sum_to_zero_over_tokens():
+    lengths = torch.tensor([3, 2, 1, 2, 6, 9])
+    gains = length_weighted_centred(REWARDS, lengths, GROUPS)
+    assert (gains * lengths)[GROUPS[0]].sum().item() == pytest.approx(0)
+
+
+def test_discounted_returns_by_hand():
+    mask = torch.tensor([[False, True, False, True, True]])
+    rewards = torch.tensor([[NAN, 1.0, NAN, 2.0, 4.0]])
+    returns = discounted_returns(rewards, mask, gamma=0.5)
+    assert returns.tolist() == [[0, 1 + 1 + 1, 0, 4, 4]]
+
+
+def test_a_number_of_the_row_lies_on_its_selected_tokens():
+    mask = torch.tensor([[False, True, True], [False, True, False]])
+    assert on_tokens(torch.tensor([2.0, NAN]), mask).isnan().tolist() == [[False] * 3, [False, True, False]]
+    assert on_tokens(torch.tensor([2.0, 3.0]), mask).tolist() == [[0, 2, 2], [0, 3, 0]]
+
+
+@pytest.mark.parametrize(
+    "relative",
+    [group_centred, group_normalised, leave_one_out, lambda r, g: length_weighted_centred(r, torch.arange(1, 8), g)],
+)
+def test_equal_rewards_give_no_advantage_not_even_by_rounding(relative):
+    assert relative(torch.full((7,), 0.3), [torch.arange(7)]).tolist() == [0] * 7

@@ -32,6 +32,14 @@ def test_k2_and_k3_are_never_negative(policy, reference):
     assert kl.k3(*pair) >= -1e-6
 
 
+def test_k3_stays_finite_where_the_policy_has_left_the_reference():
+    policy = torch.tensor([-500.0, 0.0], requires_grad=True)
+    values = kl.k3(policy, torch.tensor([0.0, -500.0]))
+    values.sum().backward()
+    assert values.isfinite().all()
+    assert policy.grad.isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("observed", "expected"), [(6.0, 0.2), (6.6, 0.2 * 1.01), (60.0, 0.2 * 1.02), (0.0, 0.2 * 0.98)]
 )

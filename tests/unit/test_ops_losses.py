@@ -3,36 +3,13 @@ import math
 import pytest
 import torch
 
-from rlhf.ops.losses import clipped_policy, clipped_value
-from rlhf.ops.preference import dpo, pairwise_logistic
+from rlhf.ops.losses import cispo, clipped_policy, clipped_value, probability_ratio, reinforce
 
 NAN = math.nan
 
 
 def doubles(*values):
     return torch.tensor(values, dtype=torch.float64)
-
-
-def test_pairwise_logistic_by_hand():
-    chosen, rejected = doubles(math.log(3), 0.0), doubles(0.0, 0.0)  # sigmoid: 3/4, 1/2
-    expected = doubles(math.log(4 / 3), math.log(2))
-    torch.testing.assert_close(pairwise_logistic(chosen, rejected), expected)
-    torch.testing.assert_close(pairwise_logistic(chosen + 0.7, rejected, margin=0.7), expected)
-    smoothed = 0.9 * math.log(4 / 3) + 0.1 * math.log(4)
-    assert pairwise_logistic(chosen, rejected, label_smoothing=0.1)[0].item() == pytest.approx(smoothed)
-
-
-def test_pairwise_logistic_stays_finite_far_from_zero():
-    losses = pairwise_logistic(torch.tensor([1e4, -1e4]), torch.zeros(2))
-    assert losses.tolist() == [0, 1e4]
-
-
-def test_dpo_is_the_pairwise_loss_of_its_implicit_rewards():
-    chosen, rejected = doubles(1.0, -2.0), doubles(0.5, 3.0)
-    torch.testing.assert_close(
-        dpo(chosen, rejected, 0.1, 0.2), pairwise_logistic(0.1 * chosen, 0.1 * rejected, 0.0, 0.2)
-    )
-    assert dpo(doubles(2.0), doubles(2.0), 0.3).item() == pytest.approx(math.log(2))
 
 
 @pytest.mark.parametrize(
@@ -52,6 +29,42 @@ def test_clipped_policy_by_hand(ratio, advantage, dual_clip, loss, clipped):
     losses, flags = clipped_policy(new, old, doubles([advantage]), torch.tensor([[True]]), 0.2, 0.3, dual_clip)
     assert losses.item() == pytest.approx(loss)
     assert flags.item() is clipped
+
+
+def test_ratios_of_token_sequence_and_product_by_hand():
+    old = doubles([NAN, -1.0, -1.0, -1.0], [NAN, -1.0, NAN, NAN])
+    mask = torch.tensor([[False, True, True, True], [False, True, False, False]])
+    new = (old + doubles([NAN, 4.0, 0.5, 4.0], [NAN, 3.0, NAN, NAN]).log()).requires_grad_()
+    expected = {
+        "token": doubles([1, 4, 0.5, 4], [1, 3, 1, 1]),
+        "sequence": doubles([1, 2, 2, 2], [1, 3, 1, 1]),  # the third root of 8
+        "product": doubles([1, 8, 8, 8], [1, 3, 1, 1]),
+    }
+    gradients = {
+        "token": doubles([0, 4, 0.5, 4], [0, 3, 0, 0]),
+        "sequence": doubles([0, 2, 2, 2], [0, 3, 0, 0]),  # as if each token had the ratio for itself
+        "product": doubles([0, 24, 24, 24], [0, 3, 0, 0]),
+    }
+    for kind, ratios in expected.items():
+        found = probability_ratio(new, old, mask, kind)
+        torch.testing.assert_close(found, ratios)
+        torch.testing.assert_close(torch.autograd.grad(found.sum(), new)[0], gradients[kind])
+
+
+@pytest.mark.parametrize(
+    ("ratio", "clip_low", "weight", "clipped"),
+    [(2.0, None, 2.0, False), (8.0, None, 5.0, True), (0.1, None, 0.1, False), (0.1, 0.2, 0.8, True)],
+)
+def test_cispo_by_hand(ratio, clip_low, weight, clipped):
+    new, old = doubles([math.log(ratio) - 3]).requires_grad_(), doubles([-3.0])
+    losses, flags = cispo(new, old, doubles([2.0]), torch.tensor([[True]]), clip_low, 4.0)
+    assert losses.item() == pytest.approx(-weight * 2.0 * (math.log(ratio) - 3))
+    assert flags.item() is clipped
+    assert torch.autograd.grad(losses.sum(), new)[0].item() == pytest.approx(-weight * 2.0)  # never 0, clipped or not
+
+
+def test_reinforce_by_hand():
+    assert reinforce(doubles([-1.5]), doubles([2.0]), torch.tensor([[True]])).item() == 3.0
 
 
 @pytest.mark.parametrize(
@@ -86,6 +99,10 @@ def test_nan_outside_the_mask_reaches_neither_loss_nor_gradient(poison):
     column = torch.tensor([[poison, -1.2, -1.9, poison]], dtype=torch.float64)
     for loss in (
         lambda leaf: clipped_policy(leaf, column, column, MASK, 0.2, 0.2, 3.0),
+        lambda leaf: clipped_policy(leaf, column, column, MASK, 0.2, 0.2, ratio="sequence"),
+        lambda leaf: clipped_policy(leaf, column, column, MASK, 0.2, 0.2, ratio="product"),
+        lambda leaf: cispo(leaf, column, column, MASK, None, 4.0),
+        lambda leaf: (reinforce(leaf, column, MASK), torch.zeros_like(MASK)),
         lambda leaf: clipped_value(leaf, column, column, MASK, 0.2),
         lambda leaf: clipped_value(leaf, column, column, MASK, None),
     ):
@@ -114,5 +131,6 @@ def test_gradcheck():
     mask = torch.rand(3, 4) < 0.7
     new.requires_grad_()
     assert torch.autograd.gradcheck(lambda x: clipped_policy(x, old, gains, mask, 0.2, 0.3, 3.0)[0], new)
+    assert torch.autograd.gradcheck(lambda x: clipped_policy(x, old, gains, mask, 0.2, 0.3, ratio="product")[0], new)
+    assert torch.autograd.gradcheck(lambda x: reinforce(x, gains, mask), new)
     assert torch.autograd.gradcheck(lambda x: clipped_value(x, old, gains, mask, 0.2)[0], new)
-    assert torch.autograd.gradcheck(lambda x: dpo(x[:, 0], x[:, 1], 0.1, 0.1), new)
