@@ -22,7 +22,6 @@ from data.errors import UserError
 from rlhf.config.check import check
 from rlhf.config.explain import did_you_mean
 from rlhf.config.load import load_config
-from rlhf.config.roles import resolve_models
 from rlhf.config.schema import Config, Phase
 
 if TYPE_CHECKING:
@@ -116,9 +115,11 @@ def _placement_table(placement: Placement) -> Table:
 
 
 def _phases_table(config: Config) -> Table:
+    from rlhf.needs import needed_models
+
     table = _table("phase", "kind", "models start from", "data", "steps")
     for phase in config.phases:
-        models = resolve_models(config, phase).items()
+        models = needed_models(config, phase).items()
         starts = "\n".join(f"{role}: {model.path or 'scratch'}" for role, model in models)
         paths = [phase.data.path] if isinstance(phase.data.path, str) else phase.data.path
         table.add_row(phase.name, phase.kind, starts, "\n".join(paths), _extent(phase))
@@ -128,6 +129,8 @@ def _phases_table(config: Config) -> Table:
 def _extent(phase: Phase) -> str:
     if phase.kind == "rl":
         return f"{phase.steps} x {phase.prompts_per_step} prompts x {phase.sampling.samples}"
+    if phase.kind == "best_of_n":
+        return f"{phase.keep} of {phase.sampling.samples} samples a prompt"
     passes = f"{phase.epochs} epoch{'s' if phase.epochs > 1 else ''}"
     length = f"{phase.steps} steps" if phase.steps else passes
     return f"{length} of {phase.batch_size} rows"
@@ -175,7 +178,7 @@ def status(
             if artifact is not None:
                 table.add_row(phase.name, f"done in {artifact.seconds:.0f} s", _figures(artifact.metrics))
             elif row is not None:
-                of = f" of {phase.steps}" if phase.steps else ""
+                of = f" of {steps}" if (steps := getattr(phase, "steps", None)) else ""
                 state = f"step {row['step']}{of}, {time.time() - row['time']:.0f} s ago"
                 table.add_row(phase.name, state, _figures({name: row[name] for name in FIGURES if name in row}))
             else:
@@ -201,6 +204,22 @@ def _last_steps(metrics: Path) -> dict[str, dict[str, Any]]:
 
 def _figures(metrics: dict[str, float | None]) -> str:
     return ", ".join(f"{name} {'none' if value is None else format(value, '.4g')}" for name, value in metrics.items())
+
+
+@app.command()
+def replay(
+    directory: Annotated[Path, typer.Argument(metavar="RUN", help="a run's directory")],
+    step: Annotated[int, typer.Option(help="a stored one (phases.<name>.store_every)")],
+    algorithm: Annotated[str, typer.Option(help="a built-in one, module:Class or file.py:Class")],
+    parameters: Annotated[list[str] | None, typer.Argument(metavar="[parameter=value]...", help="its fields")] = None,
+    phase: Annotated[str | None, typer.Option(help="which, where several phases are of kind rl")] = None,
+) -> None:
+    """Show what another algorithm would have made of a stored step, beside the run's own."""
+    with told_plainly():
+        from rlhf.replay import load_algorithm
+        from rlhf.replay import replay as compare
+
+        compare(directory, step, load_algorithm(algorithm, parameters or ()), phase).show(Console())
 
 
 @app.command()

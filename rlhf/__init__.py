@@ -12,10 +12,13 @@ _EXPORTS = {
     "ClippedPolicy": "rlhf.objectives",
     "ClippedValue": "rlhf.objectives",
 }
-__all__ = list(_EXPORTS)
+_MODULES = ("testing",)
+__all__ = [*_EXPORTS, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"rlhf.{name}")
     if name not in _EXPORTS:
         raise AttributeError(f"module 'rlhf' has no attribute {name!r}")
     return getattr(import_module(_EXPORTS[name]), name)

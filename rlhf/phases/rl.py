@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -20,7 +22,7 @@ from rlhf.ops.correction import importance_weights
 from rlhf.phases.answers import AnswerCheck, generator, start_rollouts
 from rlhf.phases.base import Metrics, PhaseContext, export, following, optim_settings
 from rlhf.phases.experience import Collector
-from rlhf.replay import store_step
+from rlhf.replay import POLICY, store_step
 from rlhf.rewards.compose import Composite, compose
 
 SHOWN = ("reward", "kl", "length", "policy/clip_fraction", "tokens/s")
@@ -42,6 +44,8 @@ def run(context: PhaseContext) -> Metrics:
     lesson = Lesson(context, trained, Pretraining.of(context))
     check = AnswerCheck.prepare(context, policy, groups.get("reference"))
     progress = context.checkpoints.load(trained)
+    if progress["step"] == 0:
+        shutil.rmtree(stored_steps(context), ignore_errors=True)  # of a run with other inputs
     algorithm = algorithm.with_state(progress.get("algorithm", {}))
     collector.resume(progress.get("collector", {}))
     if check:
@@ -207,14 +211,20 @@ def same_rows(batch: Batch, other: Batch) -> bool:
 
 def store(context: PhaseContext, step: int, batch: Batch, policy: ModelGroup) -> None:
     """Keeps the step for `launch.py replay`: the batch, and the weights that sampled it."""
-    directory = context.run.root / "steps" / context.phase.name / f"step-{step}"
+    directory = stored_steps(context) / f"step-{step}"
+    policy.export(directory / POLICY).result()
     store_step(directory, batch, batch.meta)
-    policy.export(directory / "policy").result()
+
+
+def stored_steps(context: PhaseContext) -> Path:
+    return context.run.root / "steps" / context.phase.name
 
 
 def describe(batch: Batch, losses: Mapping[str, list[Metrics]]) -> Metrics:
     """The step's figures. `kl` is per answer: the sum over tokens of log(policy / reference), in nats; `rollout_gap` is
     |log p by the trainer - log p by the rollout engine| over sampled tokens."""
+    if not len(batch):
+        return {"tokens": 0}
     mask = batch.action_mask
     metrics = {
         "reward": float(batch.rewards.mean()),

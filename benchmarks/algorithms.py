@@ -1,0 +1,238 @@
+"""Every algorithm from the demo's SFT model, on the demo's task, with the same number of rollouts (pairs, for losses that
+learn from a data set): gold score, KL, tokens and seconds of each, as a table and a plot.
+
+    python benchmarks/algorithms.py                     # all, seeds 0 and 1: about an hour on two cores
+    python benchmarks/algorithms.py --only ppo grpo --seeds 0
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import rlhf
+from data.demo.tasks import prompts
+from data.tokenizer import end_of_turn
+from rlhf.config.schema import Config
+from rlhf.ops.logprobs import logprobs_from_logits
+
+STEPS, SAMPLES = 16, 128  # rollout steps, and answers of each
+ONE = {"prompts_per_step": SAMPLES, "sampling": {"max_new_tokens": 64}}
+FOUR = {"prompts_per_step": SAMPLES // 4, "sampling": {"max_new_tokens": 64, "samples": 4}}
+FLAT = {"schedule": "constant", "warmup": 0.0}
+SEVERAL = {"minibatches": 2, "epochs": 2, "optim": {"lr": 3e-4, **FLAT}}  # optimizer steps on each rollout
+SINGLE = {"minibatches": 1, "epochs": 1, "optim": {"lr": 6e-4, **FLAT}}  # for what has no ratio
+CRITIC = {"critic_optim": {"lr": 1e-3, **FLAT}}
+
+ONLINE: dict[str, dict[str, Any]] = {
+    "ppo": {**ONE, **SEVERAL, **CRITIC, "algorithm": {"name": "ppo", "value_clip": 1.0}},
+    "reinforce": {**ONE, **SINGLE},
+    "reinforce_pp": {**ONE, **SEVERAL},
+    "reinforce_pp_baseline": {**FOUR, **SEVERAL},
+    "remax": {**ONE, **SINGLE},
+    "rloo": {**FOUR, **SEVERAL},
+    "opo": {**FOUR, **SINGLE},
+    "grpo": {**FOUR, **SEVERAL},
+    "dr_grpo": {**FOUR, **SEVERAL, "algorithm": {"name": "dr_grpo", "divisor": 64}},
+    "dapo": {**FOUR, **SEVERAL},
+    "gspo": {**FOUR, **SEVERAL},
+    "cispo": {**FOUR, **SEVERAL},
+    "online_dpo": {**FOUR, **SEVERAL},
+}
+PAIR_STEPS, PAIRS = 64, 32  # optimizer steps, and pairs of each
+OFFLINE: dict[str, dict[str, Any]] = {
+    "dpo": {"beta": 0.5},
+    "cdpo": {"name": "dpo", "beta": 0.5, "label_smoothing": 0.1},
+    "ipo": {"beta": 0.5},
+    "hinge": {"beta": 0.5},
+    "robust": {"beta": 0.5, "label_smoothing": 0.1},
+    "kto": {"beta": 0.5},
+    "orpo": {"beta": 1.0},
+    "simpo": {"beta": 2.0, "gamma": 0.5},
+    "cpo": {"beta": 0.5},
+}
+ROUNDS = 2  # of rejection sampling, which share the rollouts
+NAMES = [*ONLINE, *OFFLINE, "best_of_n"]
+TASKS = "data.demo.tasks"
+
+
+def phases_of(name: str, sft: str, reward: str) -> list[dict[str, Any]]:
+    """The phases of one algorithm; the last leaves its policy."""
+    common = {
+        "name": name,
+        "models": {"policy": sft, "reference": sft, "critic": reward, "reward": reward},
+        "max_length": 128,
+        "checkpoint_every": 0,
+        "answers": {
+            "data": {"path": f"{TASKS}:prompts", "args": {"rows": 400, "split": "heldout"}},
+            "sampling": {"max_new_tokens": 64},
+            "scores": {"gold": {"source": "data.demo.gold:gold", "best": 1.0}},
+        },
+    }
+    if name in ONLINE:
+        asked = {"path": f"{TASKS}:prompts", "args": {"rows": 4096}}
+        own = {"algorithm": {"name": name}, "steps": STEPS, "reward": ["model"]} | ONLINE[name]
+        return [{"kind": "rl", "data": asked, **common, **own}]
+    if name in OFFLINE:
+        pairs = {"path": f"{TASKS}:pairs", "args": {"rows": PAIR_STEPS * PAIRS, "seed": 1}}
+        own = {"loss": {"name": name} | OFFLINE[name], "batch_size": PAIRS, "steps": PAIR_STEPS, "optim": {"lr": 2e-4}}
+        if name == "kto":  # each answer of a pair is a row of its own
+            own["batch_size"] = 2 * PAIRS
+        return [{"kind": "dpo", "data": pairs, **common, **own}]
+    return rejection_sampling(common, sft, reward)
+
+
+def rejection_sampling(common: Mapping[str, Any], sft: str, reward: str) -> list[dict[str, Any]]:
+    """Rounds of: generate, keep the best of four, SFT on what was kept."""
+    rows = STEPS * SAMPLES // 4 // ROUNDS
+    phases, policy = [], sft
+    for turn in range(1, ROUNDS + 1):
+        asked = {"path": f"{TASKS}:prompts", "args": {"rows": rows, "seed": turn}}
+        best = {"kind": "best_of_n", "name": f"best{turn}", "data": asked, "max_length": 128, "reward": ["model"]}
+        best |= {"models": {"policy": policy, "reward": reward}, "sampling": {"max_new_tokens": 64, "samples": 4}}
+        learn = dict(common) | {"kind": "sft", "name": f"sft{turn}", "data": f"phase:best{turn}", "epochs": 2}
+        learn |= {"models": {"policy": policy}, "batch_size": 16, "optim": {"lr": 3e-4, **FLAT}}
+        if turn < ROUNDS:
+            del learn["answers"]
+        phases += [best, learn]
+        policy = f"phase:sft{turn}"
+    phases[-1]["name"] = "best_of_n"
+    return phases
+
+
+def base(output: Path) -> tuple[str, str]:
+    """The demo's SFT and reward models, trained if they are not there."""
+    demo = rlhf.load_config("configs/demo.yaml", [f"run.output={output}/base"])
+    first = [phase for phase in demo.phases if phase.kind in ("pretrain", "sft", "reward")]
+    rlhf.run(demo.model_copy(update={"phases": first}))
+    return str(output / "base/artifacts/sft"), str(output / "base/artifacts/reward")
+
+
+def run(output: Path, names: list[str], seed: int, sft: str, reward: str) -> list[dict[str, Any]]:
+    """One row for each algorithm."""
+    demo = rlhf.load_config("configs/demo.yaml").model_dump(mode="json", exclude_unset=True)
+    chain = {name: phases_of(name, sft, reward) for name in names}
+    settings = demo | {"run": {"name": "algorithms", "seed": seed, "output": str(output / f"seed-{seed}")}}
+    config = Config.model_validate(settings | {"phases": [phase for phases in chain.values() for phase in phases]})
+    summary = rlhf.run(config)
+    lines = [json.loads(line) for line in (summary.directory / "metrics.jsonl").read_text().splitlines()]
+    rows = []
+    for name, phases in chain.items():
+        own = [phase["name"] for phase in phases]
+        figures = summary.figures["phases"][own[-1]]
+        steps = [line for line in lines if line["phase"] in own]
+        rows.append(
+            {
+                "name": name,
+                "seed": seed,
+                "before": figures.get("gold_before"),
+                "gold": figures.get("gold_after", figures.get("gold")),
+                "kl": divergence(summary.directory / "artifacts" / own[-1], sft),
+                "tokens": sum(line.get("tokens", 0) for line in steps),
+                "seconds": sum(summary.figures["seconds"][phase] for phase in own),
+                "rewards": [line["reward"] for line in steps if name in ONLINE],
+            }
+        )
+    return rows
+
+
+def divergence(policy: Path, start: str, count: int = 200) -> float:
+    """KL(policy || start) in nats an answer, from answers that transformers samples: phases measure it only where they
+    build a reference."""
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(policy, padding_side="left")
+    models = [AutoModelForCausalLM.from_pretrained(path).eval() for path in (policy, start)]
+    asked = [[{"role": "user", "content": row["prompt"]}] for row in prompts(count, split="heldout")]
+    inputs = tokenizer.apply_chat_template(
+        asked, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+    )
+    width = inputs["input_ids"].shape[1]
+    with torch.no_grad():
+        tokens = models[0].generate(**inputs, do_sample=True, top_k=0, max_new_tokens=64)
+        answered = tokens[:, width:] != tokenizer.pad_token_id
+        ended = (tokens[:, width:] == end_of_turn(tokenizer)).cumsum(1)
+        mask = answered & ((ended == 0) | ((ended == 1) & (tokens[:, width:] == end_of_turn(tokenizer))))
+        attention = torch.cat([inputs["attention_mask"], mask.long()], 1)
+        positions = (attention.cumsum(1) - 1).clamp(min=0)
+        policy_logprobs, start_logprobs = (
+            logprobs_from_logits(model(tokens, attention_mask=attention, position_ids=positions).logits, tokens)
+            for model in models
+        )
+    ratios = (policy_logprobs - start_logprobs)[:, width:]
+    return float(torch.where(mask, ratios, 0).sum(1).mean())
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: a line for each algorithm, means over the seeds."""
+    start = mean(row["before"] for row in rows if row["before"] is not None)
+    head = "| algorithm | gold, each seed | gained | seed spread | KL, nats an answer | tokens | seconds | |\n"
+    lines = [head + "|---|---|---|---|---|---|---|---|"]
+    for name in dict.fromkeys(row["name"] for row in rows):
+        own = [row for row in rows if row["name"] == name]
+        golds = [row["gold"] for row in own]
+        gained, spread = mean(golds) - start, max(golds) - min(golds)
+        cells = [
+            name,
+            " ".join(f"{gold:.3f}" for gold in golds),
+            f"{gained:+.3f}",
+            f"{spread:.3f}",
+            f"{mean(row['kl'] for row in own):.2f}",
+            f"{mean(row['tokens'] for row in own):,.0f}",
+            f"{mean(row['seconds'] for row in own):.0f}",
+            "" if gained > 2 * spread else "**gained no more than twice its seed spread**",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([f"SFT model: gold {start:.3f}", "", *lines, ""])
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Gold against KL at the end, and the reward model's score over the rollouts."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (end, course) = pyplot.subplots(1, 2, figsize=(13, 5.5), layout="constrained")
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    colours = dict(zip(names, pyplot.get_cmap("turbo").resampled(len(names))(range(len(names)))))
+    for name in names:
+        own = [row for row in rows if row["name"] == name]
+        end.plot(*zip(*((row["kl"], row["gold"]) for row in own)), "o" if name in ONLINE else "s", color=colours[name])
+        end.annotate(name, (own[0]["kl"], own[0]["gold"]), xytext=(5, 3), textcoords="offset points", fontsize=8)
+        curves = [row["rewards"] for row in own if row["rewards"]]
+        if curves:
+            steps = [SAMPLES * (step + 1) for step in range(len(curves[0]))]
+            course.plot(steps, [mean(values) for values in zip(*curves)], color=colours[name], label=name)
+    end.axhline(
+        mean(row["before"] for row in rows if row["before"] is not None), color="grey", linestyle=":", label="SFT"
+    )
+    end.set(xlabel="KL to the SFT model, nats an answer", ylabel="gold score of held-out answers", title="At the end")
+    course.set(xlabel="rollouts", ylabel="reward model's score, mean over the seeds", title="On the way")
+    end.legend(fontsize=8)
+    course.legend(fontsize=8, ncols=2)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("runs/algorithms"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=", ".join(NAMES))
+    arguments = parser.parse_args()
+    models = base(arguments.output)
+    rows = [row for seed in arguments.seeds for row in run(arguments.output, arguments.only, seed, *models)]
+    (arguments.output / "rows.json").write_text(json.dumps(rows, indent=1))
+    (arguments.output / "table.md").write_text(table(rows))
+    plot(rows, arguments.output / "algorithms.png")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,299 @@
+"""Stored steps of RL: what another algorithm would have made of the same samples and the same weights, without new rollouts.
+
+The RL loop stores every `store_every`-th step under RUN/steps/<phase>/step-<N>/: `batch.safetensors` (all columns before
+`advantages`), `rows.jsonl` (each row's prompt and answer as text) and `policy/` (the weights that sampled them).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from data.batch import Batch
+from data.errors import UserError
+from rlhf.interfaces import Algorithm, ModelBuild
+from rlhf.rundir import write_atomically
+
+if TYPE_CHECKING:
+    from rlhf.config.schema import Config, Rl
+    from rlhf.engine.models import EngineModel
+
+BATCH, ROWS, POLICY = "batch.safetensors", "rows.jsonl", "policy"
+SHOWN = 3  # samples whose advantages differ most
+
+
+def store_step(directory: Path, batch: Batch, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes all but the policy. rows: of each row of the batch "prompt", "answer" and "row", its prompt's row in the data.
+
+    Each file is written beside its place and moved there, the batch last: a step without one is not stored.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomically(directory / ROWS, "".join(json.dumps(dict(row)) + "\n" for row in rows))
+    partial = directory / f".{BATCH}.partial"
+    # clones: a batch shares tensors, and the format knows no views
+    save_file({name: value.detach().cpu().clone().contiguous() for name, value in batch.columns.items()}, partial)
+    os.replace(partial, directory / BATCH)
+
+
+def load_step(directory: Path) -> tuple[Batch, list[dict[str, Any]]]:
+    """The batch, and the rows as they were stored."""
+    rows = [json.loads(line) for line in (directory / ROWS).read_text().splitlines()]
+    return Batch(load_file(directory / BATCH)), rows
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one algorithm makes of the step."""
+
+    name: str
+    figures: dict[str, float]  # in the order they are shown; NaN where there is none
+    advantages: Tensor | None  # (B, T) in the stored order, 0 outside the mask and on rows left out
+    gradient: dict[str, Tensor]  # by parameter
+
+
+@dataclass(frozen=True)
+class Differing:
+    """A sample, with the mean of its advantages over action tokens by each algorithm."""
+
+    prompt: str
+    answer: str
+    reward: float
+    advantages: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two algorithms on one stored step. cosines: of the angle between their gradients, by group of layers."""
+
+    title: str
+    run: Side
+    other: Side
+    cosine: float
+    cosines: dict[str, float]
+    samples: tuple[Differing, ...]  # those that differ most
+
+    def show(self, console: Console) -> None:
+        names = f"{self.run.name} (the run's)", self.other.name
+        figures = _table("", *names)
+        for name in dict.fromkeys((*self.run.figures, *self.other.figures)):
+            figures.add_row(name, *(_number(side.figures.get(name, math.nan)) for side in (self.run, self.other)))
+        angles = _table("policy gradients", "cosine")
+        for name, value in {"all parameters": self.cosine, **self.cosines}.items():
+            angles.add_row(name, _number(value))
+        console.print(Text(self.title, "bold"))
+        console.print(figures)
+        console.print(angles)
+        if self.samples:
+            rows = _table("prompt", "answer", "reward", *names)
+            for each in self.samples:
+                numbers = map(_number, (each.reward, *each.advantages))
+                rows.add_row(_short(each.prompt), _short(each.answer), *numbers)
+            console.print(Text(f"mean advantage of the {len(self.samples)} samples that differ most", "bold"))
+            console.print(rows)
+
+
+def replay(run_directory: Path, step: int, algorithm: Algorithm, phase: str | None = None) -> Comparison:
+    """The run's own algorithm, as config.yaml describes it, beside `algorithm`: advantages of the stored samples, and the
+    gradient that the stored policy would get of all of them as one mini-batch, on the CPU in float32.
+
+    Left out: the critic's gradient, whose weights are not stored; the phase's `correction` and `drop_truncated`; what the
+    run's algorithm has changed in itself since its start (`after_step`).
+
+    Raises UserError where the run, the phase or the step is not there, or lacks a column that an algorithm needs.
+    """
+    from rlhf.algorithms import resolve
+    from rlhf.engine.models import build_model
+    from rlhf.testing.arithmetic import cosine
+
+    config, settings = _phase(run_directory, phase)
+    directory = _stored(run_directory, settings.name, step)
+    batch, rows = load_step(directory)
+    batch = replace(batch, meta=tuple({"stored": index} for index in range(len(batch))))
+    build = _policy(config, settings, directory)
+    model = build_model(build, torch.float32).eval()
+    own = resolve(settings.algorithm.name, settings.algorithm.parameters)
+    where = f"{settings.name}, step {step}"
+    sides = [_side(each, batch, model, build, settings.sampling.temperature, where) for each in (own, algorithm)]
+    gradients = [side.gradient for side in sides]
+    layers = _layers(gradients[0]).items()
+    cosines = {layer: cosine(*({key: each[key] for key in keys} for each in gradients)) for layer, keys in layers}
+    title = f"{run_directory}, {where}: {len(batch)} samples"
+    return Comparison(title, *sides, cosine(*gradients), cosines, _differing(sides, batch, rows))
+
+
+def load_algorithm(name: str, settings: Sequence[str] = ()) -> Algorithm:
+    """name: a built-in one, module:Class or file.py:Class. settings: `field=value` or `field.inner=value`, values as YAML.
+
+    Raises UserError where one of them is wrong.
+    """
+    from rlhf.algorithms import resolve
+
+    parameters: dict[str, Any] = {}
+    for text in settings:
+        path, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"{text!r} is not of the form parameter=value, such as clip=0.1")
+        *outer, last = path.split(".")
+        inside = parameters
+        for key in outer:
+            inside = inside.setdefault(key, {})
+        inside[last] = yaml.safe_load(value)
+    file, _, kind = name.rpartition(":")
+    return resolve(f"{_import_file(Path(file))}:{kind}" if file.endswith(".py") else name, parameters)
+
+
+def _import_file(file: Path) -> str:
+    """The name of the module that the file now is."""
+    if not file.is_file():
+        raise UserError(f"there is no {file}; give file.py:Class, module:Class or a built-in name")
+    name = f"replayed_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return name
+
+
+def _phase(root: Path, name: str | None) -> tuple[Config, Rl]:
+    from rlhf.config.load import load_config
+
+    if not (root / "config.yaml").exists():
+        raise UserError(f"{root} is not a run's directory (it has no config.yaml)")
+    config = load_config(root / "config.yaml")
+    found = {phase.name: phase for phase in config.phases if phase.kind == "rl"}
+    if not found:
+        raise UserError(f"{root} has no phase of kind rl, and only those are replayed")
+    if name is None and len(found) > 1:
+        raise UserError(f"{root} has several phases of kind rl: name one of {', '.join(found)} with --phase")
+    if name is not None and name not in found:
+        raise UserError(f"{root} has no phase {name!r} of kind rl; it has {', '.join(found)}")
+    return config, found[name or next(iter(found))]
+
+
+def _stored(root: Path, phase: str, step: int) -> Path:
+    steps = sorted(int(file.parent.name.removeprefix("step-")) for file in root.glob(f"steps/{phase}/step-*/{BATCH}"))
+    if step not in steps:
+        there = f"stored are {', '.join(map(str, steps))}" if steps else "none is"
+        advice = f"set phases.{phase}.store_every and run"
+        raise UserError(f"{root}: step {step} of {phase} is not stored; {there}; {advice}")
+    return root / "steps" / phase / f"step-{step}"
+
+
+def _policy(config: Config, phase: Rl, directory: Path) -> ModelBuild:
+    from rlhf.config.roles import resolve_models
+
+    if not (directory / POLICY / "config.json").exists():
+        raise UserError(f"{directory / POLICY} is missing: the run ended while it stored this step; take another one")
+    tokens = resolve_models(config, phase)["policy"].microbatch_tokens
+    return ModelBuild("policy", str(directory / POLICY), None, "lm", "float32", 0, tokens, False, None, seed=0)
+
+
+def _side(
+    algorithm: Algorithm, batch: Batch, model: EngineModel, build: ModelBuild, temperature: float, where: str
+) -> Side:
+    from rlhf.testing.arithmetic import gradient, smallest_budget
+
+    name, objective = type(algorithm).__name__, algorithm.objectives()["policy"]
+    _expect_columns(name, algorithm.needs, batch, where)
+    kept = algorithm.keep(batch)
+    trained = algorithm.advantages(batch.select(kept.nonzero()[:, 0])) if kept.any() else batch.select([])
+    if len(trained) == 0:
+        raise UserError(f"{where}: {name} leaves out every sample: there is nothing to compare")
+    _expect_columns(name, objective.columns, trained, where)
+    budget = max(build.microbatch_tokens, smallest_budget(trained, objective.unit, model.packing))
+    found = gradient(model, trained, objective, budget=budget, packing=model.packing, temperature=temperature)
+    figures = {
+        "rows trained on": float(len(trained)),
+        **_spread(trained),
+        "loss": found.loss,
+        "gradient norm": found.norm,
+    }
+    return Side(name, figures | found.metrics, _in_stored_order(trained, batch), found.parameters)
+
+
+def _expect_columns(name: str, wanted: frozenset[str], batch: Batch, where: str) -> None:
+    missing = sorted(wanted - batch.columns.keys())
+    if missing:
+        raise UserError(
+            f"{where}: {name} needs {', '.join(missing)}, which this run did not compute; take an algorithm that needs no "
+            "more than the run's own"
+        )
+
+
+def _spread(batch: Batch) -> dict[str, float]:
+    """Of the advantages of action tokens, beside the number of rows."""
+    if "advantages" not in batch:
+        return {"rows trained on": float(len(batch))}
+    own = batch.advantages[batch.action_mask]
+    found = {"mean": own.mean(), "std": own.std(unbiased=False), "min": own.min(), "max": own.max()}
+    found["share of zeros"] = (own == 0).float().mean()
+    return {"rows trained on": float(len(batch))} | {f"advantage, {name}": float(each) for name, each in found.items()}
+
+
+def _in_stored_order(trained: Batch, batch: Batch) -> Tensor | None:
+    """(B, T); None where there are no advantages, or where the algorithm made a batch anew, without its rows' meta."""
+    if "advantages" not in trained or len(trained.meta) != len(trained):
+        return None
+    result = torch.zeros(tuple(batch.tokens.shape))
+    rows = [meta["stored"] for meta in trained.meta]
+    result[rows, : trained.width] = torch.where(trained.action_mask, trained.advantages, 0)
+    return result
+
+
+def _layers(gradient: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Names of the parameters of the embeddings, of each layer, and of the head with the norm before it."""
+    groups: dict[str, list[str]] = {}
+    for name in gradient:
+        layer = re.search(r"\.(?:layers|h|blocks)\.(\d+)\.", name)
+        embedding = re.search(r"embed|wte|wpe", name)
+        group = f"layer {layer[1]}" if layer else "embeddings" if embedding and "embed_out" not in name else "head"
+        groups.setdefault(group, []).append(name)
+    return groups
+
+
+def _differing(sides: Sequence[Side], batch: Batch, rows: Sequence[Mapping[str, Any]]) -> tuple[Differing, ...]:
+    if any(side.advantages is None for side in sides):
+        return ()
+    lengths = batch.action_mask.sum(1).clamp(min=1)
+    one, other = (side.advantages for side in sides)
+    gaps = (one - other).abs().sum(1) / lengths  # (B,)
+    means = [(each.sum(1) / lengths).tolist() for each in (one, other)]
+    most = gaps.argsort(descending=True)[:SHOWN].tolist()
+    return tuple(
+        Differing(rows[row]["prompt"], rows[row]["answer"], float(batch.rewards[row]), (means[0][row], means[1][row]))
+        for row in most
+        if gaps[row] > 0
+    )
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
+def _number(value: float) -> str:
+    return "none" if math.isnan(value) else f"{value:.4g}"
+
+
+def _short(text: str) -> Text:
+    line = Text(" ".join(text.split()))
+    line.truncate(60, overflow="ellipsis")
+    return line
