@@ -1,15 +1,9 @@
-"""Stored steps of RL: what another algorithm would have made of the same samples and the same weights, without new rollouts.
-
-The RL loop stores every `store_every`-th step under RUN/steps/<phase>/step-<N>/: `batch.safetensors` (all columns before
-`advantages`), `rows.jsonl` (each row's prompt and answer as text) and `policy/` (the weights that sampled them).
-"""
+"""What another algorithm would have made of a stored step: the same samples and weights, without new rollouts."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
-import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,39 +17,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from data.batch import Batch
 from data.errors import UserError
 from rlhf.interfaces import Algorithm, ModelBuild
-from rlhf.rundir import write_atomically
+from rlhf.stored_steps import BATCH, POLICY, load_step
 
 if TYPE_CHECKING:
     from rlhf.config.schema import Config, Rl
     from rlhf.engine.models import EngineModel
 
-BATCH, ROWS, POLICY = "batch.safetensors", "rows.jsonl", "policy"
 SHOWN = 3  # samples whose advantages differ most
-
-
-def store_step(directory: Path, batch: Batch, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes all but the policy. rows: of each row of the batch "prompt", "answer" and "row", its prompt's row in the data.
-
-    Each file is written beside its place and moved there, the batch last: a step without one is not stored.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    write_atomically(directory / ROWS, "".join(json.dumps(dict(row)) + "\n" for row in rows))
-    partial = directory / f".{BATCH}.partial"
-    # clones: a batch shares tensors, and the format knows no views
-    save_file({name: value.detach().cpu().clone().contiguous() for name, value in batch.columns.items()}, partial)
-    os.replace(partial, directory / BATCH)
-
-
-def load_step(directory: Path) -> tuple[Batch, list[dict[str, Any]]]:
-    """The batch, and the rows as they were stored."""
-    rows = [json.loads(line) for line in (directory / ROWS).read_text().splitlines()]
-    return Batch(load_file(directory / BATCH)), rows
 
 
 @dataclass(frozen=True)
@@ -90,7 +63,7 @@ class Comparison:
     samples: tuple[Differing, ...]  # those that differ most
 
     def show(self, console: Console) -> None:
-        names = f"{self.run.name} (the run's)", self.other.name
+        names = f"{self.run.name} (config.yaml)", self.other.name
         figures = _table("", *names)
         for name in dict.fromkeys((*self.run.figures, *self.other.figures)):
             figures.add_row(name, *(_number(side.figures.get(name, math.nan)) for side in (self.run, self.other)))
@@ -110,11 +83,9 @@ class Comparison:
 
 
 def replay(run_directory: Path, step: int, algorithm: Algorithm, phase: str | None = None) -> Comparison:
-    """The run's own algorithm, as config.yaml describes it, beside `algorithm`: advantages of the stored samples, and the
-    gradient that the stored policy would get of all of them as one mini-batch, on the CPU in float32.
-
-    Left out: the critic's gradient, whose weights are not stored; the phase's `correction` and `drop_truncated`; what the
-    run's algorithm has changed in itself since its start (`after_step`).
+    """The algorithm of the run's config.yaml beside `algorithm`: advantages of the stored samples, corrected as the phase says,
+    and the gradient that the stored policy would get of all of them as one mini-batch, on the CPU in float32. The critic's
+    gradient is left out: its weights are not stored.
 
     Raises UserError where the run, the phase or the step is not there, or lacks a column that an algorithm needs.
     """
@@ -124,18 +95,23 @@ def replay(run_directory: Path, step: int, algorithm: Algorithm, phase: str | No
 
     config, settings = _phase(run_directory, phase)
     directory = _stored(run_directory, settings.name, step)
-    batch, rows = load_step(directory)
-    batch = replace(batch, meta=tuple({"stored": index} for index in range(len(batch))))
+    stored = load_step(directory)
+    batch = replace(stored.batch, meta=tuple({"stored": index} for index in range(stored.size)))
     build = _policy(config, settings, directory)
     model = build_model(build, torch.float32).eval()
     own = resolve(settings.algorithm.name, settings.algorithm.parameters)
+    if stored.algorithm.startswith(f"{type(own).__name__}("):
+        moved = own.with_state(stored.state)  # what `after_step` had made of it
+        own = moved if repr(moved) == stored.algorithm else own
     where = f"{settings.name}, step {step}"
-    sides = [_side(each, batch, model, build, settings.sampling.temperature, where) for each in (own, algorithm)]
+    sides = [_side(each, batch, model, build, settings, where) for each in (own, algorithm)]
+    title = f"{run_directory}, {where}: {len(batch)} samples"
+    if repr(own) != stored.algorithm:
+        title += f"; the run itself used {stored.algorithm}"
     gradients = [side.gradient for side in sides]
     layers = _layers(gradients[0]).items()
     cosines = {layer: cosine(*({key: each[key] for key in keys} for each in gradients)) for layer, keys in layers}
-    title = f"{run_directory}, {where}: {len(batch)} samples"
-    return Comparison(title, *sides, cosine(*gradients), cosines, _differing(sides, batch, rows))
+    return Comparison(title, *sides, cosine(*gradients), cosines, _differing(sides, batch, stored.rows))
 
 
 def load_algorithm(name: str, settings: Sequence[str] = ()) -> Algorithm:
@@ -204,20 +180,22 @@ def _policy(config: Config, phase: Rl, directory: Path) -> ModelBuild:
     return ModelBuild("policy", str(directory / POLICY), None, "lm", "float32", 0, tokens, False, None, seed=0)
 
 
-def _side(
-    algorithm: Algorithm, batch: Batch, model: EngineModel, build: ModelBuild, temperature: float, where: str
-) -> Side:
+def _side(algorithm: Algorithm, batch: Batch, model: EngineModel, build: ModelBuild, phase: Rl, where: str) -> Side:
+    from rlhf.phases.rl import corrected
     from rlhf.testing.arithmetic import gradient, smallest_budget
 
     name, objective = type(algorithm).__name__, algorithm.objectives()["policy"]
     _expect_columns(name, algorithm.needs, batch, where)
     kept = algorithm.keep(batch)
     trained = algorithm.advantages(batch.select(kept.nonzero()[:, 0])) if kept.any() else batch.select([])
+    trained, _ = corrected(phase, trained)
     if len(trained) == 0:
         raise UserError(f"{where}: {name} leaves out every sample: there is nothing to compare")
     _expect_columns(name, objective.columns, trained, where)
     budget = max(build.microbatch_tokens, smallest_budget(trained, objective.unit, model.packing))
-    found = gradient(model, trained, objective, budget=budget, packing=model.packing, temperature=temperature)
+    found = gradient(
+        model, trained, objective, budget=budget, packing=model.packing, temperature=phase.sampling.temperature
+    )
     figures = {
         "rows trained on": float(len(trained)),
         **_spread(trained),

@@ -15,15 +15,16 @@ from data.loader import Order
 from data.prompts import build_prompts
 from data.sample import Prompt
 from rlhf.algorithms import resolve
-from rlhf.interfaces import Beside, ModelGroup, Objective, Passes, Staged
+from rlhf.config.schema import Rl
+from rlhf.interfaces import Algorithm, Beside, ModelGroup, Objective, Passes, Staged
 from rlhf.metrics import Timer
 from rlhf.objectives import LanguageModel
 from rlhf.ops.correction import importance_weights
 from rlhf.phases.answers import AnswerCheck, generator, start_rollouts
 from rlhf.phases.base import Metrics, PhaseContext, export, following, optim_settings
 from rlhf.phases.experience import Collector
-from rlhf.replay import POLICY, store_step
 from rlhf.rewards.compose import Composite, compose
+from rlhf.stored_steps import POLICY, store_step
 
 SHOWN = ("reward", "kl", "length", "policy/clip_fraction", "tokens/s")
 TRAINED = frozenset({"tokens", "lengths", "action_mask", "group_ids"})  # what every objective reads
@@ -59,13 +60,13 @@ def run(context: PhaseContext) -> Metrics:
             # 1. answers to the step's prompts; 2. their rewards, and 3. log-probs and values, all groups in flight
             experience = collector.collect(algorithm, timer)
             if phase.store_every and (step + 1) % phase.store_every == 0:
-                store(context, step + 1, experience.batch, policy)
+                store(context, step + 1, experience.batch, policy, algorithm)
 
             if experience.figures.get("equal_groups") == 1:
                 track.note(step + 1, "no gradient: 100 % of the groups have equal rewards")
 
             batch = algorithm.advantages(experience.batch)  # 4. on the driver
-            batch, corrections = corrected(context, batch)
+            batch, corrections = corrected(phase, batch)
 
             with timer("train"):  # 5. policy and critic at once
                 staged = experience.staged if same_rows(batch, experience.batch) else None
@@ -187,10 +188,9 @@ class Pretraining:
         return Beside("ptx", own, LanguageModel(), self.context.phase.ptx.coef)
 
 
-def corrected(context: PhaseContext, batch: Batch) -> tuple[Batch, Metrics]:
+def corrected(phase: Rl, batch: Batch) -> tuple[Batch, Metrics]:
     """(the batch with its advantages weighed for the gap between trainer and rollout engine, the weights' statistics).
     Answers that hit the length limit are left out where the config says so."""
-    phase = context.phase
     figures: Metrics = {}
     if phase.correction.kind != "off" and "advantages" in batch and "old_logprobs" in batch:
         mask, settings = batch.action_mask, phase.correction
@@ -209,11 +209,11 @@ def same_rows(batch: Batch, other: Batch) -> bool:
     return batch.columns["tokens"] is other.columns["tokens"]
 
 
-def store(context: PhaseContext, step: int, batch: Batch, policy: ModelGroup) -> None:
+def store(context: PhaseContext, step: int, batch: Batch, policy: ModelGroup, algorithm: Algorithm) -> None:
     """Keeps the step for `launch.py replay`: the batch, and the weights that sampled it."""
     directory = stored_steps(context) / f"step-{step}"
     policy.export(directory / POLICY).result()
-    store_step(directory, batch, batch.meta)
+    store_step(directory, batch, algorithm)
 
 
 def stored_steps(context: PhaseContext) -> Path:

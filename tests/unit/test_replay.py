@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ import launch
 from data.batch import Batch
 from data.errors import UserError
 from rlhf.algorithms.grpo import GRPO
+from rlhf.algorithms.penalty import KL
 from rlhf.algorithms.ppo import PPO
-from rlhf.replay import load_algorithm, load_step, replay, store_step
+from rlhf.replay import load_algorithm, replay
+from rlhf.stored_steps import load_step, store_step
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPERATURE = 0.7
@@ -34,6 +37,12 @@ SHAPE = {
 }
 
 
+ROWS = [
+    {"prompt": f"question {row // 3}", "answer": f"answer {row}\nof two\u2028lines", "row": row // 3}
+    for row in range(6)
+]
+
+
 def make_batch() -> Batch:
     """Six answers to two prompts, of different lengths."""
     draw = torch.Generator().manual_seed(0)
@@ -46,16 +55,11 @@ def make_batch() -> Batch:
         rewards=[1.0, 0.0, 0.5, 2.0, -1.0, 0.0],
         truncated=[True] + [False] * 5,
         policy_version=[3] * 6,
+        meta=ROWS,
     )
     old = torch.where(batch.action_mask, -3 + 0.3 * torch.randn(batch.tokens.shape, generator=draw), 0)
     ref = torch.where(batch.action_mask, -3 + 0.3 * torch.randn(batch.tokens.shape, generator=draw), 0)
     return batch.with_columns(old_logprobs=old, rollout_logprobs=old, ref_logprobs=ref)
-
-
-ROWS = [
-    {"prompt": f"question {row // 3}", "answer": f"answer {row}\nof two\u2028lines", "row": row // 3}
-    for row in range(6)
-]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +71,7 @@ def run(tmp_path_factory) -> Path:
     models = {"policy": {"path": "somewhere", "microbatch_tokens": 16}}
     (root / "config.yaml").write_text(yaml.safe_dump({"models": models, "phases": [phase]}))
     directory = root / "steps" / "rl" / "step-5"
-    store_step(directory, make_batch(), ROWS)
+    store_step(directory, make_batch(), GRPO())
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **SHAPE))
     model.save_pretrained(directory / "policy")
@@ -94,14 +98,35 @@ def plain_gradient(run: Path, advantages: torch.Tensor) -> tuple[float, float]:
 
 def test_a_stored_step_comes_back_as_it_was(tmp_path):
     batch = make_batch().select([0, 2, 4])  # views of wider tensors
-    store_step(tmp_path / "step-1", batch, ROWS[0::2])
-    found, rows = load_step(tmp_path / "step-1")
-    assert rows == ROWS[0::2]
-    assert found.columns.keys() == batch.columns.keys()
+    algorithm = PPO(kl=KL(target=3.0))
+    store_step(tmp_path / "step-1", batch, algorithm)
+    found = load_step(tmp_path / "step-1")
+    assert found.rows == ROWS[0::2]
+    assert algorithm.with_state(found.state) == algorithm
+    assert found.algorithm == repr(algorithm)
+    assert found.batch.columns.keys() == batch.columns.keys()
     for name, value in batch.columns.items():
-        assert found.columns[name].dtype == value.dtype
-        assert torch.equal(found.columns[name], value)
-    assert sorted(file.name for file in (tmp_path / "step-1").iterdir()) == ["batch.safetensors", "rows.jsonl"]
+        assert found.batch.columns[name].dtype == value.dtype
+        assert torch.equal(found.batch.columns[name], value)
+    assert sorted(file.name for file in (tmp_path / "step-1").iterdir()) == ["batch.safetensors", "step.json"]
+
+
+def test_a_run_of_an_algorithm_given_by_value_says_so(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    store_step(tmp_path / "run/steps/rl/step-5", make_batch(), GRPO(clip_high=0.3))
+    found = replay(tmp_path / "run", 5, GRPO())
+    assert "the run itself used GRPO(clip_low=0.2, clip_high=0.3" in found.title
+    assert "the run itself" not in replay(run, 5, GRPO()).title
+
+
+def test_the_phases_correction_is_part_of_the_replay(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    batch = make_batch()
+    doubled = torch.where(batch.action_mask, batch.old_logprobs - math.log(1.5), 0)
+    store_step(tmp_path / "run/steps/rl/step-5", batch.with_columns(rollout_logprobs=doubled), GRPO())
+    torch.testing.assert_close(
+        replay(tmp_path / "run", 5, GRPO()).run.advantages, 1.5 * replay(run, 5, GRPO()).run.advantages
+    )
 
 
 def test_an_algorithm_beside_itself_is_the_same(run):
@@ -151,7 +176,7 @@ def test_a_run_of_ppo_is_replayed_beside_grpo(run, tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
     directory = tmp_path / "steps" / "rl" / "step-7"
     batch = make_batch()
-    store_step(directory, batch.with_columns(values=torch.zeros(tuple(batch.tokens.shape))), ROWS)
+    store_step(directory, batch.with_columns(values=torch.zeros(tuple(batch.tokens.shape))), PPO())
     (directory / "policy").symlink_to(run / "steps" / "rl" / "step-5" / "policy")
     found = replay(tmp_path, 7, GRPO())
     # without critic, discount and penalty every token's advantage is the reward
@@ -203,7 +228,7 @@ def test_runs_that_cannot_be_replayed_say_why(tmp_path):
         replay(configured(tmp_path, phase), 1, GRPO())
     with pytest.raises(UserError, match="several phases of kind rl: name one of a, b with --phase"):
         replay(configured(tmp_path, phase | {"name": "a"}, phase | {"name": "b"}), 1, GRPO())
-    store_step(tmp_path / "steps" / "a" / "step-1", make_batch(), ROWS)
+    store_step(tmp_path / "steps" / "a" / "step-1", make_batch(), GRPO())
     with pytest.raises(UserError, match="policy is missing"):
         replay(tmp_path, 1, GRPO(), "a")
 
@@ -257,7 +282,7 @@ def test_the_command_prints_both_algorithms_side_by_side(run, mine):
     )
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
-    assert any("GRPO (the run's)" in line and "Plain" in line for line in lines)
+    assert any("GRPO (config.yaml)" in line and "Plain" in line for line in lines)
     for name in ("rows trained on", "advantage, mean", "gradient norm", "clip_fraction", "all parameters", "layer 1"):
         assert any(line.strip().startswith(name) for line in lines), name
     figures = next(line.split() for line in lines if "advantage, max" in line)
