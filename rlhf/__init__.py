@@ -8,7 +8,10 @@ _EXPORTS = {
     "load_config": "rlhf.config.load",
     "Algorithm": "rlhf.interfaces",
     "Batch": "data.batch",
+    "Prompt": "data.sample",
     "Sample": "data.sample",
+    "Conversation": "rlhf.rollout",
+    "Environment": "rlhf.rollout",
     "ClippedPolicy": "rlhf.objectives",
     "ClippedValue": "rlhf.objectives",
 }

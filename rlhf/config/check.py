@@ -15,10 +15,12 @@ if TYPE_CHECKING:  # it imports torch, and a mistake should be told at once
     from rlhf.interfaces import Algorithm
 
 
-def check(config: Config, *, algorithm: Algorithm | None = None, reward_given: bool = False) -> None:
+def check(
+    config: Config, *, algorithm: Algorithm | None = None, reward_given: bool = False, rollout_given: bool = False
+) -> None:
     """Raises UserError with one line for each rule that the config breaks.
 
-    algorithm, reward_given: what `rlhf.run` was given by value instead of the config's.
+    algorithm, reward_given, rollout_given: what `rlhf.run` was given by value instead of the config's.
     """
     advice = [line for rule in CONFIG_RULES for line in rule(config)]
     for phase in config.phases:
@@ -27,6 +29,8 @@ def check(config: Config, *, algorithm: Algorithm | None = None, reward_given: b
         advice += [line for rule in MODEL_RULES for line in rule(config, phase, models)]
     if not reward_given:
         advice += [line for phase in config.phases for line in reward_is_there(phase)]
+    if not rollout_given:
+        advice += [line for phase in config.phases for line in environment_is_there(phase)]
     if not advice:  # the algorithms import torch: where a cheaper rule is broken, it answers at once
         advice = list(algorithms_fit(config, algorithm))
     if advice:
@@ -126,6 +130,15 @@ def _leaves_a_data_set(config: Config, phase: Phase, name: str, source: str) -> 
 def reward_is_there(phase: Phase) -> Advice:
     if phase.kind in ("rl", "best_of_n") and not phase.reward:
         yield f"phases.{phase.name}.reward: nothing to learn from; name `model` (a reward model) or module:function"
+
+
+def environment_is_there(phase: Phase) -> Advice:
+    sources = [part.source for part in getattr(phase, "reward", ())]
+    if "environment" in sources and getattr(phase, "rollout", None) is None:
+        yield (
+            f"phases.{phase.name}.reward: source `environment` is the score that a rollout gives, but there is none: set "
+            f"phases.{phase.name}.rollout=module:attribute (kind rl)"
+        )
 
 
 def algorithms_fit(config: Config, given: Algorithm | None) -> Advice:

@@ -424,6 +424,10 @@ BEST = {"kind": "best_of_n", "data": FUNCTION, "models": {"policy": "phase:sft"}
         ([BEST | {"keep": 8}], "phases.best_of_n.keep is 8 of 8 samples, so nothing is rejected"),
         ([BEST | {"models": {"policy": "phase:stf"}}], "there is no phase 'stf'; did you mean sft?"),
         ([BEST, RL | {"models": {"policy": "phase:best_of_n"}}], "leaves a data set and no model"),
+        (
+            [RL | {"reward": ["environment"]}],
+            "phases.ppo.reward: source `environment` is the score that a rollout gives",
+        ),
         ([RL | {"data": "phase:sft"}], "phases.ppo.data.path: phase 'sft' leaves a model and no data set"),
         ([RL | {"data": "phase:later"}], "phases.ppo.data.path: no phase 'later' runs before 'ppo'"),
         (

@@ -10,12 +10,14 @@ import torch
 
 from data.batch import Batch
 from data.sample import Prompt, Sample
+from rlhf.config.schema import Rl
 from rlhf.metrics import MetricLog
+from rlhf.objectives import DPO, ClippedPolicy
 from rlhf.phases.answers import batch_of
 from rlhf.phases.base import following
 from rlhf.phases.best_of_n import best
 from rlhf.phases.experience import Draw, drop_unscored, scores_of, together
-from rlhf.phases.rl import describe, same_rows
+from rlhf.phases.rl import corrected, describe, same_rows, teaches
 from rlhf.phases.supervised import texts
 
 
@@ -116,6 +118,39 @@ def test_kl_is_summed_over_an_answer_and_averaged_over_answers():
     assert metrics["kl"] == pytest.approx((2 + 1 + 3) * 0.5 / 3)
     assert metrics["rollout_gap"] == pytest.approx(0.5)
     assert metrics["length"] == 2
+
+
+def rl_phase(**settings) -> Rl:
+    return Rl.model_validate({"kind": "rl", "data": "prompts.jsonl", **settings})
+
+
+def test_advantages_are_weighed_by_the_gap_between_trainer_and_engine_up_to_a_cap():
+    batch = two_prompts()
+    trainer = torch.where(batch.action_mask, batch.rollout_logprobs + math.log(1.5), math.nan)
+    trainer[0, 3] = batch.rollout_logprobs[0, 3] + math.log(5)
+    batch = batch.with_columns(old_logprobs=trainer, advantages=2.0 * batch.action_mask)
+    weighed, figures = corrected(rl_phase(), batch)
+    assert weighed.advantages.tolist() == [[0, 0, 3, 4], [0, 0, 3, 0], [0, 3, 3, 3]]
+    assert figures["correction/changed"] == pytest.approx(1 / 6)
+    assert figures["correction/ratio_max"] == pytest.approx(5)
+    untouched, figures = corrected(rl_phase(correction={"kind": "off"}), batch)
+    assert untouched is batch and figures == {}
+
+
+def test_answers_cut_off_count_for_the_baseline_but_are_not_trained_on():
+    batch = two_prompts().with_columns(truncated=[True, False, False], advantages=torch.ones(3, 4))
+    kept, _ = corrected(rl_phase(shaping={"drop_truncated": True}), batch)
+    assert kept.group_ids.tolist() == [0, 1]
+    assert corrected(rl_phase(), batch)[0] is batch
+
+
+def test_a_batch_without_any_gradient_is_seen():
+    batch = two_prompts().with_columns(advantages=torch.zeros(3, 4))
+    assert not teaches(ClippedPolicy(), batch)
+    assert teaches(ClippedPolicy(), batch.with_columns(advantages=torch.ones(3, 4)))
+    assert teaches(ClippedPolicy(kl_coef=0.1), batch) and teaches(ClippedPolicy(entropy_coef=0.1), batch)
+    assert not teaches(DPO(), batch.select([]))
+    assert describe(batch.select([]), {}) == {"tokens": 0}
 
 
 def test_a_due_step_lies_after_the_current_one():
