@@ -14,10 +14,8 @@ import ray
 import torch
 from torch import Tensor
 
-from data.batch import Batch
+from data.batch import BASE, Batch
 from data.packing import balance
-
-BASE = frozenset({"tokens", "lengths", "action_mask", "group_ids"})  # what every call reads
 
 
 def split_rows(

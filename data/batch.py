@@ -32,6 +32,8 @@ COLUMNS: dict[str, tuple[str, torch.dtype]] = {
     "returns": ("token", torch.float32),
 }
 
+BASE = frozenset({"tokens", "lengths", "action_mask", "group_ids"})  # what every model and objective reads
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -22,7 +22,7 @@ from data.errors import UserError
 from rlhf.engine.average import WeightAverage
 from rlhf.engine.checkpoint import load_checkpoint, save_checkpoint
 from rlhf.engine.device import Device
-from rlhf.engine.microbatch import ending, pack_documents, predicting, split
+from rlhf.engine.microbatch import count_of, outputs, split, units_of
 from rlhf.engine.models import build_model
 from rlhf.engine.optim import adamw, deepspeed_config, lr_at
 from rlhf.engine.weights import NumpyWeight, WeightReader, to_numpy
@@ -189,15 +189,13 @@ class Engine:
 
     def _plan(self, batch: Batch, unit: Unit = "rows") -> Work:
         """Raises UserError where rows that must stay together are over the micro-batch's token budget."""
-        groups = [rows.tolist() for rows in batch.groups()] if unit == "pairs" else [[row] for row in range(len(batch))]
-        count = int(batch.action_mask.sum()) if unit == "tokens" else len(groups)
         lengths = batch.lengths.tolist()
         try:
-            microbatches = split(lengths, groups, self._build.microbatch_tokens, self._packing)
+            microbatches = split(lengths, units_of(batch, unit), self._build.microbatch_tokens, self._packing)
         except ValueError as error:
             advice = f"raise models.{self._build.role}.microbatch_tokens or lower max_length"
             raise UserError(f"{error}; {advice}") from error
-        mine = torch.tensor([count, sum(lengths), len(microbatches)], device=self._device.torch_device)
+        mine = torch.tensor([count_of(batch, unit), sum(lengths), len(microbatches)], device=self._device.torch_device)
         ranks = [torch.empty_like(mine) for _ in range(self._world)]
         dist.all_gather(ranks, mine)
         counts, tokens, planned = torch.stack(ranks).T.tolist()
@@ -213,18 +211,7 @@ class Engine:
         return loss, {name: float(value.detach()) for name, value in {"loss": loss, **metrics}.items()}
 
     def _run(self, microbatch: Batch, output: Output, temperature: float) -> Tensor:
-        """(b, T), (2, b, T) or (b,) fp32 on the device. An empty micro-batch runs the model, too: its ranks are waited for."""
-        packed = pack_documents(microbatch.tokens, microbatch.lengths, self._packing)
-        places = ending(microbatch, packed) if output == "scores" else predicting(microbatch, packed)
-        targets = microbatch.tokens[microbatch.action_mask] if output.startswith("logprobs") else None
-        device = self._device.torch_device
-        inputs = [None if x is None else x.to(device) for x in (packed.tokens, packed.positions, places, targets)]
-        out = self._module(*inputs, temperature, output == "logprobs_entropy")
-        if output == "scores":
-            return out
-        mask = microbatch.action_mask.to(device)
-        shape = (*out.shape[:-1], *mask.shape)
-        return torch.zeros(shape, device=device).masked_scatter(mask.expand(shape), out)
+        return outputs(self._module, microbatch, output, temperature, self._packing, self._device.torch_device)
 
     def _step(self) -> float:
         """Clips, steps, and returns the norm of the gradient before clipping; does not step where it is not finite."""

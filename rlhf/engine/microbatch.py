@@ -1,4 +1,4 @@
-"""Which rows share a micro-batch, and how a micro-batch lies in packed rows. Pure functions of lengths and tensors."""
+"""Which rows share a micro-batch, how it lies in packed rows, and what the model says of it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.batch import Batch
 from data.packing import pack
+from rlhf.interfaces import Output, Unit
 from rlhf.ops.logprobs import shift_left
 
 
@@ -26,6 +27,16 @@ def lay_out(lengths: Sequence[int], packing: bool) -> list[list[int]]:
 def padded_tokens(lengths: Sequence[int], packing: bool) -> int:
     """Tokens that the model sees when these documents make one micro-batch, padding included."""
     return len(lay_out(lengths, packing)) * max(lengths, default=0)
+
+
+def units_of(batch: Batch, unit: Unit) -> list[list[int]]:
+    """The rows that must share a micro-batch: those of one group where pairs are counted, else each row alone."""
+    return [rows.tolist() for rows in batch.groups()] if unit == "pairs" else [[row] for row in range(len(batch))]
+
+
+def count_of(batch: Batch, unit: Unit) -> int:
+    """Trained tokens, rows, or groups of rows."""
+    return int(batch.action_mask.sum()) if unit == "tokens" else len(units_of(batch, unit))
 
 
 def split(lengths: Sequence[int], units: Sequence[Sequence[int]], budget: int, packing: bool = True) -> list[list[int]]:
@@ -84,6 +95,23 @@ def pack_documents(tokens: Tensor, lengths: Tensor, packing: bool = True) -> Pac
             starts[document] = row * shape[1] + offset
             offset += size
     return Packed(packed, positions, starts)
+
+
+def outputs(
+    model: nn.Module, microbatch: Batch, output: Output, temperature: float, packing: bool, device: torch.device
+) -> Tensor:
+    """(b, T), with entropies (2, b, T), 0 where action_mask is False; for "scores" (b,). On the device. model: an EngineModel,
+    or DeepSpeed's wrapper of one. An empty micro-batch runs it, too: its ranks are waited for."""
+    packed = pack_documents(microbatch.tokens, microbatch.lengths, packing)
+    places = ending(microbatch, packed) if output == "scores" else predicting(microbatch, packed)
+    targets = microbatch.tokens[microbatch.action_mask] if output.startswith("logprobs") else None
+    inputs = [None if x is None else x.to(device) for x in (packed.tokens, packed.positions, places, targets)]
+    out = model(*inputs, temperature, output == "logprobs_entropy")
+    if output == "scores":
+        return out
+    mask = microbatch.action_mask.to(device)
+    shape = (*out.shape[:-1], *mask.shape)
+    return torch.zeros(shape, dtype=out.dtype, device=device).masked_scatter(mask.expand(shape), out)
 
 
 def predicting(microbatch: Batch, packed: Packed) -> Tensor:

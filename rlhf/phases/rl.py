@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from data.batch import Batch
+from data.batch import BASE, Batch
 from data.examples import Examples, build_examples
 from data.loader import Order
 from data.prompts import build_prompts
@@ -27,7 +27,6 @@ from rlhf.rewards.compose import Composite, compose
 from rlhf.stored_steps import POLICY, store_step
 
 SHOWN = ("reward", "kl", "length", "policy/clip_fraction", "tokens/s")
-TRAINED = frozenset({"tokens", "lengths", "action_mask", "group_ids"})  # what every objective reads
 
 
 def run(context: PhaseContext) -> Metrics:
@@ -142,7 +141,7 @@ class Lesson:
         columns = frozenset().union(*(objective.columns for objective in objectives.values()))
         if staged is None:
             groups, seed = list(self.groups.values()), self.context.seed + step
-            staged = self.context.runtime.stage(batch.keep(TRAINED | columns), groups, phase.minibatches, seed)
+            staged = self.context.runtime.stage(batch.keep(BASE | columns), groups, phase.minibatches, seed)
         else:
             staged = staged.with_columns(**{name: batch.columns[name] for name in sorted(columns)})
         passes = Passes(phase.epochs, phase.sampling.temperature)

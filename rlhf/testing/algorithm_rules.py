@@ -9,14 +9,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from data.batch import COLUMNS, Batch
-from rlhf.testing.arithmetic import SHIPPED
+from data.batch import BASE, COLUMNS, Batch
 from rlhf.testing.cases import AlgorithmCase
 from rlhf.testing.problems import copied, other_order, poisoned, replaced, widened
 from rlhf.testing.report import Broken
 
 NEEDS = ("old_logprobs", "ref_logprobs", "values", "greedy_rewards")
-GIVEN = SHIPPED | {"rewards", "truncated", "policy_version", "rollout_logprobs"}  # by every rollout
+GIVEN = BASE | {"rewards", "truncated", "policy_version", "rollout_logprobs"}  # by every rollout
 ROLES = ("policy", "critic")
 CLOSE = 1e-4  # of a column's largest value: the columns are float32
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from data.batch import Batch
-from rlhf.engine.microbatch import ending, pack_documents, padded_tokens, predicting, split
+from data.batch import BASE, Batch
+from rlhf.engine.microbatch import count_of, outputs, padded_tokens, split, units_of
 from rlhf.engine.models import EngineModel
-from rlhf.interfaces import Objective, Output, Unit
+from rlhf.interfaces import Objective, Unit
 
-SHIPPED = frozenset({"tokens", "lengths", "action_mask", "group_ids"})  # to every objective, beside its own columns
+CPU = torch.device("cpu")
 UNBOUNDED = 2**62  # tokens of a micro-batch
 
 
@@ -34,34 +34,10 @@ class Gradient:
         return math.sqrt(sum(float(value.square().sum()) for value in self.parameters.values()))
 
 
-def units_of(batch: Batch, unit: Unit) -> list[list[int]]:
-    """The rows that must share a micro-batch: those of one group where pairs are counted, else each row alone."""
-    return [rows.tolist() for rows in batch.groups()] if unit == "pairs" else [[row] for row in range(len(batch))]
-
-
-def count_of(batch: Batch, unit: Unit) -> int:
-    """Trained tokens, rows, or groups of rows."""
-    return int(batch.action_mask.sum()) if unit == "tokens" else len(units_of(batch, unit))
-
-
 def smallest_budget(batch: Batch, unit: Unit, packing: bool = True) -> int:
     """The least `microbatch_tokens` that this batch can be cut to."""
     lengths = batch.lengths.tolist()
     return max(padded_tokens([lengths[row] for row in rows], packing) for rows in units_of(batch, unit))
-
-
-def outputs(
-    model: EngineModel, microbatch: Batch, output: Output, temperature: float = 1.0, packing: bool = True
-) -> Tensor:
-    """(b, T), with entropies (2, b, T), 0 where action_mask is False; for "scores" (b,)."""
-    packed = pack_documents(microbatch.tokens, microbatch.lengths, packing)
-    places = ending(microbatch, packed) if output == "scores" else predicting(microbatch, packed)
-    targets = microbatch.tokens[microbatch.action_mask] if output.startswith("logprobs") else None
-    out = model(packed.tokens, packed.positions, places, targets, temperature, output == "logprobs_entropy")
-    if output == "scores":
-        return out
-    shape = (*out.shape[:-1], *microbatch.action_mask.shape)
-    return torch.zeros(shape, dtype=out.dtype).masked_scatter(microbatch.action_mask.expand(shape), out)
 
 
 def gradient(
@@ -79,12 +55,12 @@ def gradient(
     parameters = dict(model.model.named_parameters())
     total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     sums: Counter[str] = Counter()
-    parts = _share(batch.keep(SHIPPED | objective.columns), shards)
+    parts = _share(batch.keep(BASE | objective.columns), shards)
     count = sum(count_of(part, objective.unit) for part in parts)
     for part in parts:
         for rows in split(part.lengths.tolist(), units_of(part, objective.unit), budget, packing):
             microbatch = part.select(rows)
-            out = outputs(model, microbatch, objective.output, temperature, packing)
+            out = outputs(model, microbatch, objective.output, temperature, packing, CPU)
             loss, metrics = objective(out, microbatch)
             found = torch.autograd.grad(loss / max(count, 1), list(parameters.values()), allow_unused=True)
             for name, value in zip(parameters, found):

@@ -8,9 +8,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from data.batch import Batch
+from data.batch import BASE, Batch
+from rlhf.engine.microbatch import outputs
 from rlhf.interfaces import Algorithm, Objective
-from rlhf.testing.arithmetic import SHIPPED, Gradient, gradient, outputs
+from rlhf.testing.arithmetic import CPU, Gradient, gradient
 from rlhf.testing.problems import copied, model_for
 from rlhf.testing.report import Broken
 
@@ -52,13 +53,13 @@ class ObjectiveCase:
     @cached_property
     def shipped(self) -> Batch:
         """What a rank gets of the batch."""
-        return self.batch.keep(SHIPPED | self.objective.columns)
+        return self.batch.keep(BASE | self.objective.columns)
 
     @cached_property
     def out(self) -> Tensor:
         """The tiny model's outputs in float64, without their graph."""
         with torch.no_grad():
-            return outputs(model_for(self.objective.output), self.batch, self.objective.output).double()
+            return outputs(model_for(self.objective.output), self.batch, self.objective.output, 1.0, True, CPU).double()
 
     @property
     def mask(self) -> Tensor:

@@ -7,7 +7,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rlhf.testing.arithmetic import SHIPPED, smallest_budget
+from data.batch import BASE
+from rlhf.testing.arithmetic import smallest_budget
 from rlhf.testing.cases import ObjectiveCase, expect_same, expect_same_gradient
 from rlhf.testing.problems import other_order, poisoned
 from rlhf.testing.report import Broken, Skipped
@@ -67,7 +68,7 @@ def nothing_outside_the_mask_reaches_the_model(case: ObjectiveCase) -> None:
 
 def it_needs_memory_for_a_few_columns_alone(case: ObjectiveCase) -> str:
     """No (T, T) tensor, none as large as the vocabulary."""
-    batch = case.long.keep(SHIPPED | case.objective.columns)
+    batch = case.long.keep(BASE | case.objective.columns)
     if case.objective.columns - batch.columns.keys():
         raise Skipped("the algorithm gives no such columns for long rows")
     draw = torch.Generator().manual_seed(case.seed)
