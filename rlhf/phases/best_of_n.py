@@ -61,12 +61,14 @@ def run(context: PhaseContext) -> Metrics:
 
 
 def best(samples: Sequence[Sample], rewards: Tensor, keep: int, at_least: float | None) -> list[tuple[Sample, float]]:
-    """The `keep` best of each prompt's samples with their rewards, best first, in the prompts' order. Samples without a
-    finite reward, cut off by the length limit, or with a reward below `at_least` are never kept; of equal texts, one."""
+    """The `keep` best of each prompt's samples with their rewards, best first, in the prompts' order. Samples that
+    are empty, cut off by the length limit, without a finite reward or with one below `at_least` are never kept; of equal
+    texts, one."""
     by_prompt: dict[int, dict[str, tuple[Sample, float]]] = {}
     for row in torch.argsort(rewards.nan_to_num(nan=-torch.inf), descending=True, stable=True).tolist():
         sample, score = samples[row], float(rewards[row])
-        usable = rewards[row].isfinite() and not sample.truncated and (at_least is None or score >= at_least)
+        usable = rewards[row].isfinite() and not sample.truncated and bool(sample.text.strip())
+        usable = usable and (at_least is None or score >= at_least)
         chosen = by_prompt.setdefault(id(sample.prompt), {})
         if usable and len(chosen) < keep:
             chosen.setdefault(sample.text, (sample, score))

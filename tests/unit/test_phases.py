@@ -101,11 +101,12 @@ def test_the_best_samples_are_kept_in_the_prompts_order():
         answer(first, "good"),
         answer(first, "good"),
         answer(first, "cut", truncated=True),
+        answer(first, " "),
         answer(first, "fair"),
         answer(second, "none"),
         answer(second, "low"),
     ]
-    rewards = torch.tensor([0.0, 2.0, 2.0, 9.0, 1.0, math.nan, -1.0])
+    rewards = torch.tensor([0.0, 2.0, 2.0, 9.0, 8.0, 1.0, math.nan, -1.0])
     kept = [(sample.text, score) for sample, score in best(samples, rewards, 2, None)]
     assert kept == [("good", 2.0), ("fair", 1.0), ("low", -1.0)]
     assert [sample.text for sample, _ in best(samples, rewards, 1, 0.5)] == ["good"]
