@@ -54,7 +54,8 @@ class Algorithm:
     refills: int = 0
 
     def keep(self, batch: Batch) -> Tensor:
-        """(B,) bool: the rows that are worth training on, asked before `advantages`. Whole groups, if refills are wanted."""
+        """(B,) bool: the rows that are worth training on, asked before rewards are shaped and `advantages` is called. Whole
+        groups, if refills are wanted."""
         return torch.ones(len(batch), dtype=torch.bool)
 
     def advantages(self, batch: Batch) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,8 @@ def check(
         advice += [line for phase in config.phases for line in reward_is_there(phase)]
     if not rollout_given:
         advice += [line for phase in config.phases for line in environment_is_there(phase)]
-    if not advice:  # the algorithms import torch: where a cheaper rule is broken, it answers at once
-        advice = list(algorithms_fit(config, algorithm))
+    if not advice:  # these import torch and the user's modules: where a cheaper rule is broken, it answers at once
+        advice = [*algorithms_fit(config, algorithm), *functions_are_there(config, reward_given, rollout_given)]
     if advice:
         raise UserError("\n".join(advice))
 
@@ -161,11 +162,32 @@ def algorithms_fit(config: Config, given: Algorithm | None) -> Advice:
                 yield f"phases.{phase.name}.critic_warmup: {type(algorithm).__name__} has no critic; set it to 0"
         elif phase.precompute_reference and "reference" not in models:
             yield f"phases.{phase.name}.precompute_reference: loss {phase.loss.name} needs no reference; remove it"
+        elif phase.precompute_reference and phase.loss.name == "kto":
+            yield f"phases.{phase.name}.precompute_reference: kto asks the reference in every step; remove it"
         elif phase.loss.name == "kto" and phase.batch_size < 2:
             yield f"phases.{phase.name}.batch_size: kto compares rows of a batch with each other; set at least 2"
         models = {role: model for role, model in models.items() if not _certain(phase, role)}
         for rule in MODEL_RULES:
             yield from rule(config, phase, models)
+
+
+def functions_are_there(config: Config, reward_given: bool, rollout_given: bool) -> Advice:
+    """Rewards and rollouts are found, and are of the right kind."""
+    from rlhf.rewards.compose import compose
+    from rlhf.rollout import resolve_rollout
+
+    for phase in config.phases:
+        if not reward_given and (reward := getattr(phase, "reward", None)):
+            yield from _told(f"phases.{phase.name}.reward", lambda reward=reward: compose(reward))
+        if not rollout_given and (rollout := getattr(phase, "rollout", None)):
+            yield from _told(f"phases.{phase.name}.rollout", lambda rollout=rollout: resolve_rollout(rollout))
+
+
+def _told(where: str, build: Callable[[], object]) -> Advice:
+    try:
+        build()
+    except UserError as error:
+        yield f"{where}: {error}"
 
 
 def _enough_samples(phase: Phase, algorithm: Algorithm) -> Advice:

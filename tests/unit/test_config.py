@@ -19,12 +19,13 @@ from rlhf.needs import needed_models
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-FUNCTION = "rewards:length"  # a data source or reward that need not exist to be named
+FUNCTION = "rewards:length"  # a data source that need not exist to be named
+SCORE = "data.demo.gold:well_formed"
 
 POLICY = {"path": "some/model"}
 SFT = {"kind": "sft", "data": FUNCTION}
 REWARD = {"kind": "reward", "data": FUNCTION, "models": {"reward": "phase:sft"}}
-RL = {"kind": "rl", "name": "ppo", "data": FUNCTION, "reward": [FUNCTION], "models": {"policy": "phase:sft"}}
+RL = {"kind": "rl", "name": "ppo", "data": FUNCTION, "reward": [SCORE], "models": {"policy": "phase:sft"}}
 DPO = {"kind": "dpo", "data": FUNCTION, "models": {"policy": "phase:sft"}}
 
 
@@ -414,7 +415,7 @@ def test_a_loss_without_a_reference_has_none(loss):
     assert needed_models(with_reference, with_reference.phases[-1]).keys() == {"policy", "reference"}
 
 
-BEST = {"kind": "best_of_n", "data": FUNCTION, "models": {"policy": "phase:sft"}, "reward": [FUNCTION]}
+BEST = {"kind": "best_of_n", "data": FUNCTION, "models": {"policy": "phase:sft"}, "reward": [SCORE]}
 
 
 @pytest.mark.parametrize(
@@ -434,6 +435,12 @@ BEST = {"kind": "best_of_n", "data": FUNCTION, "models": {"policy": "phase:sft"}
             [RL | {"algorithm": "grpo", "sampling": {"samples": 2}, "critic_warmup": 3}],
             "GRPO has no critic; set it to 0",
         ),
+        (
+            [RL | {"rollout": "examples.gsm8k:solution_pairs"}],
+            "phases.ppo.rollout: rollout 'examples.gsm8k:solution_pairs'",
+        ),
+        ([RL | {"reward": ["data.demo.gold:golden"]}], "phases.ppo.reward: 'data.demo.gold:golden'"),
+        ([DPO | {"loss": "kto", "precompute_reference": True}], "kto asks the reference in every step; remove it"),
         ([DPO | {"loss": "simpo", "precompute_reference": True}], "loss simpo needs no reference; remove it"),
     ],
 )
