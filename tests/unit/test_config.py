@@ -106,7 +106,7 @@ def test_overrides_name_phases_by_index_and_by_name(tmp_path, where):
     path = write(tmp_path / "c.yaml", tree(RL))
     config = load_config(path, [f"{where}.steps=5", f"{where}.optim.lr=1e-5", f"{where}.reward.0.weight=0.5"])
     assert (config.phases[1].steps, config.phases[1].optim.lr, config.phases[1].reward[0].weight) == (5, 1e-5, 0.5)
-    assert config.phases[1].reward[0].source == FUNCTION
+    assert config.phases[1].reward[0].source == SCORE
 
 
 def test_an_override_replaces_what_it_names(tmp_path):
