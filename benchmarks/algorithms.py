@@ -145,11 +145,18 @@ def run(output: Path, names: list[str], seed: int, sft: str, reward: str) -> lis
                 "gold": figures.get("gold_after", figures.get("gold")),
                 "kl": divergence(summary.directory / "artifacts" / own[-1], sft),
                 "tokens": sum(line.get("tokens", 0) for line in steps),
-                "seconds": sum(summary.figures["seconds"][phase] for phase in own),
+                "seconds": sum(
+                    loop_seconds([line["time"] for line in steps if line["phase"] == phase]) for phase in own
+                ),
                 "rewards": [line["reward"] for line in steps if name in ONLINE],
             }
         )
     return rows
+
+
+def loop_seconds(times: list[float]) -> float:
+    """Of a phase's steps, without its start and its held-out answers: what lies between its log lines, and one step more."""
+    return (times[-1] - times[0]) * len(times) / max(len(times) - 1, 1)
 
 
 def divergence(policy: Path, start: str, count: int = 200) -> float:

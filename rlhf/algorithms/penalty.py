@@ -17,6 +17,7 @@ Coefficient = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Estimator = Literal["k1", "k2", "k3"]
+UNWEIGHTED_K1 = "k1 has a gradient of 0 on average"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ class LossKL:
     estimator: Estimator = "k3"
     weighted: bool = False
 
+    def __post_init__(self):
+        if self.coef and self.estimator == "k1" and not self.weighted:
+            raise UserError(f"in the loss, {UNWEIGHTED_K1}; set kl.estimator to k2 or k3, or kl.weighted to true")
+        if self.coef and self.estimator == "k2" and self.weighted:
+            raise UserError("k2 times the ratio has the gradient of no KL; set kl.estimator to k1 or k3")
+
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"ref_logprobs"} if self.coef else ())
@@ -71,7 +78,7 @@ class KL:
         if self.target is not None and not self.coef:
             raise UserError("kl.target multiplies kl.coef, which is 0 and stays so; start from a coef of 0.05, say")
         if self.place == "loss" and self.estimator == "k1":
-            raise UserError("in the loss, k1 has a gradient of 0 on average; set kl.estimator to k2 or k3")
+            raise UserError(f"in the loss, {UNWEIGHTED_K1}; set kl.estimator to k2 or k3")
 
     @property
     def in_reward(self) -> RewardKL:

@@ -146,6 +146,8 @@ def algorithms_fit(config: Config, given: Algorithm | None) -> Advice:
     """Algorithms and losses take their parameters, and the models that they need can be had."""
     from rlhf.algorithms import resolve
     from rlhf.needs import needed_models
+    from rlhf.objectives import Reinforce
+    from rlhf.objectives.preference import PairLoss
 
     for phase in config.phases:
         if phase.kind not in UNCERTAIN:
@@ -160,6 +162,8 @@ def algorithms_fit(config: Config, given: Algorithm | None) -> Advice:
             yield from _enough_samples(phase, algorithm)
             if phase.critic_warmup and "values" not in algorithm.needs:
                 yield f"phases.{phase.name}.critic_warmup: {type(algorithm).__name__} has no critic; set it to 0"
+            if phase.max_kl and isinstance(algorithm.objectives()["policy"], Reinforce | PairLoss):
+                yield f"phases.{phase.name}.max_kl: {type(algorithm).__name__} has no ratio whose drift it could bound; remove it"
         elif phase.precompute_reference and "reference" not in models:
             yield f"phases.{phase.name}.precompute_reference: loss {phase.loss.name} needs no reference; remove it"
         elif phase.precompute_reference and phase.loss.name == "kto":

@@ -204,7 +204,7 @@ class Named(Short):
 
 
 class Loss(Named):
-    """Of the family: dpo, ipo, hinge, robust, kto, orpo, simpo, cpo, mix; see docs/algorithms.md."""
+    """Of the family: dpo, ipo, hinge, robust, kto, orpo, simpo, cpo, nll, mix; see docs/algorithms.md."""
 
     name: str = "dpo"
 
@@ -241,8 +241,13 @@ class Correction(Node):
     to [low, high]; masked, 0 outside of it (IcePop); or sequence, answers whose geometric mean is outside of it weigh 0."""
 
     kind: Literal["truncated", "masked", "sequence", "off"] = "truncated"
-    low: float = Field(0.0, ge=0)
-    high: float = Field(2.0, gt=1)
+    low: float | None = Field(None, ge=0, lt=1)  # default: truncated 0, masked and sequence 0.5
+    high: float | None = Field(None, gt=1)  # default: truncated 2, masked and sequence 5
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        low, high = (0.0, 2.0) if self.kind == "truncated" else (0.5, 5.0)
+        return low if self.low is None else self.low, high if self.high is None else self.high
 
 
 class Ptx(Node):

@@ -25,10 +25,10 @@ class PolicyObjective:
         row's tokens (GRPO, Shao et al. 2024); "constant", the mean over the rows of the sum over a row's tokens over
         `divisor`, so that a token weighs the same in any row (Dr. GRPO, Liu et al. 2025). TRL's `dr_grpo` is "constant" with
         the longest possible answer as divisor; verl's `seq-mean-token-sum-norm` with its scale factor over the number of rows.
-    kl_coef, kl_estimator: coef * KL(policy || reference) of each token is added to its loss. The gradient of k1 is 0 on
-        average, of k3 that of KL(reference || policy), of k2 that of KL(policy || reference), as long as the policy is the
-        one that sampled. kl_weighted: times the token's probability ratio, which keeps the penalty unbiased when the policy
-        has moved on (DeepSeek-V3.2 2025).
+    kl_coef, kl_estimator: coef * an estimate of KL(policy || reference) of each token is added to its loss. As long as the
+        policy is the one that sampled, the gradient of k1 is 0 on average, of k2 that of KL(policy || reference), of k3 that
+        of KL(reference || policy). kl_weighted: times the token's probability ratio, through which gradient flows, too: k1
+        and k3 then have the gradient of KL(policy || reference), also when the policy has moved on (DeepSeek-V3.2 2025).
     entropy_coef: coef * entropy of each token's distribution is taken from its loss.
     Raises UserError where a parameter is out of its range.
     """

@@ -71,11 +71,14 @@ def leave_one_out(rewards: Tensor, groups: Sequence[Tensor]) -> Tensor:
 
 
 def batch_normalised(gains: Tensor, spread_of: Tensor, eps: float) -> Tensor:
-    """(B,): gains over the unbiased standard deviation of `spread_of`, of all rows together, plus eps; 0 in a batch of one.
+    """(B,): gains over the unbiased standard deviation of `spread_of`, of all rows together, plus eps; 0 in a batch of
+    one, or without a spread.
 
     gains, spread_of: (B,). Source: `scale_rewards="batch"` of TRL, after Lite PPO (Liu et al. 2025).
     """
-    return gains / (spread_of.std() + eps) if len(gains) > 1 else torch.zeros_like(gains)
+    if len(gains) < 2 or not (spread := spread_of.std()) > 0:
+        return torch.zeros_like(gains)
+    return gains / (spread + eps)
 
 
 def length_weighted_centred(rewards: Tensor, lengths: Tensor, groups: Sequence[Tensor]) -> Tensor:

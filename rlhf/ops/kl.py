@@ -40,4 +40,4 @@ def adapt(coef: float, observed: float, target: float, horizon: int, n_steps: fl
     which the error, at most 20 % a time, is worked off.
     """
     error = min(max(observed / target - 1, -0.2), 0.2)
-    return coef * (1 + error * n_steps / horizon)
+    return coef * (1 + error * min(n_steps / horizon, 1.0))  # at most the whole error at once: it stays above 0

@@ -194,12 +194,16 @@ def corrected(phase: Rl, batch: Batch) -> tuple[Batch, Metrics]:
     if phase.correction.kind != "off" and "advantages" in batch and "old_logprobs" in batch:
         mask, settings = batch.action_mask, phase.correction
         weights, found = importance_weights(
-            batch.old_logprobs, batch.rollout_logprobs, mask, settings.kind, settings.low, settings.high
+            batch.old_logprobs, batch.rollout_logprobs, mask, settings.kind, *settings.bounds
         )
         batch = batch.with_columns(advantages=torch.where(mask, batch.advantages * weights, 0))
         figures = {f"correction/{name}": value for name, value in found.items()}
     if phase.shaping.drop_truncated and batch.truncated.any():
-        batch = batch.select((~batch.truncated).nonzero()[:, 0])
+        dropped = batch.truncated.clone()
+        if "advantages" not in batch:  # rows are compared: all of a group or none
+            for rows in batch.groups():
+                dropped[rows] = batch.truncated[rows].any()
+        batch = batch.select((~dropped).nonzero()[:, 0])
     return batch, figures
 
 

@@ -155,6 +155,8 @@ def test_resolve_finds_an_algorithm_by_its_import_path():
         ("ppo", {"entropy": -1}, "entropy: .*greater than or equal to 0, got -1"),
         ("ppo", {"kl": {"coef": 0, "target": 6}}, "start from a coef of 0.05"),
         ("ppo", {"kl": {"place": "loss"}}, "set kl.estimator to k2 or k3"),
+        ("grpo", {"kl": {"coef": 0.1, "estimator": "k1"}}, "k1 has a gradient of 0 on average; set kl.estimator"),
+        ("grpo", {"kl": {"coef": 0.1, "estimator": "k2", "weighted": True}}, "has the gradient of no KL"),
         ("grpo", {"std_eps": -1e-6}, "std_eps: .*greater than or equal to 0"),
         ("grpo", {"average": "constant"}, "average: .*'token' or 'sequence', got 'constant'"),
         ("dr_grpo", {"divisor": 0}, "divisor must be above 0, got 0.0; take the most tokens of an answer"),

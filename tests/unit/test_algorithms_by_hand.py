@@ -99,7 +99,7 @@ def test_a_sample_alone_in_its_group_does_not_count_for_the_spread_of_reinforce_
     ("algorithm", "policy"),
     [
         (GRPO(0.1, 0.3, 2.0, average="sequence"), ClippedPolicy(0.1, 0.3, 2.0, average="sequence")),
-        (GRPO(kl=LossKL(0.04, "k2", True)), ClippedPolicy(kl_coef=0.04, kl_estimator="k2", kl_weighted=True)),
+        (GRPO(kl=LossKL(0.04, "k3", True)), ClippedPolicy(kl_coef=0.04, kl_estimator="k3", kl_weighted=True)),
         (DrGRPO(divisor=64), ClippedPolicy(average="constant", divisor=64)),
         (DAPO(), ClippedPolicy(0.2, 0.28)),
         (GSPO(), ClippedPolicy(3e-4, 4e-4, ratio="sequence", average="sequence")),

@@ -440,6 +440,7 @@ BEST = {"kind": "best_of_n", "data": FUNCTION, "models": {"policy": "phase:sft"}
             "phases.ppo.rollout: rollout 'examples.gsm8k:solution_pairs'",
         ),
         ([RL | {"reward": ["data.demo.gold:golden"]}], "phases.ppo.reward: 'data.demo.gold:golden'"),
+        ([RL | {"algorithm": "reinforce", "max_kl": 0.1}], "phases.ppo.max_kl: REINFORCE has no ratio whose drift"),
         ([DPO | {"loss": "kto", "precompute_reference": True}], "kto asks the reference in every step; remove it"),
         ([DPO | {"loss": "simpo", "precompute_reference": True}], "loss simpo needs no reference; remove it"),
     ],

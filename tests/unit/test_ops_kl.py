@@ -45,3 +45,7 @@ def test_k3_stays_finite_where_the_policy_has_left_the_reference():
 )
 def test_the_coefficient_follows_the_error_by_at_most_a_fifth(observed, expected):
     assert kl.adapt(0.2, observed, target=6.0, horizon=1000, n_steps=100) == pytest.approx(expected)
+
+
+def test_a_coefficient_never_turns_negative():
+    assert kl.adapt(0.05, observed=1.0, target=10.0, horizon=100, n_steps=10_000) == pytest.approx(0.04)

@@ -145,6 +145,12 @@ def test_answers_cut_off_count_for_the_baseline_but_are_not_trained_on():
     assert corrected(rl_phase(), batch)[0] is batch
 
 
+def test_of_rows_that_are_compared_all_go_or_none():
+    batch = two_prompts().with_columns(truncated=[True, False, False])
+    kept, _ = corrected(rl_phase(shaping={"drop_truncated": True}), batch)
+    assert kept.group_ids.tolist() == [1]
+
+
 def test_a_batch_without_any_gradient_is_seen():
     batch = two_prompts().with_columns(advantages=torch.zeros(3, 4))
     assert not teaches(ClippedPolicy(), batch)
