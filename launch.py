@@ -213,13 +213,15 @@ def replay(
     algorithm: Annotated[str, typer.Option(help="a built-in one, module:Class or file.py:Class")],
     parameters: Annotated[list[str] | None, typer.Argument(metavar="[parameter=value]...", help="its fields")] = None,
     phase: Annotated[str | None, typer.Option(help="which, where several phases are of kind rl")] = None,
+    against: Annotated[str | None, typer.Option(help="beside which one; default: config.yaml's")] = None,
 ) -> None:
     """Show what another algorithm would have made of a stored step, beside the run's own."""
     with told_plainly():
         from rlhf.replay import load_algorithm
         from rlhf.replay import replay as compare
 
-        compare(directory, step, load_algorithm(algorithm, parameters or ()), phase).show(Console())
+        other = load_algorithm(algorithm, parameters or ())
+        compare(directory, step, other, phase, against and load_algorithm(against)).show(Console())
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import logging
 import os
@@ -133,6 +134,11 @@ def _store_bytes() -> int:
 
 def by_value(value: Any) -> Any:
     """The value itself, ready to travel to workers that cannot import its module: a script, a notebook, a test."""
+    if dataclasses.is_dataclass(value) and not inspect.isclass(value):
+        for part in vars(value).values():  # a mix of losses holds objects of other modules
+            for each in part if isinstance(part, list | tuple) else (part,):
+                if dataclasses.is_dataclass(each):
+                    by_value(each)
     described = value if inspect.isclass(value) or inspect.isroutine(value) else type(value)
     module = inspect.getmodule(described)
     if module is not None and _is_users(module):

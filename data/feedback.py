@@ -91,7 +91,7 @@ def mismatched(batch: Batch, max_length: int) -> Batch:
     starts, lengths = batch.action_mask.int().argmax(1).tolist(), batch.lengths.tolist()
     tokens, masks = [], []
     for row, start in enumerate(starts):
-        other = (row + 1) % len(batch)
+        other = (row + len(batch) // 2) % len(batch)  # far off: a pair's two answers may lie side by side
         answer = slice(starts[other], lengths[other])
         tokens.append([*batch.tokens[row, :start].tolist(), *batch.tokens[other, answer].tolist()][:max_length])
         masks.append([*[False] * start, *batch.action_mask[other, answer].tolist()][:max_length])

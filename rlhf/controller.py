@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -12,9 +13,10 @@ from typing import Any
 from rich.console import Console
 
 from rlhf.config.load import dump_config
-from rlhf.config.roles import resolve_models
+from rlhf.config.roles import PHASE
 from rlhf.config.schema import Config, Data, Phase
 from rlhf.interfaces import Algorithm, Runtime
+from rlhf.needs import needed_models
 from rlhf.phases import best_of_n, rl, supervised
 from rlhf.phases.base import PhaseContext, open_data
 from rlhf.rundir import Artifact, RunDirectory, fingerprint, write_atomically
@@ -103,11 +105,11 @@ class Controller:
         """Everything that the phase's result depends on: its config, its data's contents, its parents, the seed, and the
         caller's own algorithm and reward."""
         settings = phase.model_dump(mode="json", exclude=COSMETIC | {"models"})
-        models = resolve_models(self.config, phase)
+        models = needed_models(self.config, phase, self.given["algorithm"])
         parents = {
-            role: artifacts[model.path[6:]].id
+            role: artifacts[model.path.removeprefix(PHASE)].id
             for role, model in models.items()
-            if (model.path or "").startswith("phase:")
+            if (model.path or "").startswith(PHASE)
         }
         sets = {name: value for name in ("data", "eval_data") if isinstance(value := getattr(phase, name, None), Data)}
         for name in ("answers", "ptx"):
@@ -137,5 +139,5 @@ def identity(value: Any) -> str | None:
         source = inspect.getsource(code)
     except (OSError, TypeError):  # typed into an interpreter: no source to compare
         source = ""
-    described = code.__qualname__ if code is value else repr(value)
-    return fingerprint([described, source])
+    described = code.__qualname__ if code is value else f"{value!r} {getattr(value, '__dict__', '')}"
+    return fingerprint([re.sub(r" at 0x[0-9a-f]+", "", described), source])  # an address is another in every process

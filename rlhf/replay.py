@@ -63,7 +63,7 @@ class Comparison:
     samples: tuple[Differing, ...]  # those that differ most
 
     def show(self, console: Console) -> None:
-        names = f"{self.run.name} (config.yaml)", self.other.name
+        names = f"{self.run.name} (against)", self.other.name
         figures = _table("", *names)
         for name in dict.fromkeys((*self.run.figures, *self.other.figures)):
             figures.add_row(name, *(_number(side.figures.get(name, math.nan)) for side in (self.run, self.other)))
@@ -82,8 +82,10 @@ class Comparison:
             console.print(rows)
 
 
-def replay(run_directory: Path, step: int, algorithm: Algorithm, phase: str | None = None) -> Comparison:
-    """The algorithm of the run's config.yaml beside `algorithm`: advantages of the stored samples, corrected as the phase says,
+def replay(
+    run_directory: Path, step: int, algorithm: Algorithm, phase: str | None = None, against: Algorithm | None = None
+) -> Comparison:
+    """`against`, by default the algorithm of the run's config.yaml, beside `algorithm`: advantages of the stored samples, corrected as the phase says,
     and the gradient that the stored policy would get of all of them as one mini-batch, on the CPU in float32. The critic's
     gradient is left out: its weights are not stored.
 
@@ -99,11 +101,15 @@ def replay(run_directory: Path, step: int, algorithm: Algorithm, phase: str | No
     batch = replace(stored.batch, meta=tuple({"stored": index} for index in range(stored.size)))
     build = _policy(config, settings, directory)
     model = build_model(build, torch.float32).eval()
-    own = resolve(settings.algorithm.name, settings.algorithm.parameters)
+    own = against or resolve(settings.algorithm.name, settings.algorithm.parameters)
     if stored.algorithm.startswith(f"{type(own).__name__}("):
         moved = own.with_state(stored.state)  # what `after_step` had made of it
         own = moved if repr(moved) == stored.algorithm else own
     where = f"{settings.name}, step {step}"
+    if repr(own) != stored.algorithm and not own.needs <= batch.columns.keys():
+        raise UserError(
+            f"{where} was taken with {stored.algorithm}, which config.yaml does not name: give it with --against"
+        )
     sides = [_side(each, batch, model, build, settings, where) for each in (own, algorithm)]
     title = f"{run_directory}, {where}: {len(batch)} samples"
     if repr(own) != stored.algorithm:
@@ -186,7 +192,8 @@ def _side(algorithm: Algorithm, batch: Batch, model: EngineModel, build: ModelBu
 
     name, objective = type(algorithm).__name__, algorithm.objectives()["policy"]
     _expect_columns(name, algorithm.needs, batch, where)
-    kept = algorithm.keep(batch)
+    unshaped = batch.with_columns(rewards=batch.raw_rewards) if "raw_rewards" in batch else batch
+    kept = algorithm.keep(unshaped)
     trained = algorithm.advantages(batch.select(kept.nonzero()[:, 0])) if kept.any() else batch.select([])
     trained, _ = corrected(phase, trained)
     if len(trained) == 0:

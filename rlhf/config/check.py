@@ -146,7 +146,7 @@ def algorithms_fit(config: Config, given: Algorithm | None) -> Advice:
     """Algorithms and losses take their parameters, and the models that they need can be had."""
     from rlhf.algorithms import resolve
     from rlhf.needs import needed_models
-    from rlhf.objectives import Reinforce
+    from rlhf.objectives import Reinforce, resolve_loss
     from rlhf.objectives.preference import PairLoss
 
     for phase in config.phases:
@@ -162,14 +162,17 @@ def algorithms_fit(config: Config, given: Algorithm | None) -> Advice:
             yield from _enough_samples(phase, algorithm)
             if phase.critic_warmup and "values" not in algorithm.needs:
                 yield f"phases.{phase.name}.critic_warmup: {type(algorithm).__name__} has no critic; set it to 0"
+            elif phase.critic_warmup >= phase.steps:
+                yield f"phases.{phase.name}.critic_warmup leaves the policy no step of {phase.steps}: lower it or raise steps"
             if phase.max_kl and isinstance(algorithm.objectives()["policy"], Reinforce | PairLoss):
                 yield f"phases.{phase.name}.max_kl: {type(algorithm).__name__} has no ratio whose drift it could bound; remove it"
         elif phase.precompute_reference and "reference" not in models:
             yield f"phases.{phase.name}.precompute_reference: loss {phase.loss.name} needs no reference; remove it"
-        elif phase.precompute_reference and phase.loss.name == "kto":
-            yield f"phases.{phase.name}.precompute_reference: kto asks the reference in every step; remove it"
-        elif phase.loss.name == "kto" and phase.batch_size < 2:
-            yield f"phases.{phase.name}.batch_size: kto compares rows of a batch with each other; set at least 2"
+        elif "kl_baseline" in resolve_loss(phase.loss.name, phase.loss.parameters).columns:
+            if phase.precompute_reference:
+                yield f"phases.{phase.name}.precompute_reference: kto asks the reference in every step; remove it"
+            if phase.batch_size < 2:
+                yield f"phases.{phase.name}.batch_size: kto compares rows of a batch with each other; set at least 2"
         models = {role: model for role, model in models.items() if not _certain(phase, role)}
         for rule in MODEL_RULES:
             yield from rule(config, phase, models)

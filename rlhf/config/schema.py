@@ -281,13 +281,17 @@ class Rl(PhaseBase):
     critic_optim: Optim = Optim()
 
 
+class ManySamples(SamplingConfig):
+    samples: int = Field(8, ge=1)  # per prompt
+
+
 class BestOfN(PhaseBase):
     """Rejection sampling: of each prompt's samples the best ones become rows of `prompt` and `response`, the phase's data
     set, which a later phase names as its data's path (phase:<name>)."""
 
     kind: Literal["best_of_n"]
     reward: list[Reward] = []
-    sampling: SamplingConfig = SamplingConfig(samples=8)
+    sampling: ManySamples = ManySamples()
     prompts_per_step: int = Field(256, ge=1)  # asked at once
     keep: int = Field(1, ge=1)  # of each prompt's samples
     at_least: float | None = None  # a kept sample's reward

@@ -183,7 +183,7 @@ class Engine:
         if self._deepspeed is not None:
             self._deepspeed.destroy()
             _drop_zero3_references()
-        del self._deepspeed, self._module, self._weights
+        del self._deepspeed, self._module, self._weights, self._average
         gc.collect()
         self._device.free_memory()
 

@@ -18,7 +18,7 @@ from data.tokenizer import ensure_chat_template, load_tokenizer
 from data.unit import DataReport
 from rlhf.config.roles import PHASE, resolve_models
 from rlhf.config.schema import Config, Data, Model, Optim, PhaseBase
-from rlhf.interfaces import Algorithm, ModelBuild, ModelGroup, OptimSettings, Runtime
+from rlhf.interfaces import Algorithm, ModelBuild, ModelGroup, Objective, OptimSettings, Runtime
 from rlhf.metrics import Bar, MetricLog
 from rlhf.rundir import Artifact, Checkpoints, RunDirectory
 
@@ -77,9 +77,16 @@ class PhaseContext:
         return ensure_chat_template(load_tokenizer(self.path_of(role)))
 
     def build(
-        self, role: str, *, head: str = "lm", optim: OptimSettings | None = None, ema_decay: float | None = None
+        self,
+        role: str,
+        *,
+        head: str = "lm",
+        optim: OptimSettings | None = None,
+        ema_decay: float | None = None,
+        rows_together: int = 1,
     ) -> ModelGroup:
-        """The role's group with its model loaded, trained where `optim` is given."""
+        """The role's group with its model loaded, trained where `optim` is given. rows_together: that must share a
+        micro-batch, which then has room for as many of the longest."""
         model, path = self.models[role], self.path_of(role)
         architecture = None if path else model.architecture
         if architecture is not None:
@@ -102,7 +109,7 @@ class PhaseContext:
             head=head,
             dtype=model.dtype,
             zero_stage=model.zero_stage,
-            microbatch_tokens=max(model.microbatch_tokens, self.phase.max_length),
+            microbatch_tokens=max(model.microbatch_tokens, rows_together * self.phase.max_length),
             activation_checkpointing=model.activation_checkpointing,
             optim=optim,
             seed=self.seed,
@@ -174,6 +181,11 @@ def optim_settings(optim: Optim, total_steps: int) -> OptimSettings:
         clip_norm=optim.clip_norm,
         total_steps=total_steps,
     )
+
+
+def rows_together(objective: Objective) -> int:
+    """How many rows of the objective must share a micro-batch."""
+    return 2 if objective.unit == "pairs" else 1
 
 
 def export(context: PhaseContext, group: ModelGroup) -> None:

@@ -114,9 +114,10 @@ class Collector:
         overlong = settings.overlong and (settings.overlong.limit, settings.overlong.buffer)
         lengths = batch.action_mask.sum(1)
         columns = {
+            "raw_rewards": batch.rewards,
             "rewards": shape(
                 batch.rewards, batch.truncated, lengths, moments, settings.clip, settings.missing_end, overlong
-            )
+            ),
         }
         if "greedy_rewards" in batch:
             columns["greedy_rewards"] = shape(
@@ -143,12 +144,18 @@ class Draw:
 
 def drop_unscored(batch: Batch) -> Batch:
     """Rows without a finite reward (or baseline) are left out, never scored 0."""
-    scored = batch.rewards.isfinite()
-    if "greedy_rewards" in batch:
-        scored &= batch.greedy_rewards.isfinite()
+    scored = has_score(batch)
     if not scored.any():
-        raise ValueError(f"none of the step's {len(batch)} samples has a score: every reward is NaN")
+        raise ValueError(
+            f"none of the step's {len(batch)} samples has a score: every reward, or greedy baseline, is NaN"
+        )
     return batch if scored.all() else batch.select(scored.nonzero()[:, 0])
+
+
+def has_score(batch: Batch) -> Tensor:
+    """(B,) bool: the reward is finite, and so is the baseline where there is one."""
+    scored = batch.rewards.isfinite()
+    return scored & batch.greedy_rewards.isfinite() if "greedy_rewards" in batch else scored
 
 
 def together(batches: Sequence[Batch], groups: int) -> Batch:
@@ -167,7 +174,7 @@ def together(batches: Sequence[Batch], groups: int) -> Batch:
 def scores_of(draws: Sequence[Draw]) -> Metrics:
     """Of all samples that were drawn: how many have no score, the mean of each reward part, and the share of prompts whose
     samples all have the same reward."""
-    figures: Metrics = {"dropped": sum(int((~draw.batch.rewards.isfinite()).sum()) for draw in draws)}
+    figures: Metrics = {"dropped": sum(int((~has_score(draw.batch)).sum()) for draw in draws)}
     for name in dict.fromkeys(name for draw in draws for name in draw.parts):
         values = torch.cat([draw.parts[name] for draw in draws if name in draw.parts])
         figures[f"reward/{name}"] = float(values.nanmean())

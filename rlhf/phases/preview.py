@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rlhf.config.roles import PHASE, resolve_models, result_role
 from rlhf.config.schema import Config, Phase
 from rlhf.phases.base import open_data
 from rlhf.phases.supervised import RECIPES, rows_of, texts
-from rlhf.rundir import RunDirectory
+from rlhf.rundir import Artifact, RunDirectory
 
 Pieces = list[tuple[str, bool]]  # a sample's text, each piece with whether it is trained on
 
@@ -26,7 +27,7 @@ def preview(config: Config, phase: Phase, count: int) -> tuple[DataReport, list[
     Raises UserError where the data or the tokenizer cannot be read.
     """
     artifacts = RunDirectory(Path(config.run.directory)).finished(other.name for other in config.phases)
-    tokenizer, rows = tokenizer_of(config, phase), open_data(phase.data, artifacts)
+    tokenizer, rows = tokenizer_of(config, phase, artifacts), open_data(phase.data, artifacts)
     if phase.kind in ("rl", "best_of_n"):
         prompts, report = build_prompts(rows, tokenizer, phase.max_length - phase.sampling.max_new_tokens)
         return report, [[(tokenizer.decode(prompt.tokens), False)] for prompt in prompts[:count]]
@@ -35,7 +36,7 @@ def preview(config: Config, phase: Phase, count: int) -> tuple[DataReport, list[
     return examples.report, [examples.spans(unit) for unit in range(min(count, len(examples)))]
 
 
-def tokenizer_of(config: Config, phase: Phase) -> Any:
+def tokenizer_of(config: Config, phase: Phase, artifacts: Mapping[str, Artifact]) -> Any:
     """The tokenizer that the phase would use: its own, trained as the run would; that of the model it starts from; or, where
     an earlier phase has not run yet, the one that this phase would use.
 
@@ -43,7 +44,9 @@ def tokenizer_of(config: Config, phase: Phase) -> Any:
     """
     settings = getattr(phase, "tokenizer", None)
     if settings is not None and settings.path is None:
-        return train_tokenizer((text for row in open_data(phase.data, {}) for text in texts(row)), settings.vocab_size)
+        return train_tokenizer(
+            (text for row in open_data(phase.data, artifacts) for text in texts(row)), settings.vocab_size
+        )
     path = settings.path if settings is not None else resolve_models(config, phase)[result_role(phase) or "policy"].path
     if path is None:
         raise UserError(f"phases.{phase.name}: neither a tokenizer nor a model that brings one is named")
@@ -52,8 +55,7 @@ def tokenizer_of(config: Config, phase: Phase) -> Any:
         earlier = {other.name: other for other in config.phases[: config.phases.index(phase)]}
         if name not in earlier:
             raise UserError(f"phases.{phase.name}: {path} names no earlier phase{did_you_mean(name, earlier)}")
-        artifact = RunDirectory(Path(config.run.directory)).artifact(name)
-        if not artifact.exists():
-            return tokenizer_of(config, earlier[name])
-        path = str(artifact)
+        if name not in artifacts:
+            return tokenizer_of(config, earlier[name], artifacts)
+        path = str(artifacts[name].path)
     return ensure_chat_template(load_tokenizer(path))

@@ -21,7 +21,7 @@ from rlhf.metrics import Timer
 from rlhf.objectives import LanguageModel
 from rlhf.ops.correction import importance_weights
 from rlhf.phases.answers import AnswerCheck, generator, start_rollouts
-from rlhf.phases.base import Metrics, PhaseContext, export, following, optim_settings
+from rlhf.phases.base import Metrics, PhaseContext, export, following, optim_settings, rows_together
 from rlhf.phases.experience import Collector
 from rlhf.rewards.compose import Composite, compose
 from rlhf.stored_steps import POLICY, store_step
@@ -80,7 +80,8 @@ def run(context: PhaseContext) -> Metrics:
             metrics = describe(experience.batch, losses) | experience.figures | corrections | timer.seconds
             metrics |= {"tokens/s": metrics["tokens"] / timer.total, "canary_gap": synced["canary_gap"]}
             algorithm = algorithm.after_step(metrics)
-            track.step(step + 1, metrics | {f"state/{name}": value for name, value in algorithm.state().items()})
+            state = {name: value for name, value in algorithm.state().items() if isinstance(value, int | float)}
+            track.step(step + 1, metrics | {f"state/{name}": value for name, value in state.items()})
 
             # 8. save
             if step + 1 == following(step, phase.checkpoint_every) and step + 1 < phase.steps:
@@ -109,10 +110,18 @@ def build_groups(
 ) -> dict[str, ModelGroup]:
     """The models that this algorithm and reward need, and no others."""
     phase = context.phase
-    updates = phase.steps * phase.minibatches * phase.epochs
-    groups = {"policy": context.build("policy", optim=optim_settings(phase.optim, updates), ema_decay=phase.ema)}
+    updates = phase.minibatches * phase.epochs
+    groups = {
+        "policy": context.build(
+            "policy",
+            optim=optim_settings(phase.optim, updates * (phase.steps - phase.critic_warmup)),
+            ema_decay=phase.ema,
+            rows_together=rows_together(trained["policy"]),
+        )
+    }
     if "critic" in trained:
-        groups["critic"] = context.build("critic", head="scalar", optim=optim_settings(phase.critic_optim, updates))
+        settings = optim_settings(phase.critic_optim, updates * phase.steps)
+        groups["critic"] = context.build("critic", head="scalar", optim=settings)
     if "ref_logprobs" in needs:
         groups["reference"] = context.build("reference")
     if reward.needs_model:

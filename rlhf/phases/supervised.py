@@ -18,7 +18,7 @@ from rlhf.config.schema import SupervisedPhase
 from rlhf.interfaces import Objective, Pending
 from rlhf.objectives import LanguageModel, Pairwise, resolve_loss
 from rlhf.phases.answers import AnswerCheck
-from rlhf.phases.base import Metrics, PhaseContext, export, following, optim_settings
+from rlhf.phases.base import Metrics, PhaseContext, export, following, optim_settings, rows_together
 from rlhf.phases.reading import AT_ONCE, Reading, with_reference_logprobs
 
 PREFETCH = 1  # steps submitted ahead of the one waited for: hides staging and the calls' latency
@@ -60,7 +60,8 @@ def run(context: PhaseContext) -> Metrics:
     steps = phase.steps or order.steps_per_epoch * phase.epochs
 
     # 2. models, and where an interrupted run stopped
-    model = context.build(recipe.role, head=recipe.head, optim=optim_settings(phase.optim, steps))
+    optim, together = optim_settings(phase.optim, steps), rows_together(objective)
+    model = context.build(recipe.role, head=recipe.head, optim=optim, rows_together=together)
     reference = context.build("reference") if "ref_logprobs" in objective.columns else None
     precomputed = reference is not None and phase.precompute_reference
     if precomputed:

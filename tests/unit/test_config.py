@@ -440,6 +440,14 @@ BEST = {"kind": "best_of_n", "data": FUNCTION, "models": {"policy": "phase:sft"}
             "phases.ppo.rollout: rollout 'examples.gsm8k:solution_pairs'",
         ),
         ([RL | {"reward": ["data.demo.gold:golden"]}], "phases.ppo.reward: 'data.demo.gold:golden'"),
+        (
+            [RL | {"models": {"policy": {"path": "x"}, "critic": {"path": "y"}}, "critic_warmup": 100}],
+            "leaves the policy no step",
+        ),
+        (
+            [DPO | {"loss": {"name": "mix", "parts": [{"name": "kto"}]}, "precompute_reference": True}],
+            "kto asks the reference in every step",
+        ),
         ([RL | {"algorithm": "reinforce", "max_kl": 0.1}], "phases.ppo.max_kl: REINFORCE has no ratio whose drift"),
         ([DPO | {"loss": "kto", "precompute_reference": True}], "kto asks the reference in every step; remove it"),
         ([DPO | {"loss": "simpo", "precompute_reference": True}], "loss simpo needs no reference; remove it"),
@@ -527,3 +535,8 @@ def test_the_readmes_configs_are_valid(tmp_path):
     assert [phase.name for phase in phases] == ["sft", "reward", "ppo", "dpo"]
     rest = "\nphases: [{kind: sft, data: rows.jsonl, models: {policy: a-model}}]"
     check(load_config(write(tmp_path / "pools.yaml", fragment + rest), ["phases.sft.data.path=a-name"]))
+
+
+def test_best_of_n_takes_several_samples_whatever_else_is_set():
+    config = Config.model_validate(tree(BEST | {"sampling": {"max_new_tokens": 8}}))
+    assert config.phases[-1].sampling.samples == 8

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import launch
 from data.batch import Batch
 from data.errors import UserError
+from rlhf.algorithms.dapo import DAPO
 from rlhf.algorithms.grpo import GRPO
 from rlhf.algorithms.penalty import KL
 from rlhf.algorithms.ppo import PPO
@@ -117,6 +118,29 @@ def test_a_run_of_an_algorithm_given_by_value_says_so(run, tmp_path):
     found = replay(tmp_path / "run", 5, GRPO())
     assert "the run itself used GRPO(clip_low=0.2, clip_high=0.3" in found.title
     assert "the run itself" not in replay(run, 5, GRPO()).title
+
+
+def test_a_run_of_an_algorithm_that_needs_less_asks_for_it(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    settings["phases"][0]["algorithm"] = "ppo"
+    (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(
+        UserError, match=r"was taken with GRPO\(.*which config.yaml does not name: give it with --against"
+    ):
+        replay(tmp_path / "run", 5, GRPO())
+    assert replay(tmp_path / "run", 5, GRPO(), against=GRPO()).cosine == pytest.approx(1, abs=1e-6)
+
+
+def test_rows_are_kept_by_the_rewards_before_their_shaping(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    batch = make_batch()
+    store_step(
+        tmp_path / "run/steps/rl/step-5",
+        batch.with_columns(raw_rewards=[1.0, 1.0, 1.0, 2.0, -1.0, 0.0]),  # penalties made the first group unequal
+        GRPO(),
+    )
+    assert replay(tmp_path / "run", 5, DAPO()).other.figures["rows trained on"] == 3
 
 
 def test_the_phases_correction_is_part_of_the_replay(run, tmp_path):
@@ -282,7 +306,7 @@ def test_the_command_prints_both_algorithms_side_by_side(run, mine):
     )
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
-    assert any("GRPO (config.yaml)" in line and "Plain" in line for line in lines)
+    assert any("GRPO (against)" in line and "Plain" in line for line in lines)
     for name in ("rows trained on", "advantage, mean", "gradient norm", "clip_fraction", "all parameters", "layer 1"):
         assert any(line.strip().startswith(name) for line in lines), name
     figures = next(line.split() for line in lines if "advantage, max" in line)
