@@ -63,7 +63,7 @@ class Comparison:
     samples: tuple[Differing, ...]  # those that differ most
 
     def show(self, console: Console) -> None:
-        names = f"{self.run.name} (against)", self.other.name
+        names = self.run.name, self.other.name
         figures = _table("", *names)
         for name in dict.fromkeys((*self.run.figures, *self.other.figures)):
             figures.add_row(name, *(_number(side.figures.get(name, math.nan)) for side in (self.run, self.other)))
@@ -112,7 +112,9 @@ def replay(
         )
     sides = [_side(each, batch, model, build, settings, where) for each in (own, algorithm)]
     title = f"{run_directory}, {where}: {len(batch)} samples"
-    if repr(own) != stored.algorithm:
+    if repr(own) == stored.algorithm:
+        sides[0] = replace(sides[0], name=f"{sides[0].name} (the run's)")
+    else:
         title += f"; the run itself used {stored.algorithm}"
     gradients = [side.gradient for side in sides]
     layers = _layers(gradients[0]).items()

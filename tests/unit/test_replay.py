@@ -306,7 +306,7 @@ def test_the_command_prints_both_algorithms_side_by_side(run, mine):
     )
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
-    assert any("GRPO (against)" in line and "Plain" in line for line in lines)
+    assert any("GRPO (the run's)" in line and "Plain" in line for line in lines)
     for name in ("rows trained on", "advantage, mean", "gradient norm", "clip_fraction", "all parameters", "layer 1"):
         assert any(line.strip().startswith(name) for line in lines), name
     figures = next(line.split() for line in lines if "advantage, max" in line)
