@@ -28,6 +28,7 @@ BEHIND_GOALS = (
     "gold_after",
     "gold_best",
     "reward",
+    "reward_kept",
     "kl",
 )
 
