@@ -11,22 +11,20 @@ from pydantic import Field
 from torch import Tensor
 
 from data.batch import Batch
+from rlhf.algorithms.group import GroupRelative
 from rlhf.algorithms.penalty import Coefficient
-from rlhf.interfaces import Algorithm, Objective
+from rlhf.interfaces import Objective
 from rlhf.objectives import ClippedPolicy
 from rlhf.ops import advantages
 
 
 @dataclass(frozen=True)
-class DAPO(Algorithm):
+class DAPO(GroupRelative):
     """refills: how many more times a step draws prompts in place of those that teach nothing. The others: as in GRPO."""
 
-    needs = frozenset({"old_logprobs"})
-    samples_per_prompt = 2
     clip_low: float = 0.2
     clip_high: float = 0.28
     std_eps: Coefficient = 1e-6
-    entropy: Coefficient = 0.0
     refills: Annotated[int, Field(ge=0)] = 3
 
     def keep(self, batch: Batch) -> Tensor:
@@ -37,10 +35,8 @@ class DAPO(Algorithm):
             kept[rows] = (own != own[0]).any()
         return kept
 
-    def advantages(self, batch: Batch) -> Batch:
-        """Reads rewards and group_ids; adds advantages, the same on every action token of a row."""
-        gains = advantages.group_normalised(batch.rewards, batch.groups(), self.std_eps)
-        return batch.with_columns(advantages=advantages.on_tokens(gains, batch.action_mask))
+    def gains(self, batch: Batch) -> Tensor:
+        return advantages.group_normalised(batch.rewards, batch.groups(), self.std_eps)
 
     def objectives(self) -> dict[str, Objective]:
-        return {"policy": ClippedPolicy(self.clip_low, self.clip_high, average="token", entropy_coef=self.entropy)}
+        return {"policy": ClippedPolicy(self.clip_low, self.clip_high, average="token", **self.terms())}

@@ -144,7 +144,7 @@ def test_resolve_finds_an_algorithm_by_its_import_path():
         ("ppoo", {}, "there is no algorithm 'ppoo'; built in are ppo, grpo, dr_grpo, dapo"),
         ("ppo", {"clpi_low": 0.1}, "algorithm 'ppo' has no parameter 'clpi_low'; did you mean 'clip_low'?"),
         ("ppo", {"kl": {"coeff": 0.1}}, "algorithm 'ppo' has no parameter 'kl.coeff'; did you mean 'coef'?"),
-        ("grpo", {"zzz": 1}, "it has clip_low, clip_high, dual_clip, normalise_std"),
+        ("grpo", {"zzz": 1}, "it has kl, entropy, clip_low, clip_high, dual_clip, normalise_std"),
         ("ppo", {"clip_low": "wide"}, "algorithm 'ppo': clip_low: .*'wide'"),
         ("ppo", {"kl": {"estimator": "k4"}}, "algorithm 'ppo': kl.estimator: .*'k4'"),
         ("ppo", {"kl": {"coef": -1}}, "kl.coef: .*greater than or equal to 0, got -1"),

@@ -116,7 +116,7 @@ def test_a_run_of_an_algorithm_given_by_value_says_so(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     store_step(tmp_path / "run/steps/rl/step-5", make_batch(), GRPO(clip_high=0.3))
     found = replay(tmp_path / "run", 5, GRPO())
-    assert "the run itself used GRPO(clip_low=0.2, clip_high=0.3" in found.title
+    assert "the run itself used GRPO(" in found.title and "clip_high=0.3" in found.title
     assert "the run itself" not in replay(run, 5, GRPO()).title
 
 
