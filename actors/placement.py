@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.errors import UserError
-from rlhf.config.roles import samples_answers
+from rlhf.config.roles import JUDGE, samples_answers
 from rlhf.config.schema import Config
 from rlhf.interfaces import Algorithm
 from rlhf.needs import needed_models
@@ -113,16 +113,21 @@ def uses_gpus(config: Config, available: Resources) -> bool:
 def ranks_by_role(config: Config, pool: str, algorithm: Algorithm | None = None) -> dict[str, int]:
     """{role: ranks} of all roles that any phase runs on this pool, the rollout engines among them."""
     devices = config.pools[pool].devices
-    used = {
+    used = dict.fromkeys(
         role
         for phase in config.phases
         for role, model in needed_models(config, phase, algorithm).items()
         if model.pool == pool
-    }
-    roles = {role: devices for role in ("policy", "reference", "critic", "reward") if role in used}
+    )
+    roles = {role: 1 if role == JUDGE else devices for role in sorted(used, key=_order)}
     if config.rollout.pool == pool and any(map(samples_answers, config.phases)):
         roles[ROLLOUT] = config.rollout.engines
     return roles
+
+
+def _order(role: str) -> tuple[int, str]:
+    first = ("policy", "reference", "critic")
+    return first.index(role) if role in first else len(first), role
 
 
 def _pool_plan(config: Config, name: str, ranks: Mapping[str, int], cpus: float, on_gpus: bool) -> PoolPlan:

@@ -20,6 +20,12 @@ COLUMNS: dict[str, tuple[str, torch.dtype]] = {
     "lengths": ("row", torch.int32),  # tokens in the row, prompt and response
     "action_mask": ("token", torch.bool),  # True = trained on: sampled, assistant's, or every token of a text
     "group_ids": ("row", torch.int32),  # same prompt, or the rows of one comparison (best row first)
+    "ranks": ("row", torch.float32),  # place in its comparison, 1 = best; equal places are a tie
+    "margins": ("row", torch.float32),  # by how much the first row of its comparison of two is better; 0 = not known
+    "weights": ("row", torch.float32),  # how much its comparison, or the row itself, counts; mean 1 over the data set
+    "ratings": ("row", torch.float32),  # what a reward model should say of the row
+    "desirable": ("row", torch.float32),  # 1 = good, 0 = bad, or the share of annotators who found it good
+    "step_labels": ("token", torch.float32),  # at the token after each step of an answer (action_mask): 1 = right, 0 = wrong
     "rewards": ("row", torch.float32),  # NaN = no score
     "greedy_rewards": ("row", torch.float32),  # of the greedy answer to the row's prompt
     "truncated": ("row", torch.bool),  # the response hit the length limit before its end token

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from data.batch import Batch
 from data.chat import chat_units
 from data.errors import UserError
-from data.feedback import feedback_units
+from data.feedback.thumbs import feedback_units
 from data.preference import preference_units
 from data.sources import Rows
 from data.text import text_units

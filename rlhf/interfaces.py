@@ -28,6 +28,8 @@ class Objective(Protocol):
     unit: what the engine divides by, counted over all ranks and micro-batches: trained tokens, rows, or groups of rows
         ("pairs": the rows of one group_id always share a micro-batch, adjacent and in their order).
     columns: the batch columns that it reads beside tokens, lengths and action_mask.
+    rows (optional): the kind of data rows that a supervised phase reads for it (`data.examples.KINDS`), where that is not the
+        phase's usual one.
     """
 
     output: Output
@@ -206,6 +208,15 @@ class RolloutPool(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Served:
+    """A language model behind an OpenAI-compatible address."""
+
+    url: str  # ends in /v1
+    name: str  # of the model, in requests
+    key: str
+
+
 class Runtime(Protocol):
     """What the cluster gives to the phases. `actors/` implements it; phases never see Ray."""
 
@@ -217,6 +228,10 @@ class Runtime(Protocol):
 
     def rollouts(self, model_path: str, max_length: int) -> RolloutPool:
         """The rollout engines for this architecture; built at first use, reused while the architecture stays."""
+        ...
+
+    def serve(self, role: str, model_path: str, pool: str, max_length: int) -> Served:
+        """vLLM's own OpenAI-compatible server of the model, in the role's place on the pool; `release(role)` ends it."""
         ...
 
     def stage(self, batch: Batch, groups: Sequence[ModelGroup], minibatches: int = 1, seed: int = 0) -> Staged:

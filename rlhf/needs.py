@@ -1,4 +1,4 @@
-"""Which models a phase builds: of those that its kind can use, the ones that its algorithm or loss needs."""
+"""Which models a phase builds: of those that its kind can use, the ones that its algorithm, loss or watch needs."""
 
 from __future__ import annotations
 
@@ -19,5 +19,8 @@ def needed_models(config: Config, phase: Phase, algorithm: Algorithm | None = No
         needs = set((algorithm or resolve(phase.algorithm.name, phase.algorithm.parameters)).needs)
     elif phase.kind == "dpo":
         needs = set(resolve_loss(phase.loss.name, phase.loss.parameters).columns)
+    watch = getattr(phase, "watch", None)
+    if watch is not None and watch.gold:
+        needs.add("ref_logprobs")  # the watch measures how far the policy has gone
     unneeded = {role for need, role in ROLE_OF_NEED.items() if need not in needs}
     return {role: model for role, model in resolve_models(config, phase).items() if role not in unneeded}

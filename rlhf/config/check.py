@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from data.errors import UserError
 from rlhf.config.explain import did_you_mean
 from rlhf.config.model_rules import FILE, MODEL_RULES, Advice
-from rlhf.config.roles import PHASE, resolve_models, result_role, samples_answers
+from rlhf.config.roles import DATA_SETS, PHASE, resolve_models, result_role, samples_answers
 from rlhf.config.schema import Config, Data, Phase
 
 if TYPE_CHECKING:  # it imports torch, and a mistake should be told at once
@@ -85,7 +85,7 @@ def training_samples_from_the_whole_distribution(config: Config, phase: Phase) -
 def reward_models_do_not_answer(config: Config, phase: Phase) -> Advice:
     if phase.kind == "reward" and phase.answers is not None:
         yield f"phases.{phase.name}.answers: a reward model scores answers and writes none; remove it"
-    elif phase.kind == "best_of_n" and phase.answers is not None:
+    elif phase.kind in DATA_SETS and phase.answers is not None:
         yield f"phases.{phase.name}.answers: the phase trains nothing; check the answers of the phase that learns from it"
 
 
@@ -125,7 +125,7 @@ def _leaves_a_data_set(config: Config, phase: Phase, name: str, source: str) -> 
     if source not in earlier:
         yield f"{where}: no phase {source!r} runs before {phase.name!r}{did_you_mean(source, earlier)}"
     elif result_role(config.phases[names.index(source)]) is not None:
-        yield f"{where}: phase {source!r} leaves a model and no data set; name a phase of kind best_of_n"
+        yield f"{where}: phase {source!r} leaves a model and no data set; name a phase of kind {' or '.join(DATA_SETS)}"
 
 
 def reward_is_there(phase: Phase) -> Advice:
@@ -207,7 +207,7 @@ def _enough_samples(phase: Phase, algorithm: Algorithm) -> Advice:
 
 def _certain(phase: Phase, role: str) -> bool:
     """Whether the phase uses the role whatever its algorithm or loss needs."""
-    return phase.kind not in UNCERTAIN or role in ("policy", "reward")
+    return phase.kind not in UNCERTAIN or role not in ("reference", "critic")
 
 
 def _paths(data: Data) -> list[str]:

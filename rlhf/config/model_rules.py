@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.config.explain import did_you_mean
-from rlhf.config.roles import PHASE, resolve_models, result_role
+from rlhf.config.roles import JUDGE, PHASE, resolve_models, result_role, scores_answers
 from rlhf.config.schema import Config, Model, Phase
 
 Models = Mapping[str, Model]  # by role
@@ -52,7 +52,7 @@ def models_start_somewhere(config: Config, phase: Phase, models: Models) -> Advi
         if model.path or model.architecture:
             continue
         where = f"phases.{phase.name}.models.{role}"
-        if role == "reward" and phase.kind in ("rl", "best_of_n"):
+        if scores_answers(role) and phase.kind != "reward":
             yield f"{where}: a reward's source is `model`, but no reward model is named; name a reward phase (phase:reward) or a directory"
         elif role == "reference":
             yield f"{where}: the reference keeps the policy's first weights, but the policy starts from scratch; give either a path"
@@ -80,9 +80,9 @@ def _of_the_right_kind(config: Config, phase: Phase, role: str, where: str, name
     left = result_role(next(other for other in config.phases if other.name == name))
     if left is None:
         yield f"{where}: phase {name!r} leaves a data set and no model; name a phase that trains one"
-    elif role in ("policy", "reference") and left == "reward":
+    elif role in ("policy", "reference", JUDGE) and left == "reward":
         yield f"{where}: phase {name!r} leaves a reward model, which cannot write; name a phase that trains a policy"
-    elif role == "reward" and phase.kind in ("rl", "best_of_n") and left != "reward":
+    elif scores_answers(role) and phase.kind != "reward" and left != "reward":
         yield f"{where}: phase {name!r} leaves a language model, which gives no scores; name a phase of kind reward"
 
 
@@ -121,6 +121,10 @@ def _starts(models: Models) -> list[tuple[str, str]]:
 def _where(config: Config, phase: Phase, role: str, field: str) -> str:
     """The setting that gave the role this field: the phase's own or the top level's."""
     own = phase.models.get(role)
+    if role == JUDGE:
+        return f"phases.{phase.name}.judge.{'model' if field == 'path' else field}"
+    if scores_answers(role) and role != "reward" and field == "path":
+        return f"phases.{phase.name}.reward.models"
     at_top = (own is None or field not in own.model_fields_set) and role in config.models
     return f"models.{role}.{field} (phase {phase.name})" if at_top else f"phases.{phase.name}.models.{role}.{field}"
 

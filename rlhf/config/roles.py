@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlhf.config.schema import Config, Model, Phase, PhaseBase
+from rlhf.config.schema import Config, Model, Phase, PhaseBase, Reward
 
 ROLES = {
     "pretrain": ("policy",),
@@ -11,9 +11,12 @@ ROLES = {
     "dpo": ("policy", "reference"),
     "rl": ("policy", "reference", "critic"),
     "best_of_n": ("policy",),
+    "label": ("policy",),
 }
 ROLE_OF_NEED = {"ref_logprobs": "reference", "values": "critic"}  # what an algorithm or loss needs: who computes it
 PHASE = "phase:"  # a path that names an earlier phase's artifact
+JUDGE = "judge"
+DATA_SETS = ("best_of_n", "label")  # kinds of phases that leave a data set and no model
 
 
 def resolve_models(config: Config, phase: PhaseBase) -> dict[str, Model]:
@@ -21,27 +24,51 @@ def resolve_models(config: Config, phase: PhaseBase) -> dict[str, Model]:
 
     The phase's `models` cover the top level's field by field; a path wins over an architecture. The reference then starts as the policy does, the critic as
     the reward model or else as the policy, where they name no path or architecture of their own. Which of
-    reference and critic are built, the algorithm or loss decides (`rlhf.needs`); the reward model is there if a reward's
-    source is `model`.
+    reference and critic are built, the algorithm or loss decides (`rlhf.needs`); the reward models are those that
+    `reward_models` names, each with the settings of `models.reward`; a judge is there if this run serves one.
     """
     models = {role: _overlaid(config, phase, role) for role in ("policy", "reference", "critic", "reward")}
     start = models["reward"] if models["reward"].path else models["policy"]
     models["critic"] = _starting_as(models["critic"], start)
     models["reference"] = _starting_as(models["reference"], models["policy"])
-    roles = ROLES[phase.kind]
-    if any(part.source == "model" for part in getattr(phase, "reward", ())):
-        roles = (*roles, "reward")
-    return {role: models[role] for role in roles}
+    found = {role: models[role] for role in ROLES[phase.kind]}
+    for role, path in reward_models(phase).items():
+        found[role] = models["reward"].model_copy(update={"path": path, "architecture": None} if path else {})
+    judge = getattr(phase, "judge", None)
+    if judge is not None and judge.model:
+        found[JUDGE] = Model(path=judge.model, pool=judge.pool)
+    return found
+
+
+def reward_parts(phase: PhaseBase) -> list[Reward]:
+    """Every reward that the phase scores answers with, those that only watch among them."""
+    watch = getattr(phase, "watch", None)
+    watching = [*watch.gold, *([watch.format] if watch.format else [])] if watch else []
+    return [*getattr(phase, "reward", ()), *watching]
+
+
+def reward_models(phase: PhaseBase) -> dict[str, str | None]:
+    """{role: path} of the reward models that score answers in the phase: `reward` is the config's role and has no path here;
+    those that a reward names itself are reward_1, reward_2, … in the order of their first mention."""
+    parts = [part for part in reward_parts(phase) if part.source == "model"]
+    named = dict.fromkeys(path for part in parts for path in part.models)
+    own = {"reward": None} if any(not part.models for part in parts) else {}
+    return own | {f"reward_{number}": path for number, path in enumerate(named, 1)}
+
+
+def scores_answers(role: str) -> bool:
+    """Whether it is a reward model's role."""
+    return role.startswith("reward")
 
 
 def result_role(phase: Phase) -> str | None:
     """The role of the model that the phase leaves; None where it leaves a data set."""
-    return {"reward": "reward", "best_of_n": None}.get(phase.kind, "policy")
+    return None if phase.kind in DATA_SETS else "reward" if phase.kind == "reward" else "policy"
 
 
 def samples_answers(phase: Phase) -> bool:
     """Whether the phase needs the rollout engines."""
-    return phase.kind in ("rl", "best_of_n") or phase.answers is not None
+    return phase.kind in ("rl", *DATA_SETS) or phase.answers is not None
 
 
 def _overlaid(config: Config, phase: PhaseBase, role: str) -> Model:

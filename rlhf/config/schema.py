@@ -12,8 +12,8 @@ Function = Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$", description="module:
 RewardSource = Annotated[
     str,
     Field(
-        pattern=r"^(model|environment|[\w.]+:[\w.]+)$",
-        description="model (the reward model), environment or module:function",
+        pattern=r"^(\w+|[\w.]+:[\w.]+)$",
+        description="model (a reward model), environment, judge, a rule's name or module:function",
     ),
 ]
 
@@ -115,14 +115,69 @@ class SamplingConfig(Node):
     samples: int = Field(1, ge=1)  # per prompt
 
 
+class Limits(Node):
+    """What a call of a reward function may take; beyond it its process is killed, and the samples go without a score."""
+
+    timeout_s: float = Field(60.0, gt=0)
+    memory_gib: float = Field(4.0, gt=0)
+    output_mib: float = Field(16.0, gt=0)  # printed
+    retries: int = Field(1, ge=0)  # of a call that failed
+    workers: int = Field(2, ge=1)  # processes
+
+
 class Reward(Short):
-    """One part of the reward: `model` (the reward role), `environment` (the rollout's own score) or `module:function`; the
-    parts are summed with their weights."""
+    """One part of the reward: `model` (reward models), `environment` (the rollout's own score), `judge` (the phase's judge),
+    a rule's name or `module:attribute`; see docs/rewards.md. The parts are summed with their weights."""
 
     short = "source"
     source: RewardSource = "model"
+    name: str = Field("", pattern=r"^[\w.-]*$", description="letters, digits, '.', '_' and '-'")  # default: the source's
     weight: float = 1.0
     clip: tuple[float, float] | None = None
+    models: list[str] = []  # of source model: several make an ensemble; default: the role `reward`
+    std_penalty: float = Field(0.0, ge=0)  # of an ensemble: the reward is its mean - std_penalty * its std
+    args: dict[str, Any] = {}  # parameters of a rule, or of the user's class or function
+    limits: Limits = Limits()
+
+
+class Piecewise(Node):
+    """Of two goods, the guarded one first: where the guard's score is low, or the prompt calls for it, that score alone is
+    the reward, else the weighted sum of the other parts (Llama 2, Touvron et al. 2023, section 3.2.3)."""
+
+    guard: str  # name of a part
+    below: float = -1.7346  # in the guard's own units; the default is a probability of 0.15 as a logit
+    prompts: str | None = None  # a column of the prompts: true where the guard alone scores
+
+
+class Judge(Node):
+    """A language model that is asked which of two answers is better, or how good one is; see docs/rewards.md."""
+
+    model: str | None = None  # phase:<name> or a directory, served by vLLM; or `url`
+    pool: str = "judge"  # that serves it
+    url: str | None = None  # of any OpenAI-compatible server, ending in /v1
+    name: str = "judge"  # of the model at `url`
+    key_variable: str = "OPENAI_API_KEY"  # the environment variable that holds the key for `url`
+    kind: Literal["pairwise", "pointwise"] = "pairwise"
+    swap: bool = True  # pairwise: asked in both orders; a verdict that follows the position is no preference
+    principles: list[str] = []  # a constitution: each question names one of them, drawn by the seed
+    template: str | None = None  # of the question, with {principle}, {prompt}, and {first} and {second}, or {answer}
+    best: float = 10.0  # pointwise: the highest rating
+    max_new_tokens: int = Field(16, ge=1)
+    max_length: int = Field(4096, ge=2)  # tokens of a question and its verdict, of a model that is served
+    timeout_s: float = Field(60.0, gt=0)  # of a question
+    retries: int = Field(3, ge=0)
+    at_once: int = Field(16, ge=1)  # questions in flight
+
+
+class Watch(Node):
+    """A look, every few steps, at whether the reward is still worth what it says. A gold reward that the policy is not
+    trained on scores the step's answers, too."""
+
+    every: int = Field(5, ge=1)  # rollout steps
+    gold: list[Reward] = []  # none: alarms alone
+    stop: bool = True  # where gold turns down while the reward rises
+    patience: int = Field(2, ge=1)  # looks that gold must stay below its best
+    format: Reward | None = None  # 1 for an answer in the wanted format, else 0: an alarm where its mean falls
 
 
 class Score(Short):
@@ -187,10 +242,6 @@ class Sft(SupervisedPhase):
     tokenizer: Tokenizer | None = None
 
 
-class RewardModel(SupervisedPhase):
-    kind: Literal["reward"]
-
-
 class Named(Short):
     """`name` is a built-in one or module:Class; the other keys are its fields, checked against the class."""
 
@@ -209,8 +260,21 @@ class Loss(Named):
     name: str = "dpo"
 
 
+class RewardLoss(Named):
+    """pairwise, kwise, plackett_luce, pointwise, binary or process; see docs/rewards.md."""
+
+    name: str = "pairwise"
+
+
 class AlgorithmConfig(Named):
     name: str = "ppo"
+
+
+class RewardModel(SupervisedPhase):
+    kind: Literal["reward"]
+    loss: RewardLoss = RewardLoss()
+    attributes: dict[str, float] = {}  # of ratings by attribute: what each counts; default: all alike
+    annotators: dict[str, float] | Literal["agreement"] = {}  # weights of their rows, 1 where not named; or by agreement
 
 
 class Dpo(SupervisedPhase):
@@ -262,6 +326,9 @@ class Rl(PhaseBase):
     kind: Literal["rl"]
     algorithm: AlgorithmConfig = AlgorithmConfig()
     reward: list[Reward] = []
+    combine: Piecewise | None = None  # default: the weighted sum of all parts
+    judge: Judge | None = None
+    watch: Watch | None = None
     shaping: Shaping = Shaping()
     correction: Correction = Correction()
     rollout: Function | None = None  # module:attribute of a multi-turn rollout or environment; default: one answer
@@ -291,13 +358,29 @@ class BestOfN(PhaseBase):
 
     kind: Literal["best_of_n"]
     reward: list[Reward] = []
+    combine: Piecewise | None = None
+    judge: Judge | None = None
     sampling: ManySamples = ManySamples()
     prompts_per_step: int = Field(256, ge=1)  # asked at once
     keep: int = Field(1, ge=1)  # of each prompt's samples
     at_least: float | None = None  # a kept sample's reward
 
 
-Phase = Annotated[Pretrain | Sft | RewardModel | Dpo | Rl | BestOfN, Field(discriminator="kind")]
+class TwoSamples(SamplingConfig):
+    samples: int = Field(2, ge=2)  # per prompt, compared with each other
+
+
+class Label(PhaseBase):
+    """Preferences from a judge: the policy's answers to each prompt are compared and become rows of `prompt`, `chosen` and
+    `rejected`, the phase's data set (RLAIF, Bai et al. 2022, Lee et al. 2023)."""
+
+    kind: Literal["label"]
+    judge: Judge
+    sampling: TwoSamples = TwoSamples()
+    prompts_per_step: int = Field(128, ge=1)  # asked at once
+
+
+Phase = Annotated[Pretrain | Sft | RewardModel | Dpo | Rl | BestOfN | Label, Field(discriminator="kind")]
 
 
 class Config(Node):

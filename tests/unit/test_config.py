@@ -149,9 +149,9 @@ def test_text_that_looks_like_a_number_stays_text_when_written_and_read(tmp_path
         ({"models": {"polcy": "x"}}, "phases[1].models.polcy is not a setting; did you mean policy?"),
         (
             {"kind": "rewrd"},
-            "kind: found 'rewrd', wanted one of pretrain, sft, reward, dpo, rl, best_of_n; did you mean reward?",
+            "kind: found 'rewrd', wanted one of pretrain, sft, reward, dpo, rl, best_of_n, label; did you mean reward?",
         ),
-        ({"kind": None}, "phases[1].kind: found nothing, wanted one of pretrain, sft, reward, dpo, rl, best_of_n"),
+        ({"kind": None}, "phases[1].kind: found nothing, wanted one of pretrain, sft, reward, dpo, rl, best_of_n, label"),
         ({"steps": 0}, "phases[1].steps: found 0, wanted a whole number at least 1"),
         ({"steps": 2.5}, "phases[1].steps: found 2.5, wanted a whole number at least 1"),
         ({"sampling": {"top_p": 1.5}}, "phases[1].sampling.top_p: found 1.5, wanted a number above 0 and at most 1"),
@@ -163,8 +163,8 @@ def test_text_that_looks_like_a_number_stays_text_when_written_and_read(tmp_path
         ({"data": {"path": [1]}}, "phases[1].data.path[0]: found 1, wanted text"),
         ({"data": {"limit": 3}}, "phases[1].data.path is missing"),
         (
-            {"reward": ["length"]},
-            "phases[1].reward[0]: found 'length', wanted model (the reward model), environment or module:function",
+            {"reward": ["a length"]},
+            "phases[1].reward[0]: found 'a length', wanted model (a reward model), environment, judge, a rule's name or module:function",
         ),
         ({"name": "../x"}, "phases[1].name: found '../x', wanted a letter, then letters, digits, '_' and '-'"),
         ({"goals": {"kl": {"at_most": float("inf")}}}, "phases[1].goals.kl.at_most: found inf, wanted a number"),
