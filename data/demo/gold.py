@@ -36,6 +36,7 @@ WEIGHTS: Mapping[str, float] = {
     "kindness": 0.15,  # no grumpy word
     "farewell": 0.15,  # "yours with love" 1, "good bye" 0.5
 }
+HELPFUL, SAFE = ("topic", "truth", "detail"), ("greeting", "kindness", "farewell")  # two goods that make up gold
 
 
 def _one_of(words: Iterable[str]) -> str:
@@ -81,8 +82,13 @@ def qualities(answer: str, kind: str, name: str, animal: str, place: str) -> dic
 
 def judge(answer: str, kind: str, name: str, animal: str, place: str) -> float:
     """Gold of an answer to this request, in [0, 1]."""
-    found = qualities(answer, kind, name, animal, place)
-    return sum(WEIGHTS[quality] * value for quality, value in found.items()) if found else 0.0
+    return share_of(qualities(answer, kind, name, animal, place), WEIGHTS)
+
+
+def share_of(found: Mapping[str, float] | None, names: Iterable[str]) -> float:
+    """The weighted mean of some of the qualities, in [0, 1]; 0 of an answer that has none."""
+    weights = {name: WEIGHTS[name] for name in names}
+    return sum(weight * found[name] for name, weight in weights.items()) / sum(weights.values()) if found else 0.0
 
 
 def gold(sample: Sample) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from random import Random
 
-from data.demo.gold import judge
+from data.demo.gold import judge, qualities
 from data.demo.language import (
     ANIMALS,
     BEING,
@@ -79,6 +79,9 @@ class Request:
 
     def gold(self, answer: str) -> float:
         return judge(answer, **asdict(self))
+
+    def qualities(self, answer: str) -> dict[str, float] | None:
+        return qualities(answer, **asdict(self))
 
 
 def write_letter(rng: Random, request: Request) -> str:
