@@ -38,6 +38,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[a.b.c=value]...", help="settings laid over the file: run.seed=7 phases.ppo.steps=20"),
 ]
+RunDirectoryOrLatest = Annotated[Path | None, typer.Argument(metavar="[RUN_DIR]", help="default: the latest of runs/")]
 PREVIEWED = 3  # samples
 FIGURES = ("loss", "accuracy", "reward", "kl", "lr", "tokens/s")  # of a step, in `status`
 
@@ -63,6 +64,9 @@ def run(
 
         summary = api.run(settings, address=address)
         summary.show(Console())
+        from rlhf.reports.run import write_report
+
+        Console().print(f"report: {write_report(summary.directory)}", highlight=False, soft_wrap=True)
         if summary.missed:
             raise typer.Exit(1)
 
@@ -131,6 +135,8 @@ def _extent(phase: Phase) -> str:
         return f"{phase.steps} x {phase.prompts_per_step} prompts x {phase.sampling.samples}"
     if phase.kind == "best_of_n":
         return f"{phase.keep} of {phase.sampling.samples} samples a prompt"
+    if phase.kind == "label":
+        return f"{phase.sampling.samples} samples a prompt, compared"
     passes = f"{phase.epochs} epoch{'s' if phase.epochs > 1 else ''}"
     length = f"{phase.steps} steps" if phase.steps else passes
     return f"{length} of {phase.batch_size} rows"
@@ -159,14 +165,20 @@ def preview(
 
 
 @app.command()
-def status(
-    directory: Annotated[Path | None, typer.Argument(metavar="[RUN_DIR]", help="default: the latest of runs/")] = None,
-) -> None:
+def report(directory: RunDirectoryOrLatest = None) -> None:
+    """Write a run's report.html: figures, curves, alarms, data and answers, in one file."""
+    with told_plainly():
+        root = _run_directory(directory)
+        from rlhf.reports.run import write_report
+
+        Console().print(str(write_report(root)), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def status(directory: RunDirectoryOrLatest = None) -> None:
     """Show a run's phases: done, the last step's figures, or still to come."""
     with told_plainly():
-        root = directory or _latest(Path("runs"))
-        if not (root / "config.yaml").exists():
-            raise UserError(f"{root} is not a run's directory (it has no config.yaml)")
+        root = _run_directory(directory)
         settings = load_config(root / "config.yaml")
         from rlhf.rundir import Artifact, RunDirectory
 
@@ -186,6 +198,13 @@ def status(
         console = Console()
         console.print(Text(str(root), "bold"))
         console.print(table)
+
+
+def _run_directory(named: Path | None) -> Path:
+    root = named or _latest(Path("runs"))
+    if not (root / "config.yaml").exists():
+        raise UserError(f"{root} is not a run's directory (it has no config.yaml)")
+    return root
 
 
 def _latest(runs: Path) -> Path:

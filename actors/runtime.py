@@ -17,6 +17,7 @@ from transformers import AutoConfig
 from actors.cluster import by_value as travel_by_value
 from actors.cluster import cluster
 from actors.group import WorkerGroup
+from actors.judge_server import JudgeServer
 from actors.monitor import Monitor
 from actors.placement import ROLLOUT, Placement, plan
 from actors.rollout_pool import EnginePool
@@ -25,7 +26,7 @@ from data.batch import Batch
 from data.errors import UserError
 from data.tokenizer import load_tokenizer, stop_token_ids
 from rlhf.config.schema import Config
-from rlhf.interfaces import Algorithm, ModelBuild, ModelGroup
+from rlhf.interfaces import Algorithm, ModelBuild, ModelGroup, Served
 
 NOT_ARCHITECTURE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
 
@@ -52,6 +53,7 @@ class ClusterRuntime:
         self._config, self._placement = config, placement
         self._places: dict[str, PlacementGroup] = {}  # by pool
         self._groups: dict[tuple[str, str], WorkerGroup] = {}  # by role and pool
+        self._servers: dict[str, JudgeServer] = {}  # by role
         self._pool: EnginePool | None = None
         self._pool_key: tuple | None = None
         self._past_syncs: Counter = Counter()  # of rollout engines that are gone
@@ -66,11 +68,13 @@ class ClusterRuntime:
 
     def close(self) -> None:
         self._close_rollouts()
+        for server in self._servers.values():
+            server.kill()
         for group in self._groups.values():
             group.kill()
         for place in self._places.values():
             remove_placement_group(place)
-        self._groups, self._places = {}, {}
+        self._groups, self._servers, self._places = {}, {}, {}
 
     def group(self, build: ModelBuild, pool: str) -> WorkerGroup:
         """The role's group on this pool, its model loading; processes of an earlier phase are reused."""
@@ -92,18 +96,28 @@ class ClusterRuntime:
         key = {name: value for name, value in architecture.items() if name not in NOT_ARCHITECTURE}, stop, max_length
         if self._pool is None or key != self._pool_key:
             self._close_rollouts()
-            dtype = self._config.rollout.dtype
             self._pool = EnginePool(
                 path,
                 max_length,
                 settings=self._config.rollout,
                 stop_token_ids=stop,
-                dtype=("bfloat16" if self._placement.on_gpus else "float32") if dtype == "auto" else dtype,
+                dtype=self._engine_dtype,
                 seed=self._config.run.seed,
                 placements=self._seats(ROLLOUT, self._config.rollout.pool),
             )
             self._pool_key = key
         return self._pool
+
+    def serve(self, role: str, model_path: str, pool: str, max_length: int) -> Served:
+        """Where vLLM's OpenAI-compatible server of this model answers, in the role's place on the pool; one a role."""
+        if role in self._servers:
+            self._servers.pop(role).stop()
+        path = _absolute(model_path)
+        stop = stop_token_ids(load_tokenizer(path))
+        (seat,) = self._seats(role, pool)
+        server = self._servers[role] = JudgeServer(role, seat)
+        served = server.start(path, max_length, self._config.rollout, self._engine_dtype, self._config.run.seed)
+        return replace(served, stop_token_ids=tuple(stop))
 
     def stage(self, batch: Batch, groups: Sequence[ModelGroup], minibatches: int = 1, seed: int = 0) -> StagedBatch:
         """Puts the batch into the store once, in a number of shards that every group can divide among its ranks."""
@@ -111,7 +125,9 @@ class ClusterRuntime:
         return StagedBatch.put(batch, shards, minibatches, seed, self.counters)
 
     def release(self, role: str) -> None:
-        """Frees the role's model on every pool; its processes stay for later phases."""
+        """Frees the role's model on every pool; its processes stay for later phases. A role that is served ends."""
+        if role in self._servers:
+            self._servers.pop(role).stop()
         for (name, _), group in self._groups.items():
             if name == role:
                 group.release()
@@ -125,6 +141,12 @@ class ClusterRuntime:
         """Weight syncs of the whole run: {"count", "failed"}."""
         now = self._pool.stats if self._pool else {"syncs": 0, "failed": 0}
         return {"count": self._past_syncs["syncs"] + now["syncs"], "failed": self._past_syncs["failed"] + now["failed"]}
+
+    @property
+    def _engine_dtype(self) -> str:
+        """Of vLLM's weights."""
+        dtype = self._config.rollout.dtype
+        return ("bfloat16" if self._placement.on_gpus else "float32") if dtype == "auto" else dtype
 
     def _close_rollouts(self) -> None:
         if self._pool is not None:

@@ -25,7 +25,7 @@ COLUMNS: dict[str, tuple[str, torch.dtype]] = {
     "weights": ("row", torch.float32),  # how much its comparison, or the row itself, counts; mean 1 over the data set
     "ratings": ("row", torch.float32),  # what a reward model should say of the row
     "desirable": ("row", torch.float32),  # 1 = good, 0 = bad, or the share of annotators who found it good
-    "step_labels": ("token", torch.float32),  # at the token after each step of an answer (action_mask): 1 = right, 0 = wrong
+    "step_labels": ("token", torch.float32),  # at the token after each step of an answer: 1 = right, 0 = wrong
     "rewards": ("row", torch.float32),  # NaN = no score
     "greedy_rewards": ("row", torch.float32),  # of the greedy answer to the row's prompt
     "truncated": ("row", torch.bool),  # the response hit the length limit before its end token

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -13,53 +13,73 @@ from transformers import PreTrainedTokenizerBase
 from data.batch import Batch
 from data.chat import chat_units
 from data.errors import UserError
-from data.feedback.thumbs import feedback_units
-from data.preference import preference_units
+from data.feedback import kinds
+from data.feedback.annotators import prompt_key
+from data.feedback.options import FeedbackOptions
 from data.sources import Rows
 from data.text import text_units
-from data.unit import DataReport, Example
+from data.unit import DataReport, Example, Unit
 
-KINDS = {"text": text_units, "chat": chat_units, "preference": preference_units, "feedback": feedback_units}
+PLAIN = {"text": text_units, "chat": chat_units}
+KINDS = {**PLAIN, **kinds.READERS}
+AS_GIVEN = FeedbackOptions()
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Units of one row each, or of two for preference. All rows lie after each other in flat arrays; `order` says which
+    """Units of one row each, or of several for comparisons. All rows lie after each other in flat arrays; `order` says which
     units belong to this set, so that a split shares the arrays."""
 
     tokens: np.ndarray  # (all tokens,) int32
     mask: np.ndarray  # (all tokens,) bool, True = trained on
     offsets: np.ndarray  # (rows + 1,) int64: row r is tokens[offsets[r] : offsets[r + 1]]
     meta: tuple[dict[str, Any], ...]  # per row
-    rows_per_unit: int
+    units: np.ndarray  # (units + 1,) int64: unit u is the rows units[u] : units[u + 1]
+    sources: np.ndarray  # (units,) int64: units with the same number stay together in a split
     order: np.ndarray  # (units of this set,) int64
     tokenizer: PreTrainedTokenizerBase
     report: DataReport  # of the whole data set, before any split
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # (rows,) fp32 each
     token_columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # (all tokens,) fp32 each
 
     def __len__(self) -> int:
         return len(self.order)
 
+    @property
+    def rows_of_largest_unit(self) -> int:
+        """Of the whole data set, before any split."""
+        return int(np.diff(self.units).max())
+
     def rows(self, unit: int) -> list[Example]:
-        """The unit's rows; of a comparison the chosen one comes first."""
-        return [Example(self.tokens[span], self.mask[span], self.meta[row]) for row, span in self._places([unit])]
+        """The unit's rows; of a comparison the best one comes first."""
+        return [
+            Example(
+                self.tokens[span],
+                self.mask[span],
+                self.meta[row],
+                {name: float(column[row]) for name, column in self.columns.items()},
+                {name: column[span] for name, column in self.token_columns.items()},
+            )
+            for row, span in self._places([unit])
+        ]
 
     def spans_of(self, units: Sequence[int]) -> list[slice]:
         """Where in the flat arrays each row of these units is."""
         return [span for _, span in self._places(units)]
 
     def batch(self, units: Sequence[int]) -> Batch:
-        """These units under each other: tokens, lengths, action_mask, the token columns, and meta. For preference also
-        group_ids: the two rows of a unit are adjacent and share one. For feedback also desirable."""
+        """These units under each other: tokens, lengths, action_mask, the rows' and the tokens' columns, and meta. For
+        comparisons also group_ids: the rows of a unit are adjacent and share one."""
         places = self._places(units)
-        rows = [Example(self.tokens[span], self.mask[span], self.meta[row]) for row, span in places]
-        columns: dict[str, Any] = {}
-        if self.rows_per_unit > 1:
-            columns["group_ids"] = np.arange(len(rows)) // self.rows_per_unit
-        if rows and "desirable" in rows[0].meta:
-            columns["desirable"] = [float(row.meta["desirable"]) for row in rows]
+        rows = [row for row, _ in places]
+        columns: dict[str, Any] = {name: column[rows] for name, column in self.columns.items()}
+        if self.rows_of_largest_unit > 1:
+            columns["group_ids"] = np.repeat(np.arange(len(units)), [len(self._rows_of(unit)) for unit in units])
         batch = Batch.from_rows(
-            [row.tokens for row in rows], [row.mask for row in rows], [row.meta for row in rows], **columns
+            [self.tokens[span] for _, span in places],
+            [self.mask[span] for _, span in places],
+            [self.meta[row] for row in rows],
+            **columns,
         )
         padded = {name: np.zeros(batch.tokens.shape, np.float32) for name in self.token_columns}
         for name, column in padded.items():
@@ -71,23 +91,30 @@ class Examples:
         """values: (all tokens,) fp32, 0 where this set has no row."""
         return replace(self, token_columns={**self.token_columns, name: values})
 
+    def _rows_of(self, unit: int) -> range:
+        return range(*self.units[self.order[unit] : self.order[unit] + 2].tolist())
+
     def _places(self, units: Sequence[int]) -> list[tuple[int, slice]]:
         """(row, its span in the flat arrays) of each row of these units."""
-        firsts = [int(self.order[unit]) * self.rows_per_unit for unit in units]
-        rows = [row for first in firsts for row in range(first, first + self.rows_per_unit)]
+        rows = [row for unit in units for row in self._rows_of(unit)]
         return [(row, slice(*self.offsets[row : row + 2].tolist())) for row in rows]
 
     def split(self, holdout: int, seed: int) -> tuple[Examples, Examples]:
-        """(to train on, held out): `holdout` units drawn by the seed, the others in their order.
+        """(to train on, held out): `holdout` units drawn by the seed, the others in their order. Where units come from one
+        source, all of it is drawn, so that there may be some more.
 
         Raises UserError where nothing would be left to train on.
         """
-        if holdout >= len(self):
+        sources, counts = np.unique(self.sources[self.order], return_counts=True)
+        shuffled = np.random.default_rng(seed).permutation(len(sources))
+        drawn_sources = (
+            shuffled[: np.searchsorted(np.cumsum(counts[shuffled]), holdout) + 1] if holdout else shuffled[:0]
+        )
+        drawn = np.isin(self.sources[self.order], sources[drawn_sources])
+        if drawn.all():
             raise UserError(
                 f"{self.report.name}: data.holdout is {holdout}, but there are {len(self)} rows to train on: lower it"
             )
-        drawn = np.zeros(len(self), bool)
-        drawn[np.random.default_rng(seed).permutation(len(self))[:holdout]] = True
         return replace(self, order=self.order[~drawn]), replace(self, order=self.order[drawn])
 
     def spans(self, unit: int) -> list[tuple[str, bool]]:
@@ -104,17 +131,21 @@ class Examples:
 
 
 def build_examples(
-    kind: Literal["text", "chat", "preference", "feedback"],
+    kind: str,
     rows: Rows,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
+    options: FeedbackOptions = AS_GIVEN,
 ) -> Examples:
-    """Reads, renders and tokenises all rows.
+    """Reads, renders and tokenises all rows. kind: one of `KINDS`; the options are for those of feedback.
 
     Raises UserError, one line, where a column is missing or a row cannot be used, and where no row is left.
     """
     report = DataReport(rows.name, len(rows))
-    units = list(KINDS[kind](rows, tokenizer, max_length, report))
+    if kind in PLAIN:
+        units = list(PLAIN[kind](rows, tokenizer, max_length, report))
+    else:
+        units = kinds.feedback_units(kind, rows, tokenizer, max_length, report, options)
     report.units = len(units)
     report.check_any_left(max_length, "raise max_length")
     examples = [row for unit in units for row in unit]
@@ -126,8 +157,22 @@ def build_examples(
         mask=mask,
         offsets=np.cumsum([0, *(len(row.tokens) for row in examples)], dtype=np.int64),
         meta=tuple(row.meta for row in examples),
-        rows_per_unit=len(units[0]),
+        units=np.cumsum([0, *map(len, units)], dtype=np.int64),
+        sources=_sources(units, report),
         order=np.arange(len(units)),
         tokenizer=tokenizer,
         report=report,
+        columns={name: np.array([row.columns[name] for row in examples], np.float32) for name in examples[0].columns},
+        token_columns={
+            name: np.concatenate([row.token_columns[name] for row in examples]) for name in examples[0].token_columns
+        },
     )
+
+
+def _sources(units: Sequence[Unit], report: DataReport) -> np.ndarray:
+    """(units,) int64. What was made of one row, or said of one answer by several annotators, has a prompt in common: it must
+    not be trained on in one part and held out in the other."""
+    if not report.converted and not report.agreement:
+        return np.arange(len(units))
+    numbers: dict[bytes, int] = {}
+    return np.array([numbers.setdefault(prompt_key(unit[0]), len(numbers)) for unit in units])

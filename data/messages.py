@@ -45,6 +45,21 @@ def prompt_of(row: Mapping[str, Any], origin: str) -> list[Message]:
     return messages[:-1] if unanswered else messages
 
 
+def dialogue_of(row: Mapping[str, Any], column: str, origin: str) -> list[Message]:
+    """The whole dialogue; an answer in `column` may be given with or without the prompt's messages before it."""
+    if row.get("prompt") is None:
+        messages = messages_of(row, column, origin)
+    else:
+        prompt, answer = prompt_of(row, origin), messages_of(row, column, origin, role="assistant")
+        messages = answer if answer[: len(prompt)] == prompt else prompt + answer
+    if len(messages) < 2 or messages[-1]["role"] != "assistant":
+        raise UserError(
+            f"{origin}: column {column!r} must end with an assistant's answer to something: give the question in the column "
+            "'prompt', or full dialogues (message lists, or text of \\n\\nHuman: and \\n\\nAssistant: turns)"
+        )
+    return messages
+
+
 def parse_dialogue(text: str) -> list[Message]:
     """The messages of a dialogue in hh-rlhf's form, each without its surrounding blanks; [] where the text is not one.
 

@@ -7,8 +7,8 @@ end-of-turn token after that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -21,17 +21,20 @@ from data.messages import Message
 from data.tokenizer import end_of_turn, ensure_chat_template, shared_prefix
 from data.unit import Example
 
+STEP = "\n"  # between the steps of an answer
 TOKENIZED_AT_ONCE = 1024  # texts: enough to keep the tokenizer's threads busy, few enough to bound memory
 
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Rendered messages, and the character offsets where the answers to be trained on start."""
+    """Rendered messages, and what of them is trained on: answers, or the ends of an answer's steps, or the last token."""
 
     text: str
-    starts: tuple[int, ...]
+    starts: tuple[int, ...]  # character offsets where the answers to be trained on start; () = the last token alone
     origin: str
     meta: dict[str, Any]
+    columns: Mapping[str, float] = field(default_factory=dict)  # for the row's Example
+    steps: tuple[int, ...] | None = None  # character offsets where the steps of the one answer end
 
 
 class Template:
@@ -72,7 +75,15 @@ class Template:
         # an answer may have ended with the end-of-text token instead: then its turn is closed here
         return tokens[1:] if answer_end == self._end else tokens
 
-    def dialogue(self, messages: Sequence[Message], origin: str, *, last_only: bool = False, **meta: Any) -> Dialogue:
+    def dialogue(
+        self,
+        messages: Sequence[Message],
+        origin: str,
+        *,
+        last_only: bool = False,
+        columns: Mapping[str, float] | None = None,
+        **meta: Any,
+    ) -> Dialogue:
         """Renders messages and finds where their answers start: all of them, or the last message only.
 
         Raises UserError where there is no answer, or where the template does not render earlier turns alike when later
@@ -87,7 +98,29 @@ class Template:
         starts = tuple(
             self._start(messages[:place], text, origin) for place in (answers[-1:] if last_only else answers)
         )
-        return Dialogue(text, starts, origin, meta)
+        return Dialogue(text, starts, origin, meta, columns or {})
+
+    def stepwise(self, prompt: Sequence[Message], steps: Sequence[str], origin: str, **meta: Any) -> Dialogue:
+        """An answer to the prompt, made of steps on lines of their own, of which only the step ends are trained on: the token
+        right after each step's last character, for the last step the end-of-turn token.
+
+        steps: without line breaks, none of them blank. Raises UserError where the template changes the answer.
+        """
+        answer = STEP.join(steps).strip()  # many templates strip it
+        messages = [*prompt, {"role": "assistant", "content": answer}]
+        dialogue = self.dialogue(messages, origin, last_only=True, **meta)
+        start = dialogue.text.find(answer, dialogue.starts[0])
+        if start < 0:
+            raise UserError(f"{origin}: the chat template changes the answer, so that its steps cannot be found")
+        lengths = np.cumsum([len(step) + len(STEP) for step in answer.split(STEP)]) if steps else np.array([], int)
+        return replace(dialogue, steps=tuple((start + lengths - len(STEP)).tolist()))
+
+    def question(
+        self, messages: Sequence[Message], origin: str, *, columns: Mapping[str, float] | None = None, **meta: Any
+    ) -> Dialogue:
+        """The dialogue up to where the next answer would start, generation prompt included; only its last token is
+        marked."""
+        return Dialogue(self.prompt(messages, origin), (), origin, meta, columns or {})
 
     def encode(self, dialogues: Iterable[Dialogue]) -> Iterator[Example]:
         """Tokens and masks of each dialogue, in order, up to its last trained token: what the template writes after that
@@ -107,20 +140,30 @@ class Template:
 
     def _example(self, dialogue: Dialogue, tokens: np.ndarray, offsets: np.ndarray) -> Example:
         mask = np.zeros(len(tokens), bool)
-        ends = np.flatnonzero(tokens == self._end)
+        last = len(tokens) - 1
+        if not dialogue.starts:
+            mask[last] = True
         for start in dialogue.starts:
             # a token that spans the border belongs to the question: it starts before the answer
             first = np.searchsorted(offsets, start)
-            after = ends[ends >= first]
-            if not len(after):
-                raise UserError(f"{dialogue.origin}: the chat template writes no end-of-turn token after this answer")
-            mask[first : after[0] + 1] = True
+            last = self._answer_end(dialogue, tokens, first)
+            if dialogue.steps is None:
+                mask[first : last + 1] = True
+        if dialogue.steps:
+            mask[np.searchsorted(offsets, dialogue.steps[:-1])] = True
+            mask[last] = True
         if mask.all():
             raise UserError(
                 f"{dialogue.origin}: every token would be trained on; the chat template writes nothing before the answer"
             )
-        length = int(np.flatnonzero(mask)[-1]) + 1
-        return Example(tokens[:length], mask[:length], dialogue.meta)
+        return Example(tokens[: last + 1], mask[: last + 1], dialogue.meta, dialogue.columns)
+
+    def _answer_end(self, dialogue: Dialogue, tokens: np.ndarray, first: int) -> int:
+        """The place of the end-of-turn token of the answer whose first token is this."""
+        ends = np.flatnonzero(tokens[first:] == self._end)
+        if not len(ends):
+            raise UserError(f"{dialogue.origin}: the chat template writes no end-of-turn token after this answer")
+        return int(first + ends[0])
 
     def _start(self, before: Sequence[Message], text: str, origin: str) -> int:
         """The offset in `text` of the answer to the messages `before`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +19,11 @@ class Example:
     tokens: np.ndarray  # (T,) int32
     mask: np.ndarray  # (T,) bool, True = trained on
     meta: dict[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, float] = field(default_factory=dict)  # further row columns of the batch
+    token_columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # (T,) fp32 each
 
 
-Unit = tuple[Example, ...]  # what is drawn as a whole: one row, or the two of a comparison, the chosen one first
+Unit = tuple[Example, ...]  # what is drawn as a whole: one row, or those of a comparison, the best first
 
 
 @dataclass
@@ -35,6 +38,9 @@ class DataReport:
     truncated: int = 0  # documents that were cut into several rows; nothing of them is lost
     dropped: Counter[str] = field(default_factory=Counter)  # reason -> rows
     shortest_long: int | None = None  # tokens of the shortest row that was too long
+    converted: str = ""  # where rows became others: how many of what became how many of what
+    agreement: dict[str, Any] = field(default_factory=dict)  # of annotators, see data/feedback/agreement.py
+    warnings: list[str] = field(default_factory=list)  # what is usable, but looks wrong
 
     def drop(self, reason: str) -> None:
         self.dropped[reason] += 1
@@ -63,6 +69,9 @@ class DataReport:
             "trained_tokens": self.trained_tokens,
             "truncated": self.truncated,
             "dropped": dict(self.dropped),
+            "converted": self.converted,
+            "agreement": self.agreement,
+            "warnings": self.warnings,
         }
 
     def __str__(self) -> str:
@@ -73,7 +82,13 @@ class DataReport:
             parts.append(f"{self.truncated:,} cut into several")
         if self.dropped:
             parts.append(f"{self.dropped.total():,} dropped ({self._dropped()})")
-        return f"{self.name}: {', '.join(parts)}"
+        if self.converted:
+            parts.append(self.converted)
+        if "alpha" in self.agreement:
+            parts.append(
+                f"agreement of {self.agreement['annotators']} annotators {self.agreement['alpha']:.2f} (alpha)"
+            )
+        return "\n".join([f"{self.name}: {', '.join(parts)}", *(f"warning: {text}" for text in self.warnings)])
 
     def _dropped(self) -> str:
         return ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items())

@@ -5,24 +5,26 @@ from __future__ import annotations
 import inspect
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from data.feedback.convert import conversion_of
+from data.sources import Rows
 from rlhf.config.load import dump_config
 from rlhf.config.roles import PHASE
 from rlhf.config.schema import Config, Data, Phase
 from rlhf.interfaces import Algorithm, Runtime
 from rlhf.needs import needed_models
-from rlhf.phases import best_of_n, rl, supervised
+from rlhf.phases import best_of_n, label, rl, supervised
 from rlhf.phases.base import PhaseContext, open_data
 from rlhf.rundir import Artifact, RunDirectory, fingerprint, write_atomically
 from rlhf.summary import Summary, summarise
 
-LOOPS = {"rl": rl.run, "best_of_n": best_of_n.run}  # every other kind is supervised
+LOOPS = {"rl": rl.run, "best_of_n": best_of_n.run, "label": label.run}  # every other kind is supervised
 
 # what may change without the phase's result changing
 COSMETIC = {"goals", "checkpoint_every", "store_every"}
@@ -103,7 +105,7 @@ class Controller:
 
     def lineage(self, phase: Phase, artifacts: dict[str, Artifact]) -> dict[str, Any]:
         """Everything that the phase's result depends on: its config, its data's contents, its parents, the seed, and the
-        caller's own algorithm and reward."""
+        caller's own algorithm and reward. `conversions` says which data sets become rows of another kind."""
         settings = phase.model_dump(mode="json", exclude=COSMETIC | {"models"})
         models = needed_models(self.config, phase, self.given["algorithm"])
         parents = {
@@ -115,19 +117,31 @@ class Controller:
         for name in ("answers", "ptx"):
             if part := getattr(phase, name, None):
                 sets[name] = part.data
+        rows = {name: open_data(data, artifacts) for name, data in sets.items()}
         lineage = {
             "phase": settings,
             "models": {role: model.model_dump(mode="json", exclude={"pool"}) for role, model in models.items()},
             "parents": parents,
-            "data": {name: open_data(data, artifacts).fingerprint for name, data in sets.items()},
+            "data": {name: opened.fingerprint for name, opened in rows.items()},
             "seed": self.config.run.seed,
         }
+        if converted := conversions(phase, rows):
+            lineage["conversions"] = converted
         return lineage | {name: identity(value) for name, value in self.given_to(phase).items()}
 
     def given_to(self, phase: Phase) -> dict[str, Any]:
         """What this phase has of the caller's own objects."""
         names = {"rl": ("algorithm", "reward", "rollout"), "best_of_n": ("reward",)}.get(phase.kind, ())
         return {name: self.given[name] for name in names}
+
+
+def conversions(phase: Phase, rows: Mapping[str, Rows]) -> dict[str, str]:
+    """{data set: what its rows are turned into}, of those that are not of the kind that the phase's loss reads."""
+    if phase.kind not in supervised.RECIPES:
+        return {}
+    kind = supervised.rows_of(phase)
+    found = {name: conversion_of(kind, rows[name].columns) for name in ("data", "eval_data") if name in rows}
+    return {name: text for name, text in found.items() if text}
 
 
 def identity(value: Any) -> str | None:

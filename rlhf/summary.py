@@ -23,13 +23,29 @@ BEHIND_GOALS = (
     "loss_before",
     "loss",
     "pair_accuracy",
+    "accuracy",
+    "mae",
+    "ece",
+    "length_correlation",
     "gold",
     "gold_before",
     "gold_after",
     "gold_best",
     "reward",
     "reward_kept",
+    "rows",
+    "labelled",
+    "position_bound",
+    "first_position",
+    "agreement_before_swap",
+    "agreement",
     "kl",
+    "watch_proxy",
+    "watch_gold",
+    "gold_at_best",
+    "kl_at_best",
+    "step_at_best",
+    "stopped_at",
 )
 
 
@@ -84,14 +100,18 @@ def summarise(config: Config, artifacts: Mapping[str, Artifact], startup: float,
         "seconds": seconds | {"total": round(sum(seconds.values()), 2)},
     }
     write_atomically(path, json.dumps(figures, indent=2) + "\n")
-    outcomes = [
+    answers = {name: artifact.answers for name, artifact in artifacts.items() if artifact.answers}
+    return Summary(root, figures, outcomes_of(config, artifacts), answers)
+
+
+def outcomes_of(config: Config, artifacts: Mapping[str, Artifact]) -> list[Outcome]:
+    """Every goal of the phases that have finished."""
+    return [
         Outcome(phase.name, figure, goal, artifacts[phase.name].metrics.get(figure))
         for phase in config.phases
+        if phase.name in artifacts
         for figure, goal in phase.goals.items()
     ]
-    return Summary(
-        root, figures, outcomes, {name: artifact.answers for name, artifact in artifacts.items() if artifact.answers}
-    )
 
 
 def render(summary: Summary) -> RenderableType:
@@ -135,7 +155,7 @@ def mark(reached: bool) -> Text:
 
 
 def readable(figure: str) -> str:
-    return figure.replace("_", " ").replace("kl", "KL to the reference, nats")
+    return "KL to the reference, nats" if figure == "kl" else figure.replace("_", " ").replace("kl", "KL")
 
 
 def render_answers(phase: str, answers: list[dict[str, Any]]) -> Table:

@@ -1,18 +1,18 @@
-"""Feedback rows: answers found good or bad one by one, thumbs up and thumbs down. What KTO learns from."""
+"""Thumbs up and thumbs down: answers found good or bad one by one. What KTO learns from."""
 
 from __future__ import annotations
 
-import reprlib
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from data.batch import Batch
 from data.errors import UserError
-from data.messages import Message
-from data.preference import dialogue_of
+from data.feedback import values
+from data.feedback.options import FeedbackOptions
+from data.messages import Message, dialogue_of
 from data.render import Dialogue, Template
 from data.sources import Rows
 from data.unit import DataReport, Unit
@@ -24,26 +24,18 @@ class Judged(NamedTuple):
     row: int
     messages: list[Message]
     desirable: bool
+    meta: dict[str, str]
 
 
-def feedback_units(
-    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, report: DataReport
+def thumbs_units(
+    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, report: DataReport, options: FeedbackOptions
 ) -> Iterator[Unit]:
-    """Columns `label` (true or 1 for good, false or 0 for bad) and `response`: an answer to `prompt`, or, without that
-    column, a full dialogue. Or the columns of preference rows, see `from_pairs`. Only the last answer is trained on; meta
-    tells its row and whether it is desirable.
-
-    Dropped: rows with an empty answer, rows longer than max_length. Raises UserError where a label is none, and where all
-    answers that are left are good, or all are bad: KTO would learn nothing from them but to write more, or less, of all.
-    """
-    template = Template(tokenizer)
+    """`thumb_units` for KTO. Raises UserError where all answers that are left are good, or all are bad: KTO would learn
+    nothing from them but to write more, or less, of all."""
     kept: Counter[bool] = Counter()
-    for example in template.encode(_dialogues(rows, template, report)):
-        if len(example.tokens) > max_length:
-            report.drop_long(len(example.tokens), max_length)
-        else:
-            kept[example.meta["desirable"]] += 1
-            yield (example,)
+    for unit in thumb_units(rows, tokenizer, max_length, report, options):
+        kept[unit[0].columns["desirable"] > 0] += 1
+        yield unit
     if len(kept) == 1:
         [(desirable, count)] = kept.items()
         found, other = ("up", "down") if desirable else ("down", "up")
@@ -53,11 +45,29 @@ def feedback_units(
         )
 
 
+def thumb_units(
+    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, report: DataReport, options: FeedbackOptions
+) -> Iterator[Unit]:
+    """Columns `label` (true or 1 for good, false or 0 for bad) and `response`: an answer to `prompt`, or, without that
+    column, a full dialogue. Or the columns of preference rows, see `from_pairs`. Only the last answer is trained on; the
+    column desirable says 1 or 0.
+
+    Dropped: rows with an empty answer, rows longer than max_length. Raises UserError where a label is none.
+    """
+    template = Template(tokenizer)
+    for example in template.encode(_dialogues(rows, template, report)):
+        if len(example.tokens) > max_length:
+            report.drop_long(len(example.tokens), max_length)
+        else:
+            yield (example,)
+
+
 def from_label(rows: Rows) -> Iterator[Judged]:
     """One answer of each row, in the column `response`, with its `label`."""
     for number, row in enumerate(rows):
         origin = rows.origin(number)
-        yield Judged(number, dialogue_of(row, "response", origin), _is_good(row["label"], origin))
+        good = values.flag(row["label"], f"{origin}: column 'label'", "thumbs up or down")
+        yield Judged(number, dialogue_of(row, "response", origin), good, values.annotator(row, origin))
 
 
 def from_pairs(rows: Rows, report: DataReport) -> Iterator[Judged]:
@@ -67,11 +77,12 @@ def from_pairs(rows: Rows, report: DataReport) -> Iterator[Judged]:
     for number, row in enumerate(rows):
         origin = rows.origin(number)
         chosen, rejected = (dialogue_of(row, column, origin) for column in ("chosen", "rejected"))
+        meta = values.annotator(row, origin)
         if chosen == rejected:
             report.dropped["with equal answers"] += 2
         else:
-            yield Judged(number, chosen, True)
-            yield Judged(number, rejected, False)
+            yield Judged(number, chosen, True, meta)
+            yield Judged(number, rejected, False, meta)
 
 
 def mismatched(batch: Batch, max_length: int) -> Batch:
@@ -101,8 +112,9 @@ def mismatched(batch: Batch, max_length: int) -> Batch:
 def _dialogues(rows: Rows, template: Template, report: DataReport) -> Iterator[Dialogue]:
     for judged in _judged(rows, report):
         if judged.messages[-1]["content"].strip():
+            columns = {"desirable": float(judged.desirable)}
             yield template.dialogue(
-                judged.messages, rows.origin(judged.row), last_only=True, row=judged.row, desirable=judged.desirable
+                judged.messages, rows.origin(judged.row), last_only=True, columns=columns, row=judged.row, **judged.meta
             )
         else:
             report.drop("with an empty answer")
@@ -114,14 +126,6 @@ def _judged(rows: Rows, report: DataReport) -> Iterator[Judged]:
     if {"chosen", "rejected"} <= set(rows.columns):
         return from_pairs(rows, report)
     raise UserError(
-        f"{rows.name}: feedback rows need the columns response and label, or chosen and rejected; the columns are "
+        f"{rows.name}: rows of thumbs need the columns response and label, or chosen and rejected; the columns are "
         f"{', '.join(rows.columns)}; name them with data.columns: {{response: <column>, label: <column>}}"
     )
-
-
-def _is_good(label: Any, origin: str) -> bool:
-    if label not in (0, 1):  # True and False are among them
-        raise UserError(
-            f"{origin}: column 'label' must be true or false (or 1 or 0: thumbs up or down), found {reprlib.repr(label)}"
-        )
-    return bool(label)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.errors import UserError
 from rlhf.config.explain import did_you_mean
+from rlhf.config.judge_rules import JUDGE_RULES
 from rlhf.config.model_rules import FILE, MODEL_RULES, Advice
-from rlhf.config.roles import DATA_SETS, PHASE, resolve_models, result_role, samples_answers
+from rlhf.config.roles import DATA_SETS, PHASE, resolve_models, result_role, reward_parts, samples_answers
 from rlhf.config.schema import Config, Data, Phase
 
 if TYPE_CHECKING:  # it imports torch, and a mistake should be told at once
@@ -33,7 +35,11 @@ def check(
     if not rollout_given:
         advice += [line for phase in config.phases for line in environment_is_there(phase)]
     if not advice:  # these import torch and the user's modules: where a cheaper rule is broken, it answers at once
-        advice = [*algorithms_fit(config, algorithm), *functions_are_there(config, reward_given, rollout_given)]
+        advice = [
+            *algorithms_fit(config, algorithm),
+            *reward_losses_fit(config),
+            *functions_are_there(config, reward_given, rollout_given),
+        ]
     if advice:
         raise UserError("\n".join(advice))
 
@@ -133,6 +139,17 @@ def reward_is_there(phase: Phase) -> Advice:
         yield f"phases.{phase.name}.reward: nothing to learn from; name `model` (a reward model) or module:function"
 
 
+def rewards_fit(config: Config, phase: Phase) -> Advice:
+    for part in reward_parts(phase):
+        where = f"phases.{phase.name}.reward: source {part.source}"
+        if part.models and part.source != "model":
+            yield f"{where} uses no models; name them in a part of source model, or remove `models`"
+        if part.std_penalty and len(part.models) < 2:
+            yield f"{where}: std_penalty is for an ensemble; name at least 2 models, or remove it"
+        for path in dict.fromkeys(path for path in part.models if part.models.count(path) > 1):
+            yield f"{where} lists {path} {part.models.count(path)} times: an ensemble's members differ; list it once"
+
+
 def environment_is_there(phase: Phase) -> Advice:
     sources = [part.source for part in getattr(phase, "reward", ())]
     if "environment" in sources and getattr(phase, "rollout", None) is None:
@@ -178,14 +195,35 @@ def algorithms_fit(config: Config, given: Algorithm | None) -> Advice:
             yield from rule(config, phase, models)
 
 
+def reward_losses_fit(config: Config) -> Advice:
+    """Losses of reward models take their parameters, and the data's options go with them."""
+    from rlhf.objectives import resolve_reward_loss
+
+    for phase in config.phases:
+        if phase.kind != "reward":
+            continue
+        try:
+            rows = getattr(resolve_reward_loss(phase.loss.name, phase.loss.parameters), "rows", "preference")
+        except UserError as error:
+            yield f"phases.{phase.name}.loss: {error}"
+            continue
+        if phase.attributes and rows in ("binary", "steps"):
+            yield f"phases.{phase.name}.attributes: loss {phase.loss.name} reads no ratings; remove it"
+
+
 def functions_are_there(config: Config, reward_given: bool, rollout_given: bool) -> Advice:
     """Rewards and rollouts are found, and are of the right kind."""
     from rlhf.rewards.compose import compose
     from rlhf.rollout import resolve_rollout
 
     for phase in config.phases:
-        if not reward_given and (reward := getattr(phase, "reward", None)):
-            yield from _told(f"phases.{phase.name}.reward", lambda reward=reward: compose(reward))
+        if not reward_given and getattr(phase, "reward", None):
+            parts = partial(compose, phase.reward, combine=phase.combine)
+            yield from _told(f"phases.{phase.name}.reward", parts)
+        if watch := getattr(phase, "watch", None):
+            yield from _told(f"phases.{phase.name}.watch.gold", lambda gold=watch.gold: compose(gold))
+            wanted = [watch.format] if watch.format else []
+            yield from _told(f"phases.{phase.name}.watch.format", lambda wanted=wanted: compose(wanted))
         if not rollout_given and (rollout := getattr(phase, "rollout", None)):
             yield from _told(f"phases.{phase.name}.rollout", lambda rollout=rollout: resolve_rollout(rollout))
 
@@ -221,6 +259,8 @@ PHASE_RULES = (
     training_samples_from_the_whole_distribution,
     reward_models_do_not_answer,
     best_of_n_has_a_choice,
+    rewards_fit,
     goals_name_a_bound,
     data_exists,
+    *JUDGE_RULES,
 )

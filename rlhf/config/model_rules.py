@@ -89,10 +89,13 @@ def _of_the_right_kind(config: Config, phase: Phase, role: str, where: str, name
 def rows_fit_positions(config: Config, phase: Phase, models: Models) -> Advice:
     for role, model in models.items():
         positions = _positions(config, phase, model)
-        if positions is not None and phase.max_length > positions:
+        where, length = f"phases.{phase.name}.max_length", phase.max_length
+        if role == JUDGE:
+            where, length = f"phases.{phase.name}.judge.max_length", phase.judge.max_length
+        if positions is not None and length > positions:
             yield (
-                f"phases.{phase.name}.max_length {phase.max_length} is over the {positions} positions of the {role}'s model: "
-                f"set phases.{phase.name}.max_length={positions} or start from a longer model"
+                f"{where} {length} is over the {positions} positions of the {role}'s model: "
+                f"set {where}={positions} or start from a longer model"
             )
 
 

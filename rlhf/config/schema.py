@@ -150,7 +150,7 @@ class Piecewise(Node):
 
 
 class Judge(Node):
-    """A language model that is asked which of two answers is better, or how good one is; see docs/rewards.md."""
+    """A language model that is asked which of two answers is better, or how good one is; see docs/judge.md."""
 
     model: str | None = None  # phase:<name> or a directory, served by vLLM; or `url`
     pool: str = "judge"  # that serves it
@@ -160,7 +160,7 @@ class Judge(Node):
     kind: Literal["pairwise", "pointwise"] = "pairwise"
     swap: bool = True  # pairwise: asked in both orders; a verdict that follows the position is no preference
     principles: list[str] = []  # a constitution: each question names one of them, drawn by the seed
-    template: str | None = None  # of the question, with {principle}, {prompt}, and {first} and {second}, or {answer}
+    template: str | None = None  # of the question, with {principle}, {prompt}, and {first} and {second}, or {answer} and {best}
     best: float = 10.0  # pointwise: the highest rating
     max_new_tokens: int = Field(16, ge=1)
     max_length: int = Field(4096, ge=2)  # tokens of a question and its verdict, of a model that is served
@@ -378,6 +378,7 @@ class Label(PhaseBase):
     judge: Judge
     sampling: TwoSamples = TwoSamples()
     prompts_per_step: int = Field(128, ge=1)  # asked at once
+    gold: Function | None = None  # of a sample, as in answers.scores: how often the labels agree with it is reported
 
 
 Phase = Annotated[Pretrain | Sft | RewardModel | Dpo | Rl | BestOfN | Label, Field(discriminator="kind")]

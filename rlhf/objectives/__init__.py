@@ -12,7 +12,8 @@ from rlhf.named import build
 from rlhf.objectives.policy import CISPO, ClippedPolicy, Reinforce
 from rlhf.objectives.preference import DPO, IPO, KTO, Hinge, Mix, Robust
 from rlhf.objectives.reference_free import CPO, NLL, ORPO, SimPO
-from rlhf.objectives.supervised import LanguageModel, Pairwise
+from rlhf.objectives.reward import Binary, KWise, Pairwise, PlackettLuce, Pointwise, Process
+from rlhf.objectives.supervised import LanguageModel
 from rlhf.objectives.value import ClippedValue
 
 __all__ = [
@@ -23,12 +24,17 @@ __all__ = [
     "KTO",
     "NLL",
     "ORPO",
+    "Binary",
     "ClippedPolicy",
     "ClippedValue",
     "Hinge",
+    "KWise",
     "LanguageModel",
     "Mix",
     "Pairwise",
+    "PlackettLuce",
+    "Pointwise",
+    "Process",
     "Reinforce",
     "Robust",
     "SimPO",
@@ -47,6 +53,15 @@ LOSSES = {  # by name, of phases of kind dpo
     "mix": "rlhf.objectives.preference:Mix",
 }
 
+REWARD_LOSSES = {  # by name, of phases of kind reward
+    "pairwise": "rlhf.objectives.reward:Pairwise",
+    "kwise": "rlhf.objectives.reward:KWise",
+    "plackett_luce": "rlhf.objectives.reward:PlackettLuce",
+    "pointwise": "rlhf.objectives.reward:Pointwise",
+    "binary": "rlhf.objectives.reward:Binary",
+    "process": "rlhf.objectives.reward:Process",
+}
+
 
 def resolve_loss(name: str, parameters: dict[str, Any]) -> Objective:
     """The objective of a preference phase, built in or `module:Class`.
@@ -54,3 +69,11 @@ def resolve_loss(name: str, parameters: dict[str, Any]) -> Objective:
     Raises UserError where the name, a parameter's name or its value is wrong.
     """
     return build("loss", name, parameters, LOSSES)
+
+
+def resolve_reward_loss(name: str, parameters: dict[str, Any]) -> Objective:
+    """The objective of a reward model, built in or `module:Class`.
+
+    Raises UserError where the name, a parameter's name or its value is wrong.
+    """
+    return build("loss", name, parameters, REWARD_LOSSES)

@@ -144,6 +144,7 @@ class KTO:
 
     output: ClassVar[Output] = "logprobs"
     unit: ClassVar[Unit] = "rows"
+    rows: ClassVar[str] = "thumbs"
     columns: ClassVar[frozenset[str]] = frozenset({"ref_logprobs", "desirable", "kl_baseline"})
     beta: float = 0.1
     desirable_weight: float = 1.0
@@ -213,6 +214,10 @@ class Mix:
     @property
     def unit(self) -> Unit:
         return self._losses[0][1].unit
+
+    @property
+    def rows(self) -> str:
+        return getattr(self._losses[0][1], "rows", "preference")
 
     @property
     def columns(self) -> frozenset[str]:

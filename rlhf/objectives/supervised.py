@@ -1,4 +1,4 @@
-"""Objectives of pretraining, SFT and reward models."""
+"""The objective of pretraining and SFT."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data.batch import Batch
 from rlhf.interfaces import Output, Result, Unit
-from rlhf.ops import masked, preference
+from rlhf.ops import masked
 
 
 @dataclass(frozen=True)
@@ -23,19 +23,3 @@ class LanguageModel:
     def __call__(self, out: Tensor, microbatch: Batch) -> Result:
         """out: (b, T) log-probs."""
         return -masked.sum(out, microbatch.action_mask), {}
-
-
-@dataclass(frozen=True)
-class Pairwise:
-    """Bradley-Terry likelihood of comparisons: reward models. A pair's rows are adjacent, the chosen one first."""
-
-    output: ClassVar[Output] = "scores"
-    unit: ClassVar[Unit] = "pairs"
-    columns: ClassVar[frozenset[str]] = frozenset()
-
-    def __call__(self, out: Tensor, microbatch: Batch) -> Result:
-        """out: (b,) scores."""
-        chosen, rejected = out[0::2], out[1::2]
-        margin = (chosen - rejected).detach()
-        metrics = {"accuracy": (margin > 0).sum(), "margin": margin.sum()}
-        return preference.pairwise_logistic(chosen, rejected).sum(), metrics

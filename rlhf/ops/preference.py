@@ -16,12 +16,12 @@ HIGHEST_LOGPROB = -1e-6
 
 
 def pairwise_logistic(
-    chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, label_smoothing: float = 0.0
+    chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, label_smoothing: Tensor | float = 0.0
 ) -> Tensor:
     """(P,): -log sigmoid(chosen - rejected - margin), the Bradley-Terry likelihood (Ouyang et al. 2022, equation 1; the
     margin is Llama 2's, Touvron et al. 2023, equation 2).
 
-    chosen, rejected: (P,) scores. label_smoothing: the probability that a pair's label is wrong.
+    chosen, rejected: (P,) scores. label_smoothing: the probability that a pair's label is wrong, one half for a tie.
     """
     difference = chosen - rejected - margin
     right, wrong = functional.logsigmoid(difference), functional.logsigmoid(-difference)

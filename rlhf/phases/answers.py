@@ -99,9 +99,11 @@ class AnswerCheck:
             samples, scores = self._sample()
             self.first = {"scores": scores, "texts": [sample.text for sample in self._shown(samples)]}
 
-    def after(self) -> Metrics:
+    def after(self, policy: ModelGroup | None = None) -> Metrics:
         """<score> without answers before; else <score>_before, _after, _best and _gap_closed, and the KL to the reference
-        per answer: mean over answers of the sum over tokens of log(policy / reference), in nats."""
+        per answer: mean over answers of the sum over tokens of log(policy / reference), in nats. policy: where another than
+        the one of `prepare` is the result."""
+        self.policy = policy or self.policy
         samples, scores = self._sample()
         figures: Metrics = {}
         for name, value in scores.items():

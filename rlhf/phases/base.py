@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from data.errors import UserError
 from data.sources import Rows, open_rows
 from data.tokenizer import ensure_chat_template, load_tokenizer
 from data.unit import DataReport
-from rlhf.config.roles import PHASE, resolve_models
+from rlhf.config.roles import JUDGE, PHASE, resolve_models
 from rlhf.config.schema import Config, Data, Model, Optim, PhaseBase
 from rlhf.interfaces import Algorithm, ModelBuild, ModelGroup, Objective, OptimSettings, Runtime
+from rlhf.judge.client import Client, served_elsewhere
+from rlhf.judge.judge import JudgeModel
 from rlhf.metrics import Bar, MetricLog
 from rlhf.rundir import Artifact, Checkpoints, RunDirectory
 
@@ -43,6 +46,7 @@ class PhaseContext:
     rollout: Any = None  # likewise
     reports: list[DataReport] = field(default_factory=list)  # what became of each data set's rows
     answers: list[dict[str, Any]] = field(default_factory=list)  # prompts with answers, for the summary
+    reward_groups: dict[str, ModelGroup] = field(default_factory=dict)  # reward models of the phase in place, by role
 
     @property
     def seed(self) -> int:
@@ -76,6 +80,16 @@ class PhaseContext:
         role = "policy" if "policy" in self.models else "reward"
         return ensure_chat_template(load_tokenizer(self.path_of(role)))
 
+    @cached_property
+    def judge(self) -> JudgeModel:
+        """The phase's judge: a model of this run, whose server starts now and ends with the phase, or one served elsewhere."""
+        settings = self.phase.judge
+        if settings.model:
+            served = self.runtime.serve(JUDGE, self.path_of(JUDGE), settings.pool, settings.max_length)
+        else:
+            served = served_elsewhere(settings)
+        return JudgeModel(settings, Client(served, settings), self.seed)
+
     def build(
         self,
         role: str,
@@ -84,10 +98,11 @@ class PhaseContext:
         optim: OptimSettings | None = None,
         ema_decay: float | None = None,
         rows_together: int = 1,
+        path: str | None = None,
     ) -> ModelGroup:
         """The role's group with its model loaded, trained where `optim` is given. rows_together: that must share a
-        micro-batch, which then has room for as many of the longest."""
-        model, path = self.models[role], self.path_of(role)
+        micro-batch, which then has room for as many of the longest. path: of other weights than the role starts from."""
+        model, path = self.models[role], path or self.path_of(role)
         architecture = None if path else model.architecture
         if architecture is not None:
             tokenizer = self.tokenizer
@@ -141,7 +156,8 @@ class Tracker:
         """Tells the user, the first time that it happens."""
         if text not in self.noted:
             self.noted.add(text)
-            self.context.console.print(f"[bold]{self.context.phase.name:<9}[/] step {step}: {text}", highlight=False)
+            line = f"[bold]{self.context.phase.name:<9}[/] step {step}: {escape(text)}"
+            self.context.console.print(line, highlight=False, soft_wrap=True)
 
     def step(self, done: int, metrics: Metrics) -> None:
         self.log.write(done, metrics)

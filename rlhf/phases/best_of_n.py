@@ -17,7 +17,7 @@ from data.sample import Sample
 from rlhf.metrics import Timer
 from rlhf.phases.answers import batch_of, sampling, start_rollouts
 from rlhf.phases.base import ROWS, Metrics, PhaseContext
-from rlhf.rewards.compose import compose
+from rlhf.phases.scoring import Drought, Scorer, failed
 
 SHOWN = ("reward", "reward_kept", "kept", "tokens/s")
 
@@ -25,38 +25,41 @@ SHOWN = ("reward", "reward_kept", "kept", "tokens/s")
 def run(context: PhaseContext) -> Metrics:
     """Writes rows of `prompt`, `response` and `reward`; returns the mean rewards of all samples and of those kept."""
     phase = context.phase
-    reward = compose(phase.reward, context.reward)
     room = phase.max_length - phase.sampling.max_new_tokens
     prompts, report = build_prompts(context.open(phase.data), context.tokenizer, room)
     context.read(report)
     policy = context.build("policy")
-    model = context.build("reward", head="scalar") if reward.needs_model else None
+    scorer = Scorer.of(context, phase.reward, phase.combine, context.reward)
+    models = list(scorer.groups.values())
     rollouts = start_rollouts(context, policy)
     rollouts.sync(policy)
 
     totals = {"samples": 0, "scored": 0, "kept": 0, "reward": 0.0, "reward_kept": 0.0}
     steps = range(0, len(prompts), phase.prompts_per_step)
-    with context.tracking(len(steps), 0, SHOWN) as track, open(context.staging / ROWS, "w") as file:
+    drought = Drought()
+    with scorer, context.tracking(len(steps), 0, SHOWN) as track, open(context.staging / ROWS, "w") as file:
         for step, first in enumerate(steps):
             timer = Timer()
             with timer("generate"):
                 asked = prompts[first : first + phase.prompts_per_step]
                 samples = rollouts.generate(asked, sampling(context, phase.sampling, step))
             with timer("score"):
-                scores = None
-                if model:
-                    scores = model.forward(context.runtime.stage(batch_of(samples), [model]), "scores").result()
-                rewards, _ = reward.score(samples, scores)
+                staged = context.runtime.stage(batch_of(samples), models) if models else None
+                scores = scorer.score(samples, staged)
+            rewards = scores.rewards
             kept = best(samples, rewards, phase.keep, phase.at_least)
             for sample, score in kept:
                 row = {"prompt": list(sample.prompt.messages), "response": sample.text, "reward": score}
                 file.write(json.dumps(row) + "\n")
             scored = rewards[rewards.isfinite()]
+            for text in filter(None, (*scores.news, drought.see(len(scored), len(samples), scores.failures))):
+                track.note(step + 1, text)
             found = {"samples": len(samples), "scored": len(scored), "kept": len(kept)}
             found |= {"reward": float(scored.sum()), "reward_kept": sum(score for _, score in kept)}
             totals = {name: totals[name] + value for name, value in found.items()}
             tokens = sum(len(sample.tokens) for sample in samples)
-            track.step(step + 1, means(found) | {"tokens/s": tokens / timer.total} | timer.seconds)
+            figures = means(found) | failed(scores.failures)
+            track.step(step + 1, figures | {"tokens/s": tokens / timer.total} | timer.seconds)
     return means(totals)
 
 

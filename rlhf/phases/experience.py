@@ -16,7 +16,8 @@ from rlhf.metrics import Timer
 from rlhf.ops.rewards import RunningMoments, shape
 from rlhf.phases.answers import batch_of, sampling
 from rlhf.phases.base import Metrics, PhaseContext
-from rlhf.rewards.compose import Composite
+from rlhf.phases.scoring import Drought, Scorer, failed
+from rlhf.rewards.workers import Failure
 
 FORWARDS = {
     "old_logprobs": ("policy", "logprobs"),
@@ -32,43 +33,59 @@ class Experience:
     batch: Batch  # shaped rewards, and the columns that the algorithm needs; meta: prompt and answer as text
     staged: Staged | None  # the same rows in the object store; None where rows were left out or added since
     figures: Metrics
+    first: Draw  # the step's first draw, with every row
+    notes: list[str]  # for the user
 
 
 @dataclass
 class Collector:
     """Draws prompts, has them answered and scored; draws again in place of groups that the algorithm leaves out.
 
-    draws and moments are its state: how often it drew, and the mean and deviation of all rewards so far.
+    draws and moments are its state: how often it drew, and the mean and deviation of all rewards so far. groups: all
+    that a step's batch is staged for.
     """
 
     context: PhaseContext
     prompts: Sequence[Prompt]
     groups: Mapping[str, ModelGroup]
-    reward: Composite
+    scorer: Scorer
     generate: Callable[[Sequence[Prompt], Sampling], list[Sample]]
     draws: int = 0
     moments: RunningMoments = field(default_factory=RunningMoments)
+    drought: Drought = field(default_factory=Drought)
 
     def __post_init__(self) -> None:
         self.order = Order(len(self.prompts), self.context.phase.prompts_per_step, self.context.seed)
 
     def collect(self, algorithm: Algorithm, timer: Timer) -> Experience:
-        """Raises ValueError where no sample of a draw has a score."""
+        """A step in which no sample has a score is empty. Raises UserError at the third of them in a row."""
         wanted = self.context.phase.prompts_per_step
         kept: list[Batch] = []
         draws: list[Draw] = []
         while len(draws) <= algorithm.refills and sum(len(batch.groups()) for batch in kept) < wanted:
             draw = self.draw(algorithm, timer)
-            scored = drop_unscored(draw.batch)
-            worth = algorithm.keep(scored)
-            kept.append(scored if worth.all() else scored.select(worth.nonzero()[:, 0]))
             draws.append(draw)
+            scored = drop_unscored(draw.batch)
+            worth = algorithm.keep(scored) if len(scored) else has_score(scored)
+            kept.append(scored if worth.all() else scored.select(worth.nonzero()[:, 0]))
         batch = together(kept, wanted)
         figures = {"samples": len(batch), **scores_of(draws)}
         if algorithm.refills:
             figures["draws"] = len(draws)
         same = batch.columns["tokens"] is draws[0].batch.columns["tokens"]
-        return Experience(self.shaped(batch), draws[0].staged if same else None, figures)
+        notes = self.notes(draws, figures)
+        return Experience(self.shaped(batch), draws[0].staged if same else None, figures, draws[0], notes)
+
+    def notes(self, draws: Sequence[Draw], figures: Metrics) -> list[str]:
+        """Failures of a new kind, and whether the step has nothing to teach."""
+        notes = [text for draw in draws for text in draw.news]
+        asked = sum(len(draw.batch) for draw in draws)
+        failures = [failure for draw in draws for failure in draw.failures]
+        if dry := self.drought.see(asked - figures["dropped"], asked, failures):
+            notes.append(dry)
+        elif figures.get("equal_groups") == 1:
+            notes.append("no gradient: 100 % of the groups have equal rewards")
+        return notes
 
     def draw(self, algorithm: Algorithm, timer: Timer) -> Draw:
         """Answers to the next prompts; rewards and the columns that the algorithm needs, all groups in flight at once."""
@@ -87,18 +104,17 @@ class Collector:
                 for name, (role, output) in FORWARDS.items()
                 if name in algorithm.needs
             }
-            rewards, parts = self.score(samples, staged)
+            scores = self.scorer.score(samples, staged)
             columns = {name: work.result() for name, work in pending.items()}
             if greedy:
-                baselines, _ = self.score(greedy, self.stage(batch_of(greedy)))
-                of_row = dict(zip((sample.prompt.row for sample in greedy), baselines.tolist()))
+                baselines = self.scorer.score(greedy, self.stage(batch_of(greedy)))
+                news, failures = scores.news + baselines.news, scores.failures + baselines.failures
+                scores = replace(scores, news=news, failures=failures)
+                of_row = dict(zip((sample.prompt.row for sample in greedy), baselines.rewards.tolist()))
                 columns["greedy_rewards"] = [of_row[sample.prompt.row] for sample in samples]
         self.draws += 1
-        return Draw(batch.with_columns(rewards=rewards, **columns), staged, parts)
-
-    def score(self, samples: Sequence[Sample], staged: Staged) -> tuple[Tensor, dict[str, Tensor]]:
-        model = self.groups["reward"].forward(staged, "scores").result() if "reward" in self.groups else None
-        return self.reward.score(samples, model)
+        scored = batch.with_columns(rewards=scores.rewards, **columns)
+        return Draw(scored, staged, scores.parts, samples, scores.failures, scores.news)
 
     def stage(self, batch: Batch) -> Staged:
         """Rows of one prompt share a mini-batch; which do is drawn anew each time."""
@@ -140,15 +156,14 @@ class Draw:
     batch: Batch
     staged: Staged
     parts: dict[str, Tensor]  # each reward part's scores
+    samples: Sequence[Sample] = ()  # the batch's rows
+    failures: Sequence[Failure] = ()
+    news: Sequence[str] = ()  # of the failures, what the user has not been told
 
 
 def drop_unscored(batch: Batch) -> Batch:
     """Rows without a finite reward (or baseline) are left out, never scored 0."""
     scored = has_score(batch)
-    if not scored.any():
-        raise ValueError(
-            f"none of the step's {len(batch)} samples has a score: every reward, or greedy baseline, is NaN"
-        )
     return batch if scored.all() else batch.select(scored.nonzero()[:, 0])
 
 
@@ -172,12 +187,14 @@ def together(batches: Sequence[Batch], groups: int) -> Batch:
 
 
 def scores_of(draws: Sequence[Draw]) -> Metrics:
-    """Of all samples that were drawn: how many have no score, the mean of each reward part, and the share of prompts whose
-    samples all have the same reward."""
+    """Of all samples that were drawn: how many have no score, how many each reward part failed to score, the mean of each
+    part, and the share of prompts whose samples all have the same reward."""
     figures: Metrics = {"dropped": sum(int((~has_score(draw.batch)).sum()) for draw in draws)}
+    figures |= failed([failure for draw in draws for failure in draw.failures])
     for name in dict.fromkeys(name for draw in draws for name in draw.parts):
         values = torch.cat([draw.parts[name] for draw in draws if name in draw.parts])
-        figures[f"reward/{name}"] = float(values.nanmean())
+        if not values.isnan().all():
+            figures[f"reward/{name}"] = float(values.nanmean())
     spreads = [
         bool((draw.batch.rewards[rows] != draw.batch.rewards[rows[0]]).any())
         for draw in draws

@@ -12,10 +12,10 @@ from data.prompts import build_prompts
 from data.tokenizer import ensure_chat_template, load_tokenizer, train_tokenizer
 from data.unit import DataReport
 from rlhf.config.explain import did_you_mean
-from rlhf.config.roles import PHASE, resolve_models, result_role
+from rlhf.config.roles import DATA_SETS, PHASE, resolve_models, result_role
 from rlhf.config.schema import Config, Phase
 from rlhf.phases.base import open_data
-from rlhf.phases.supervised import RECIPES, rows_of, texts
+from rlhf.phases.supervised import options_of, rows_of, texts
 from rlhf.rundir import Artifact, RunDirectory
 
 Pieces = list[tuple[str, bool]]  # a sample's text, each piece with whether it is trained on
@@ -28,11 +28,10 @@ def preview(config: Config, phase: Phase, count: int) -> tuple[DataReport, list[
     """
     artifacts = RunDirectory(Path(config.run.directory)).finished(other.name for other in config.phases)
     tokenizer, rows = tokenizer_of(config, phase, artifacts), open_data(phase.data, artifacts)
-    if phase.kind in ("rl", "best_of_n"):
+    if phase.kind in ("rl", *DATA_SETS):
         prompts, report = build_prompts(rows, tokenizer, phase.max_length - phase.sampling.max_new_tokens)
         return report, [[(tokenizer.decode(prompt.tokens), False)] for prompt in prompts[:count]]
-    recipe = RECIPES[phase.kind]
-    examples = build_examples(rows_of(recipe, recipe.objective(phase)), rows, tokenizer, phase.max_length)
+    examples = build_examples(rows_of(phase), rows, tokenizer, phase.max_length, options_of(phase))
     return examples.report, [examples.spans(unit) for unit in range(min(count, len(examples)))]
 
 

@@ -23,7 +23,8 @@ from rlhf.ops.correction import importance_weights
 from rlhf.phases.answers import AnswerCheck, generator, start_rollouts
 from rlhf.phases.base import Metrics, PhaseContext, export, following, optim_settings, rows_together
 from rlhf.phases.experience import Collector
-from rlhf.rewards.compose import Composite, compose
+from rlhf.phases.scoring import Scorer
+from rlhf.phases.watching import Watcher
 from rlhf.stored_steps import POLICY, store_step
 
 SHOWN = ("reward", "kl", "length", "policy/clip_fraction", "tokens/s")
@@ -34,13 +35,14 @@ def run(context: PhaseContext) -> Metrics:
     phase = context.phase
     algorithm = context.algorithm or resolve(phase.algorithm.name, phase.algorithm.parameters)
     objectives = algorithm.objectives()
-    reward = compose(phase.reward, context.reward)
     prompts = read_prompts(context)
 
-    groups = build_groups(context, algorithm.needs, objectives, reward)
+    groups = build_groups(context, algorithm.needs, objectives)
+    scorer, watcher = Scorer.of(context, phase.reward, phase.combine, context.reward), Watcher.of(context, groups)
     policy, trained = groups["policy"], {role: groups[role] for role in objectives}
     rollouts = start_rollouts(context, policy)
-    collector = Collector(context, prompts, groups, reward, generator(context, rollouts))
+    scored_by = scorer.groups | watcher.reward_groups
+    collector = Collector(context, prompts, groups | scored_by, scorer, generator(context, rollouts))
     lesson = Lesson(context, trained, Pretraining.of(context))
     check = AnswerCheck.prepare(context, policy, groups.get("reference"))
     progress = context.checkpoints.load(trained)
@@ -48,11 +50,13 @@ def run(context: PhaseContext) -> Metrics:
         shutil.rmtree(stored_steps(context), ignore_errors=True)  # of a run with other inputs
     algorithm = algorithm.with_state(progress.get("algorithm", {}))
     collector.resume(progress.get("collector", {}))
+    watcher.resume(progress.get("watch", {}), progress["step"])
     if check:
         check.before(progress.get("answers"))
     rollouts.sync(policy)
 
-    with context.tracking(phase.steps, progress["step"], SHOWN) as track:
+    metrics: Metrics = {}
+    with scorer, watcher, context.tracking(phase.steps, progress["step"], SHOWN) as track:
         for step in range(progress["step"], phase.steps):
             timer = Timer()
 
@@ -60,12 +64,13 @@ def run(context: PhaseContext) -> Metrics:
             experience = collector.collect(algorithm, timer)
             if phase.store_every and (step + 1) % phase.store_every == 0:
                 store(context, step + 1, experience.batch, policy, algorithm)
+            for text in experience.notes:
+                track.note(step + 1, text)
+            if watcher.look(step + 1, experience, track):
+                break  # the reward is no longer worth what it says
 
-            if experience.figures.get("equal_groups") == 1:
-                track.note(step + 1, "no gradient: 100 % of the groups have equal rewards")
-
-            batch = algorithm.advantages(experience.batch)  # 4. on the driver
-            batch, corrections = corrected(phase, batch)
+            batch = experience.batch  # 4. on the driver
+            batch, corrections = corrected(phase, algorithm.advantages(batch) if len(batch) else batch)
 
             with timer("train"):  # 5. policy and critic at once
                 staged = experience.staged if same_rows(batch, experience.batch) else None
@@ -79,20 +84,23 @@ def run(context: PhaseContext) -> Metrics:
             # 7. log
             metrics = describe(experience.batch, losses) | experience.figures | corrections | timer.seconds
             metrics |= {"tokens/s": metrics["tokens"] / timer.total, "canary_gap": synced["canary_gap"]}
-            algorithm = algorithm.after_step(metrics)
+            algorithm = algorithm.after_step(metrics) if len(experience.batch) else algorithm
             state = {name: value for name, value in algorithm.state().items() if isinstance(value, int | float)}
             track.step(step + 1, metrics | {f"state/{name}": value for name, value in state.items()})
 
             # 8. save
             if step + 1 == following(step, phase.checkpoint_every) and step + 1 < phase.steps:
-                state = {"algorithm": algorithm.state(), "collector": collector.state()}
+                state = {"algorithm": algorithm.state(), "collector": collector.state(), "watch": watcher.state()}
                 state["answers"] = check and check.first
                 context.checkpoints.save(step + 1, policy, trained, state, context.tokenizer)
 
     figures = {name: metrics[name] for name in ("reward", "kl", "length") if name in metrics}  # of the last step
-    if phase.ema:
+    figures |= watcher.figures()
+    if watcher.stopped:
+        policy = watcher.best_policy()
+    elif phase.ema:
         policy.use_average().result()
-    figures |= check.after() if check else {}
+    figures |= check.after(policy) if check else {}
     export(context, policy)
     return figures
 
@@ -106,9 +114,9 @@ def read_prompts(context: PhaseContext) -> list[Prompt]:
 
 
 def build_groups(
-    context: PhaseContext, needs: frozenset[str], trained: Mapping[str, Objective], reward: Composite
+    context: PhaseContext, needs: frozenset[str], trained: Mapping[str, Objective]
 ) -> dict[str, ModelGroup]:
-    """The models that this algorithm and reward need, and no others."""
+    """The models that this algorithm and the watch need, and no others."""
     phase = context.phase
     updates = phase.minibatches * phase.epochs
     groups = {
@@ -122,10 +130,8 @@ def build_groups(
     if "critic" in trained:
         settings = optim_settings(phase.critic_optim, updates * phase.steps)
         groups["critic"] = context.build("critic", head="scalar", optim=settings)
-    if "ref_logprobs" in needs:
+    if "ref_logprobs" in needs or (phase.watch and phase.watch.gold):
         groups["reference"] = context.build("reference")
-    if reward.needs_model:
-        groups["reward"] = context.build("reward", head="scalar")
     return groups
 
 

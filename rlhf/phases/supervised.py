@@ -11,14 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from data.errors import UserError
 from data.examples import Examples, build_examples
+from data.feedback.options import FeedbackOptions
 from data.loader import Order
 from data.tokenizer import ensure_chat_template, load_tokenizer, train_tokenizer
 from rlhf.config.schema import SupervisedPhase
 from rlhf.interfaces import Objective, Pending
-from rlhf.objectives import LanguageModel, Pairwise, resolve_loss
+from rlhf.objectives import LanguageModel, resolve_loss, resolve_reward_loss
 from rlhf.phases.answers import AnswerCheck
-from rlhf.phases.base import Metrics, PhaseContext, export, following, optim_settings, rows_together
+from rlhf.phases.base import Metrics, PhaseContext, export, following, optim_settings
+from rlhf.phases.calibrate import calibrate
 from rlhf.phases.reading import AT_ONCE, Reading, with_reference_logprobs
 
 PREFETCH = 1  # steps submitted ahead of the one waited for: hides staging and the calls' latency
@@ -26,7 +29,7 @@ PREFETCH = 1  # steps submitted ahead of the one waited for: hides staging and t
 
 @dataclass(frozen=True)
 class Recipe:
-    rows: str  # kind of rows
+    rows: str  # kind of rows, where the objective names none
     role: str  # which model is trained
     head: str
     objective: Callable[[SupervisedPhase], Objective]
@@ -37,7 +40,11 @@ RECIPES = {
     "pretrain": Recipe("text", "policy", "lm", lambda phase: LanguageModel()),
     "sft": Recipe("chat", "policy", "lm", lambda phase: LanguageModel()),
     "reward": Recipe(
-        "preference", "reward", "scalar", lambda phase: Pairwise(), ("loss", "accuracy", "lr", "tokens/s")
+        "preference",
+        "reward",
+        "scalar",
+        lambda phase: resolve_reward_loss(phase.loss.name, phase.loss.parameters),
+        ("loss", "accuracy", "mae", "lr", "tokens/s"),
     ),
     "dpo": Recipe(
         "preference",
@@ -55,12 +62,13 @@ def run(context: PhaseContext) -> Metrics:
     objective = recipe.objective(phase)
 
     # 1. rows
-    train, held_out = read_rows(context, rows_of(recipe, objective))
+    train, held_out = read_rows(context)
+    expect_margins(objective, train)
     order = Order(len(train), phase.batch_size, context.seed)
     steps = phase.steps or order.steps_per_epoch * phase.epochs
 
     # 2. models, and where an interrupted run stopped
-    optim, together = optim_settings(phase.optim, steps), rows_together(objective)
+    optim, together = optim_settings(phase.optim, steps), rows_compared(objective, train, held_out)
     model = context.build(recipe.role, head=recipe.head, optim=optim, rows_together=together)
     reference = context.build("reference") if "ref_logprobs" in objective.columns else None
     precomputed = reference is not None and phase.precompute_reference
@@ -85,7 +93,7 @@ def run(context: PhaseContext) -> Metrics:
         for step in range(start, steps):
             stop = min(steps, following(step, phase.checkpoint_every), following(step, phase.evaluate_every))
             in_flight.extend(submit(ahead) for ahead in range(step + len(in_flight), min(step + 1 + PREFETCH, stop)))
-            metrics = in_flight.popleft().result()[0]
+            metrics = of_untied(in_flight.popleft().result()[0])
             clock, elapsed = time.monotonic(), time.monotonic() - clock
             track.step(step + 1, {**metrics, "tokens/s": metrics["tokens"] / elapsed})
             if step + 1 == following(step, phase.checkpoint_every):
@@ -103,15 +111,39 @@ def run(context: PhaseContext) -> Metrics:
             context.build("reference")  # the same group again, for the answers' KL
         figures |= check.after()
     export(context, model)
+    if recipe.role == "reward":
+        figures |= calibrate(reading, train, held_out)
     return figures
 
 
-def rows_of(recipe: Recipe, objective: Objective) -> str:
-    """The kind of rows: a loss of single answers reads thumbs up and down, not pairs."""
-    return "feedback" if "desirable" in objective.columns else recipe.rows
+def rows_of(phase: SupervisedPhase) -> str:
+    """The kind of rows that the phase reads (`data.examples.KINDS`): its loss may name one."""
+    recipe = RECIPES[phase.kind]
+    return getattr(recipe.objective(phase), "rows", recipe.rows)
 
 
-def read_rows(context: PhaseContext, kind: str) -> tuple[Examples, Examples]:
+def options_of(phase: SupervisedPhase) -> FeedbackOptions:
+    """How feedback is read: a reward model learns from ties, too."""
+    if phase.kind != "reward":
+        return FeedbackOptions()
+    return FeedbackOptions(phase.attributes, phase.annotators, ties=True)
+
+
+def expect_margins(objective: Objective, examples: Examples) -> None:
+    """Raises UserError where the loss asks for margins and the data know none: it would learn as without."""
+    if "margins" in objective.columns and not examples.columns["margins"].any():
+        raise UserError(
+            f"{examples.report.name}: loss.margin is on, but no row says by how much its chosen answer is better; bring a "
+            "column 'margin' or 'ratings', or turn it off"
+        )
+
+
+def rows_compared(objective: Objective, *sets: Examples) -> int:
+    """How many rows must share a micro-batch: those of the largest comparison."""
+    return max(rows.rows_of_largest_unit for rows in sets) if objective.unit == "pairs" else 1
+
+
+def read_rows(context: PhaseContext) -> tuple[Examples, Examples]:
     """The training rows and the held-out rows; trains the tokenizer first where the phase asks for one."""
     phase = context.phase
     rows = context.open(phase.data)
@@ -120,10 +152,11 @@ def read_rows(context: PhaseContext, kind: str) -> tuple[Examples, Examples]:
         context.tokenizer = train_tokenizer((text for row in rows for text in texts(row)), settings.vocab_size)
     elif settings is not None:
         context.tokenizer = ensure_chat_template(load_tokenizer(settings.path))
-    examples = build_examples(kind, rows, context.tokenizer, phase.max_length)
+    kind, options = rows_of(phase), options_of(phase)
+    examples = build_examples(kind, rows, context.tokenizer, phase.max_length, options)
     context.read(examples.report)
     if phase.eval_data is not None:
-        held_out = build_examples(kind, context.open(phase.eval_data), context.tokenizer, phase.max_length)
+        held_out = build_examples(kind, context.open(phase.eval_data), context.tokenizer, phase.max_length, options)
         context.read(held_out.report)
         return examples, held_out
     return examples.split(phase.data.holdout, context.seed)
@@ -148,14 +181,22 @@ def evaluate(reading: Reading, examples: Examples) -> Metrics:
         sums, units = reading.model.evaluate(staged, reading.objective).result()
         count += units
         totals = {name: totals.get(name, 0.0) + value for name, value in sums.items()}
-    figures = {name: value / count for name, value in totals.items()}
+    figures = of_untied({name: value / count for name, value in totals.items()})
     if "accuracy" in figures and reading.objective.unit == "pairs":
         figures["pair_accuracy"] = figures.pop("accuracy")
-    if reading.objective.unit == "tokens":
+    if reading.objective.output == "logprobs" and reading.objective.unit == "tokens":
         figures["perplexity"] = math.exp(min(figures["loss"], 700.0))
         figures["unigram_perplexity"] = unigram_perplexity(examples)
         figures["perplexity_ratio"] = figures["perplexity"] / figures["unigram_perplexity"]
     return figures
+
+
+def of_untied(figures: Metrics) -> Metrics:
+    """Means over all comparisons turned into means over those that are no tie, where the objective counts them."""
+    share = figures.get("untied", 0.0)
+    if share == 0:
+        return figures
+    return {name: value / share if name in ("accuracy", "margin") else value for name, value in figures.items()}
 
 
 def unigram_perplexity(examples: Examples) -> float:

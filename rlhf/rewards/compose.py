@@ -1,10 +1,10 @@
-"""The reward of a run: a weighted, clipped sum of sources, each a reward model, a function or an object that scores."""
+"""The reward of a run: several parts, each with its source, added up with their weights or piecewise."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,11 @@ import torch
 from torch import Tensor
 
 from data.errors import UserError
-from data.imports import load_object
 from data.sample import Sample
-from rlhf.config.schema import Reward
+from rlhf.config.schema import Piecewise, Reward
 from rlhf.interfaces import RewardFunction, RewardSource
-
-MODEL = "model"  # the source whose scores the reward group computes
-ENVIRONMENT = "environment"  # the source that reads the score which the rollout gave
+from rlhf.rewards.sources import Source, find
+from rlhf.rewards.sources import given as by_value
 
 
 @dataclass(frozen=True)
@@ -26,142 +24,114 @@ class Part:
     """One source's share of the reward: `weight * clip(score)`. A part of weight 0 is reported and not added."""
 
     name: str
-    source: str | RewardFunction | RewardSource  # MODEL, fn(sample) or an object with score(samples)
+    source: Source
     weight: float = 1.0
     clip: tuple[float, float] | None = None
+    models: tuple[str, ...] = ()  # of reward models: their paths; empty: the role `reward`
+    std_penalty: float = 0.0
 
 
-def compose(configured: Sequence[Reward], given: RewardFunction | RewardSource | None = None) -> Composite:
-    """The scorer of a config's rewards, or of the object given in their place.
+def compose(
+    configured: Sequence[Reward],
+    given: RewardFunction | RewardSource | None = None,
+    combine: Piecewise | None = None,
+) -> list[Part]:
+    """The parts of a config's rewards, or of the object given in their place. A part is named as its source is after the colon,
+    where it has no name of its own.
 
-    Raises UserError where a source cannot be found or cannot score.
+    Raises UserError where a source cannot be found or cannot score, two parts have one name, or the guard is no part.
     """
     if given is not None:
-        return Composite([Part(_name(given), _checked(given, _name(given)))])
-    sources = [reward.source for reward in configured]
-    for source, count in Counter(sources).items():
-        if count > 1:
-            raise UserError(
-                f"reward: source {source!r} is listed {count} times; list it once, with the weights added up"
-            )
-    short = Counter(source.rpartition(":")[2] for source in sources)
+        name = getattr(given, "__name__", type(given).__name__)
+        return [Part(name, by_value(given, name))]
+    labels = [reward.name or reward.source.rpartition(":")[2] for reward in configured]
+    sources = {label: {reward.source for reward, own in zip(configured, labels) if own == label} for label in labels}
     parts = []
-    for reward in configured:
-        label = reward.source.rpartition(":")[2]
-        name = label if short[label] == 1 else reward.source
-        parts.append(Part(name, _source(reward.source), reward.weight, reward.clip))
-    return Composite(parts)
+    for reward, label in zip(configured, labels):
+        name = label if reward.name or len(sources[label]) == 1 else reward.source
+        models = tuple(reward.models)
+        parts.append(Part(name, find(reward), reward.weight, reward.clip, models, reward.std_penalty))
+    for name, count in Counter(part.name for part in parts).items():
+        if count > 1:
+            raise UserError(f"{count} parts are named {name!r}; give each a `name` of its own")
+    if combine and combine.guard not in (names := [part.name for part in parts]):
+        raise UserError(f"combine.guard: no reward is named {combine.guard!r}; there are {', '.join(names)}")
+    return parts
 
 
-class EnvironmentScore:
-    """A reward source: the score that each sample brings from its rollout."""
+def total(
+    parts: Sequence[Part],
+    scores: Mapping[str, Tensor],
+    combine: Piecewise | None = None,
+    guarded: Tensor | None = None,
+) -> Tensor:
+    """(B,) fp32: the weighted sum of the parts' clipped scores, or, with `combine`, the guard's share alone where its score is
+    below `combine.below` or `guarded`, and the sum of the others elsewhere (Llama 2, Touvron et al. 2023, section 3.2.3).
 
-    def score(self, samples: Sequence[Sample]) -> list[float]:
-        """NaN where a sample has none. Raises UserError where no sample has one."""
-        if all(sample.score is None for sample in samples):
-            raise UserError("no rollout environment gave a score: set phases.<name>.rollout, and let it return one")
-        return [math.nan if sample.score is None else sample.score for sample in samples]
-
-
-@dataclass(frozen=True)
-class Composite:
-    """Scores samples with every part."""
-
-    parts: Sequence[Part]
-
-    @property
-    def needs_model(self) -> bool:
-        """Whether a reward model takes part."""
-        return any(part.source == MODEL for part in self.parts)
-
-    def score(self, samples: Sequence[Sample], model_scores: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """(rewards (B,) fp32, each part's scores (B,) fp32 before clip and weight).
-
-        model_scores: (B,), from the reward model, needed where `needs_model`. A part that returns a dict is its sum,
-        and each named value is reported beside it as part/name, NaN where a sample lacks it. A row is NaN where a part
-        that counts is NaN, and an infinite score is one. Raises UserError where a source returns something other than
-        numbers, and RuntimeError from an error inside a source.
-        """
-        rewards = torch.zeros(len(samples))
-        scores: dict[str, Tensor] = {}
-        for part in self.parts:
-            if part.source == MODEL:
-                own = {part.name: model_scores.detach().float().cpu()}
-            else:
-                own = _columns(
-                    part.name, [_values(part.name, value, sample) for value, sample in _returned(part, samples)]
-                )
-            own = {name: values.where(values.isfinite(), math.nan) for name, values in own.items()}
-            scores |= own
-            total = own[part.name]
-            if part.clip is not None:
-                total = total.clamp(*part.clip)
-            if part.weight != 0:
-                rewards = rewards + part.weight * total
-        return rewards, scores
+    scores: (B,) of each part, NaN = none: a row is NaN where a part that counts there is. guarded: (B,) bool, the prompts
+    that call for the guard.
+    """
+    shares = {}
+    for part in parts:
+        own = scores[part.name]
+        shares[part.name] = part.weight * (own if part.clip is None else own.clamp(*part.clip))
+    counted = [part.name for part in parts if part.weight != 0 and not (combine and part.name == combine.guard)]
+    rows = len(next(iter(scores.values())))
+    summed = sum((shares[name] for name in counted), torch.zeros(rows))
+    if combine is None:
+        return summed
+    guard = scores[combine.guard]
+    alone = guard < combine.below if guarded is None else (guard < combine.below) | guarded
+    return shares[combine.guard].where(alone, summed).where(guard.isfinite(), math.nan)
 
 
-def _returned(part: Part, samples: Sequence[Sample]) -> list[tuple[Any, Sample]]:
-    """What the source said of each sample."""
-    if hasattr(part.source, "score"):
-        values = _call(part, samples, lambda: list(part.source.score(samples)))
-        if len(values) != len(samples):
+def guarded_prompts(samples: Sequence[Sample], column: str) -> Tensor:
+    """(B,) bool: what the prompts' column says. Raises UserError where it is missing, or says neither true nor false."""
+    found = []
+    for sample in samples:
+        value = sample.prompt.meta.get(column)
+        if not isinstance(value, bool | int):
             raise UserError(
-                f"reward {part.name!r} gave {len(values)} scores for {len(samples)} samples; one each is wanted"
+                f"combine.prompts: prompt row {sample.prompt.row} has {value!r} in column {column!r}; wanted true or false: map "
+                "the column in data.columns"
             )
-        return list(zip(values, samples))
-    return [(_call(part, [sample], lambda sample=sample: part.source(sample)), sample) for sample in samples]
+        found.append(bool(value))
+    return torch.tensor(found, dtype=torch.bool)
 
 
-def _call(part: Part, samples: Sequence[Sample], scoring: Callable[[], Any]) -> Any:
-    try:
-        return scoring()
-    except UserError:
-        raise
-    except Exception as error:  # any error of the user's code; raised again with what it does not know: the row
-        rows = ", ".join(str(row) for row in sorted({sample.prompt.row for sample in samples})[:8])
-        raise RuntimeError(
-            f"reward {part.name!r} failed on prompt row {rows}: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _values(name: str, returned: Any, sample: Sample) -> dict[str, float]:
-    """{part: total} of one sample, and {part/key: value} of a dict's values."""
-    if isinstance(returned, Mapping):
-        values = {f"{name}/{key}": _number(name, value, sample) for key, value in returned.items()}
-        return {name: sum(values.values()), **values}
-    return {name: _number(name, returned, sample)}
-
-
-def _number(name: str, value: Any, sample: Sample) -> float:
-    where = f"reward {name!r} returned {value!r} for prompt row {sample.prompt.row}"
-    advice = f"{where}; return a number, or nan for no score"
-    if isinstance(value, str | bytes):  # float() would read a number from them
-        raise UserError(advice)
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(advice) from error
-
-
-def _columns(name: str, rows: Sequence[Mapping[str, float]]) -> dict[str, Tensor]:
+def columns(name: str, values: Sequence[float | Mapping[str, float]]) -> dict[str, Tensor]:
+    """{name: (B,) fp32}. Where a source returned dicts, each one's sum, and {name/key: (B,)} of its values, NaN where one lacks
+    it. What is not finite in fp32 is no score: NaN."""
+    rows: list[dict[str, Any]] = []
+    for value in values:
+        named = {f"{name}/{key}": part for key, part in value.items()} if isinstance(value, Mapping) else {}
+        rows.append({name: sum(named.values()) if isinstance(value, Mapping) else value, **named})
     names = dict.fromkeys([name, *(key for row in rows for key in row)])
-    return {key: torch.tensor([row.get(key, math.nan) for row in rows], dtype=torch.float32) for key in names}
+    found = {key: torch.tensor([row.get(key, math.nan) for row in rows], dtype=torch.float32) for key in names}
+    return {key: column.where(column.isfinite(), math.nan) for key, column in found.items()}
 
 
-def _source(name: str) -> str | RewardFunction | RewardSource:
-    if name == MODEL:
-        return name
-    return EnvironmentScore() if name == ENVIRONMENT else _checked(load_object(name), name)
+def ensemble(members: Sequence[Tensor], means: Sequence[float], std_penalty: float) -> tuple[Tensor, Tensor | None]:
+    """((B,) the reward, (B,) the members' standard deviation, None for a single one). Of several, each is centred by its mean
+    on held-out answers, since a reward model's scores are defined up to a constant; the reward is mean - std_penalty * std, so
+    that answers on which they disagree are worth less (Coste et al. 2023, section 3.2, with the std for the variance)."""
+    if len(members) == 1:
+        return members[0], None
+    centred = torch.stack([member - mean for member, mean in zip(members, means, strict=True)])
+    std = centred.std(0, unbiased=False)
+    return centred.mean(0) - std_penalty * std, std
 
 
-def _checked(source: Any, name: str) -> Any:
-    if isinstance(source, type) or not (callable(source) or hasattr(source, "score")):
-        raise UserError(
-            f"reward {name!r} is {source!r}; wanted a function of one sample, or an object with score(samples)"
-        )
-    return source
+def weakest_step(values: Tensor, ends: Tensor) -> Tensor:
+    """(B,): the lowest probability that a step of the answer is right, NaN for an answer without steps. (The minimum and the
+    product over steps rank answers about equally well, Lightman et al. 2023, appendix F; the minimum does not punish length.)
+
+    values: (B, T), logits. ends: (B, T) bool, where they are of a step's end.
+    """
+    lowest = values.where(ends, torch.inf).amin(1)
+    return lowest.sigmoid().where(ends.any(1), math.nan)
 
 
-def _name(source: Any) -> str:
-    return getattr(source, "__name__", type(source).__name__)
+def mean_verdict(scores: Tensor, questions: int) -> Tensor:
+    """(B,): the mean over the questions of log p(yes). scores: (B * questions,) logits, an answer's questions adjacent."""
+    return torch.nn.functional.logsigmoid(scores).view(-1, questions).mean(1)

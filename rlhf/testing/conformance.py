@@ -64,7 +64,8 @@ def _algorithm(algorithm: Algorithm, seed: int) -> list[Verdict]:
 
 def _objective(objective: Objective, seed: int) -> list[Verdict]:
     """A column of the objective's own may be (B,) or (B, T): the first that it can be called with."""
-    samples = 2 if getattr(objective, "unit", None) == "pairs" else 3
+    ranked = getattr(objective, "rows", None) == "ranking"
+    samples = 2 if getattr(objective, "unit", None) == "pairs" and not ranked else 3
     batch, long = rollouts(seed, samples=samples), _long(seed, 2)
     own = sorted(getattr(objective, "columns", frozenset()) - COLUMNS.keys())
     cases = [

@@ -31,6 +31,14 @@ ARCHITECTURE = {
     "initializer_range": 0.3,
 }
 
+LIKELY: dict[str, Callable[[Tensor], Tensor]] = {  # what feedback columns look like, of numbers around 0
+    "ranks": lambda value: (2 * value.abs()).floor() + 1,  # with ties
+    "margins": Tensor.abs,
+    "weights": Tensor.exp,
+    "desirable": lambda value: value > 0,
+    "step_labels": lambda value: value > 0,
+}
+
 
 @cache
 def tiny_model(head: Literal["lm", "scalar"]) -> EngineModel:
@@ -98,7 +106,7 @@ def with_all_columns(batch: Batch, seed: int, others: Mapping[str, str]) -> Batc
     for name, (kind, dtype) in (COLUMNS | {name: (kind, torch.float32) for name, kind in others.items()}).items():
         if name not in batch:
             value = torch.randn(len(batch) if kind == "row" else tuple(batch.tokens.shape), generator=draw)
-            value = value > 0 if dtype == torch.bool else value
+            value = LIKELY.get(name, Tensor.clone)(value > 0 if dtype == torch.bool else value)
             added[name] = value if kind == "row" else torch.where(batch.action_mask, value, 0)
     return batch.with_columns(**added)
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from rlhf.algorithms import BUILT_IN, resolve
-from rlhf.objectives import LOSSES, ClippedPolicy, ClippedValue, LanguageModel, Pairwise, resolve_loss
+from rlhf.objectives import (
+    LOSSES,
+    REWARD_LOSSES,
+    ClippedPolicy,
+    ClippedValue,
+    LanguageModel,
+    Pairwise,
+    resolve_loss,
+    resolve_reward_loss,
+)
 from rlhf.testing import check
 
 LOSS_PARAMETERS = {"mix": {"parts": [{"name": "dpo", "weight": 0.8}, {"name": "nll"}]}}
@@ -23,9 +32,14 @@ def test_every_built_in_loss_conforms(name):
     check(resolve_loss(name, LOSS_PARAMETERS.get(name, {})))
 
 
+@pytest.mark.parametrize("name", REWARD_LOSSES)
+def test_every_built_in_reward_loss_conforms(name):
+    check(resolve_reward_loss(name, {}))
+
+
 OTHERS = [
     LanguageModel(),
-    Pairwise(),
+    Pairwise(margin=True, centre=0.1),
     ClippedValue(),
     ClippedPolicy(),
     ClippedPolicy(average="sequence", kl_coef=0.1, entropy_coef=0.01),

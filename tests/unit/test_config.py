@@ -151,7 +151,10 @@ def test_text_that_looks_like_a_number_stays_text_when_written_and_read(tmp_path
             {"kind": "rewrd"},
             "kind: found 'rewrd', wanted one of pretrain, sft, reward, dpo, rl, best_of_n, label; did you mean reward?",
         ),
-        ({"kind": None}, "phases[1].kind: found nothing, wanted one of pretrain, sft, reward, dpo, rl, best_of_n, label"),
+        (
+            {"kind": None},
+            "phases[1].kind: found nothing, wanted one of pretrain, sft, reward, dpo, rl, best_of_n, label",
+        ),
         ({"steps": 0}, "phases[1].steps: found 0, wanted a whole number at least 1"),
         ({"steps": 2.5}, "phases[1].steps: found 2.5, wanted a whole number at least 1"),
         ({"sampling": {"top_p": 1.5}}, "phases[1].sampling.top_p: found 1.5, wanted a number above 0 and at most 1"),
@@ -404,6 +407,30 @@ def test_a_loss_is_checked_with_its_parameters(loss, line):
     assert told.startswith("phases.dpo.loss: ")
     assert line in told
     assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"loss": "listwise"}, "phases.reward.loss: there is no loss 'listwise'; built in are pairwise, kwise"),
+        ({"loss": {"centre": -1}}, "phases.reward.loss: pairwise: centre must not be negative, got -1"),
+        (
+            {"loss": {"name": "kwise", "centre": 1}},
+            "phases.reward.loss: loss 'kwise' has no parameter 'centre'; it has none",
+        ),
+        (
+            {"loss": "process", "attributes": {"helpful": 1.0}},
+            "phases.reward.attributes: loss process reads no ratings; remove it",
+        ),
+    ],
+)
+def test_a_reward_loss_is_checked_with_its_parameters(settings, line):
+    assert advice(tree(REWARD | settings)).startswith(line)
+
+
+def test_every_reward_loss_can_be_named():
+    names = ("pairwise", "kwise", "plackett_luce", "pointwise", "binary", "process")
+    check(Config.model_validate(tree(*(REWARD | {"name": name, "loss": name} for name in names))))
 
 
 @pytest.mark.parametrize("loss", ["orpo", "simpo", "cpo"])

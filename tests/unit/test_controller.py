@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from io import StringIO
 
@@ -46,3 +47,16 @@ def test_a_model_that_no_algorithm_needs_is_no_part_of_the_lineage(tmp_path):
     config = Config.model_validate({"run": {"output": str(tmp_path)}, "models": models, "phases": [phase, later]})
     controller = Controller(config, lambda: None, console=Console(file=StringIO()))
     assert controller.lineage(config.phases[0], {})["models"].keys() == {"policy"}
+
+
+def test_the_lineage_tells_what_rows_are_turned_into(tmp_path):
+    row = {"prompt": "1 + 1?", "responses": ["2", "3"], "ranks": [1, 2]}
+    (tmp_path / "rankings.jsonl").write_text(json.dumps(row) + "\n")
+    phase = {"kind": "reward", "data": f"{tmp_path}/rankings.jsonl"}
+    phases = [phase | {"name": "pairs"}, phase | {"name": "whole", "loss": "kwise"}]
+    models = {"reward": POLICY["policy"]}
+    config = Config.model_validate({"run": {"output": str(tmp_path)}, "models": models, "phases": phases})
+    controller = Controller(config, lambda: None, console=Console(file=StringIO()))
+    pairs, whole = (controller.lineage(phase, {}) for phase in config.phases)
+    assert pairs["conversions"] == {"data": "ranking → pairs"}
+    assert "conversions" not in whole

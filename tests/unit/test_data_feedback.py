@@ -15,13 +15,13 @@ DIALOGUE = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: 2 + 3?\n\nAssistant: {}"
 
 
 def build(*rows: dict, max_length: int = 200):
-    return build_examples("feedback", rows_of(*rows), tokenizer(), max_length)
+    return build_examples("thumbs", rows_of(*rows), tokenizer(), max_length)
 
 
 def judged(examples) -> list[tuple[str, bool]]:
     """(trained text, desirable) of each row."""
     rows = [row for unit in range(len(examples)) for row in examples.rows(unit)]
-    return [(tokenizer().decode(row.tokens[row.mask]), row.meta["desirable"]) for row in rows]
+    return [(tokenizer().decode(row.tokens[row.mask]), bool(row.columns["desirable"])) for row in rows]
 
 
 EXPECTED = [("5<|im_end|>", True), ("6<|im_end|>", False)]
@@ -44,18 +44,16 @@ EXPECTED = [("5<|im_end|>", True), ("6<|im_end|>", False)]
 def test_the_forms_of_feedback_are_the_same_rows(rows):
     examples = build(*rows)
     assert judged(examples) == EXPECTED
-    assert examples.rows_per_unit == 1
+    assert examples.rows_of_largest_unit == 1
     prompts = {tokenizer().decode(examples.rows(unit)[0].tokens[~examples.rows(unit)[0].mask]) for unit in range(2)}
     assert prompts == {"<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n"}
 
 
-def test_only_the_last_answer_is_trained_on_and_meta_tells_row_and_label():
+def test_only_the_last_answer_is_trained_on_and_its_label_is_a_column():
     examples = build(DOWN, {"response": DIALOGUE.format("5"), "label": True})
     assert judged(examples)[1] == EXPECTED[0]
-    assert [examples.rows(unit)[0].meta for unit in range(2)] == [
-        {"row": 0, "desirable": False},
-        {"row": 1, "desirable": True},
-    ]
+    assert [examples.rows(unit)[0].meta for unit in range(2)] == [{"row": 0}, {"row": 1}]
+    assert examples.batch([1, 0]).desirable.tolist() == [1.0, 0.0]
 
 
 def test_a_response_beside_pairs_wins():
@@ -101,7 +99,7 @@ def test_one_kind_of_label_alone_is_refused(row, found, other):
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        ({"prompt": "a", "answer": "b"}, "feedback rows need the columns response and label, or chosen and rejected"),
+        ({"prompt": "a", "answer": "b"}, "rows of thumbs need the columns response and label, or chosen and rejected"),
         ({"prompt": "a", "response": "b"}, "the columns are prompt, response; name them with data.columns"),
         (UP | {"label": "up"}, "rows.jsonl, row 1: column 'label' must be true or false (or 1 or 0"),
         (UP | {"label": 2}, "thumbs up or down), found 2"),
@@ -120,7 +118,7 @@ def test_a_bad_row_is_one_line_that_names_row_and_column(row, expected):
 
 def test_real_pairs_are_twice_as_many_rows_of_feedback():
     rows = open_rows(shared_file("hh_harmless.jsonl.gz"), limit=60)
-    examples = build_examples("feedback", rows, tokenizer(), 8192)
+    examples = build_examples("thumbs", rows, tokenizer(), 8192)
     assert len(examples) + examples.report.dropped.total() == 120
     labels = [desirable for _, desirable in judged(examples)]
     assert abs(labels.count(True) - labels.count(False)) <= 4

@@ -253,6 +253,7 @@ def test_gsm8k_trains_on_exactly_the_answers():
     examples = build_examples("chat", rows, tokenizer(), 4096)
     assert examples.report.as_dict() | {"name": "", "tokens": 0, "trained_tokens": 0} == {
         "name": "", "rows": 659, "units": 659, "tokens": 0, "trained_tokens": 0, "truncated": 0, "dropped": {},
+        "converted": "", "agreement": {}, "warnings": [],
     }  # fmt: skip
     for unit in range(len(examples)):
         [(_, trained)] = texts(examples, unit)

@@ -21,7 +21,6 @@ from rlhf.objectives import (
     Hinge,
     LanguageModel,
     Mix,
-    Pairwise,
     Robust,
     SimPO,
     resolve_loss,
@@ -92,14 +91,6 @@ def test_metrics_of_a_pair_by_hand():
     assert NLL()(*pair())[1] == {}
 
 
-def test_pairwise_by_hand():
-    scores = torch.tensor([math.log(3), 0.0, 0.0, math.log(3)])  # one pair in the right order, one in the wrong
-    loss, metrics = Pairwise()(scores, pair()[1])
-    assert loss.item() == pytest.approx(math.log(4 / 3) + math.log(4))
-    assert metrics["accuracy"] == 1
-    assert metrics["margin"] == 0
-
-
 def test_kto_by_hand():
     # rewards 0.5 * 2.5 and 0.5 * -1, of a good and a bad answer; 0.5 * z0 = 0.5
     out, batch = pair(desirable=torch.tensor([1.0, 0.0]), kl_baseline=torch.tensor([1.0, 1.0]))
@@ -155,7 +146,6 @@ def test_every_loss_is_built_by_its_name(name):
 
 
 OBJECTIVES = [
-    Pairwise(),
     DPO(0.2),
     DPO(0.2, 0.1, True, 0.5),
     IPO(0.2),
@@ -183,7 +173,7 @@ def problem(objective, dtype=torch.float32):
         "kl_baseline": torch.full((4,), 0.3, dtype=dtype),
     }
     batch = Batch(columns).keep({"tokens", "lengths", "action_mask"} | objective.columns)
-    return torch.randn(4, dtype=dtype) if objective.output == "scores" else out, batch
+    return out, batch
 
 
 @each
@@ -215,8 +205,7 @@ def test_nan_outside_the_mask_reaches_neither_loss_nor_metrics_nor_gradient(obje
     assert loss.isfinite()
     assert all(value.isfinite() and not value.requires_grad for value in metrics.values())
     assert out.grad.isfinite().all()
-    if objective.output == "logprobs":
-        assert (out.grad[~batch.action_mask] == 0).all()
+    assert (out.grad[~batch.action_mask] == 0).all()
 
 
 @each

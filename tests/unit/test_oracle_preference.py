@@ -1,14 +1,12 @@
 """Losses of preferences against trl and OpenRLHF: the formulas, and the objectives that sum them."""
 
-from itertools import combinations
-
 import pytest
 import torch
 from oracle_arrays import needs_oracle
 
 from data.batch import Batch
 from rlhf import objectives
-from rlhf.ops import masked, preference
+from rlhf.ops import masked, preference, ranking
 
 pytestmark = needs_oracle
 
@@ -216,16 +214,31 @@ def test_reward_model_loss(oracle):
     oracle.agrees_with_gradient(centred, scores, "rm/bt_center0_01/trl")
 
 
-def test_reward_model_objective(oracle):
+@pytest.mark.parametrize(
+    ("name", "objective"),
+    [
+        ("rm/bt/trl", objectives.Pairwise()),
+        ("rm/bt_margin/trl", objectives.Pairwise(margin=True)),
+        ("rm/bt_center0_01/trl", objectives.Pairwise(centre=0.01)),
+    ],
+)
+def test_reward_model_objective(oracle, name, objective):
     scores = oracle["in/rm_scores"][ADJACENT].requires_grad_()
-    loss, _ = objectives.Pairwise()(scores, None)
-    oracle.agrees(loss.detach() / PAIRS, "rm/bt/trl")
+    rows = torch.zeros(2 * PAIRS, 1, dtype=torch.int32)
+    columns = {"ranks": torch.tensor([1.0, 2.0] * PAIRS), "margins": oracle["in/rm_margin"].repeat_interleave(2)}
+    loss, _ = objective(scores, Batch({"tokens": rows, "lengths": rows[:, 0] + 1, **columns}))
+    oracle.agrees(loss.detach() / PAIRS, name)
     [gradient] = torch.autograd.grad(loss / PAIRS, scores)
-    oracle.agrees(gradient[torch.argsort(torch.tensor(ADJACENT))], "rm/bt/trl/grad")
+    oracle.agrees(gradient[torch.argsort(torch.tensor(ADJACENT))], f"{name}/grad")
 
 
 def test_reward_model_loss_over_all_pairs_of_a_ranking(oracle):
     scores = oracle["in/kwise_scores"]
-    pairs = combinations(range(scores.shape[1]), 2)
-    per_pair = torch.stack([preference.pairwise_logistic(scores[:, i], scores[:, j]) for i, j in pairs])
-    oracle.agrees(per_pair.mean(0), "rm/kwise_per_prompt/openrlhf_pairs")
+    prompts, answers = scores.shape
+    ranks, groups = torch.arange(answers).repeat(prompts), torch.arange(prompts).repeat_interleave(answers)
+    per_prompt = ranking.all_pairs(scores.flatten(), ranks, groups)
+    oracle.agrees(per_prompt, "rm/kwise_per_prompt/openrlhf_pairs")
+    rows = torch.zeros(prompts * answers, 1, dtype=torch.int32)
+    columns = {"tokens": rows, "lengths": rows[:, 0] + 1, "ranks": ranks, "group_ids": groups}
+    loss, _ = objectives.KWise()(scores.flatten(), Batch(columns))
+    torch.testing.assert_close(loss, oracle["rm/kwise_per_prompt/openrlhf_pairs"].sum())

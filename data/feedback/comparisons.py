@@ -1,0 +1,231 @@
+"""Rows that compare answers to one prompt: pairs, rankings, ratings of several answers, answers that can be checked. They
+become pairs, or rankings of K answers, the best first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, groupby
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from data.errors import UserError
+from data.feedback import values
+from data.feedback.convert import order_column
+from data.feedback.options import FeedbackOptions
+from data.feedback.ratings import rating_of
+from data.messages import Message, dialogue_of, text_of
+from data.numbers import number_in
+from data.render import Dialogue, Template
+from data.sources import Rows
+from data.unit import DataReport, Example, Unit
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row's answers, each with the whole dialogue that it ends, and what was said of them."""
+
+    answers: Sequence[list[Message]]
+    ranks: Sequence[float]  # lower is better, equal = a tie
+    scores: Sequence[
+        float
+    ]  # by how much one is better than another is their difference; all 0 = only the order is known
+
+    def take(self, places: Sequence[int]) -> Comparison:
+        """These answers, in this order."""
+        return Comparison(*([part[place] for place in places] for part in (self.answers, self.ranks, self.scores)))
+
+
+Reader = Callable[[Mapping[str, Any], str], Comparison]  # a row, and where it is found
+
+
+def preference_units(
+    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, report: DataReport, options: FeedbackOptions
+) -> Iterator[Unit]:
+    """Pairs, the better answer first, with ranks and margins (0 where a margin is not known). Of a row with several answers
+    every two of unequal rank; with options.ties also those of equal rank, unless they are equal because both are right.
+
+    Columns and what is dropped: see `ranked_units`.
+    """
+    for ranking in ranked_units(rows, tokenizer, max_length, report, options):
+        for better, worse in combinations(ranking, 2):
+            ranks = [row.columns["ranks"] for row in (better, worse)]
+            if ranks[0] < ranks[1] or keeps_ties(rows, options):
+                margin = better.columns["scores"] - worse.columns["scores"]
+                dense = (1.0, 1.0 + (ranks[0] < ranks[1]))
+                yield tuple(
+                    replace(row, columns={"ranks": rank, "margins": margin})
+                    for row, rank in zip((better, worse), dense, strict=True)
+                )
+
+
+def ranking_units(
+    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, report: DataReport, options: FeedbackOptions
+) -> Iterator[Unit]:
+    """All answers of a row, the best first, with their ranks: 1, 2, …, equal ones the same. A pair is a ranking of two.
+
+    Columns and what is dropped: see `ranked_units`.
+    """
+    for ranking in ranked_units(rows, tokenizer, max_length, report, options):
+        dense = _dense([row.columns["ranks"] for row in ranking])
+        yield tuple(replace(row, columns={"ranks": rank}) for row, rank in zip(ranking, dense, strict=True))
+
+
+def ranked_units(
+    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, report: DataReport, options: FeedbackOptions
+) -> Iterator[list[Example]]:
+    """Each row's answers, the best first, as examples with the columns ranks and scores. Only an answer is trained on.
+
+    Columns: `chosen` and `rejected`, perhaps `margin` and `tie`; or `responses` and one of `ratings`, `ranks`, `correct` and
+    `answer` (the number that an answer must give), or none of them where the responses are listed from best to worst. All
+    are answers to `prompt`, or, without that column, full dialogues (message lists or hh-rlhf text) that differ in their
+    last answer.
+
+    Dropped: rows with an empty answer, with equal answers, with dialogues that part before the last answer, with an answer
+    longer than max_length, and rows where no answer is better than another, unless ties are kept. Of more than two answers
+    only those that are empty or too long are left out, and of equal ones of equal rank all but the first.
+    """
+    read = _reader(rows, options)
+    template, ties = Template(tokenizer), keeps_ties(rows, options)
+    examples = template.encode(_dialogues(rows, read, template, report, ties))
+    for _, group in groupby(examples, key=lambda example: example.meta["row"]):
+        ranking = list(group)
+        fitting = [example for example in ranking if len(example.tokens) <= max_length]
+        if len(fitting) < 2:
+            # what max_length had to be to leave two answers
+            report.drop_long(sorted(len(example.tokens) for example in ranking)[1], max_length)
+            continue
+        if len(fitting) < len(ranking):
+            report.dropped[f"single answers longer than {max_length} tokens"] += len(ranking) - len(fitting)
+        if ties or fitting[0].columns["ranks"] < fitting[-1].columns["ranks"]:
+            yield fitting
+        else:
+            report.drop("without a better answer")
+
+
+def keeps_ties(rows: Rows, options: FeedbackOptions) -> bool:
+    """Whether equal ranks are learned from. Two right answers were not found equally good, they only are both right."""
+    checked = "chosen" not in rows.columns and order_column(rows.columns) in ("correct", "answer")
+    return options.ties and not checked
+
+
+def _dialogues(rows: Rows, read: Reader, template: Template, report: DataReport, ties: bool) -> Iterator[Dialogue]:
+    for number, row in enumerate(rows):
+        origin = rows.origin(number)
+        comparison, meta = read(row, origin), values.annotator(row, origin)
+        usable = _usable(comparison, report)
+        if usable is None:
+            continue
+        if usable.ranks[0] == usable.ranks[-1] and not ties:
+            report.drop("without a better answer")
+            continue
+        for messages, rank, score in zip(usable.answers, usable.ranks, usable.scores, strict=True):
+            columns = {"ranks": rank, "scores": score}
+            yield template.dialogue(messages, origin, last_only=True, columns=columns, row=number, **meta)
+
+
+def _usable(comparison: Comparison, report: DataReport) -> Comparison | None:
+    """The answers that can be compared, the best first; None, and counted, where fewer than two are left."""
+    answers, ranks = comparison.answers, comparison.ranks
+    order = sorted(range(len(answers)), key=lambda place: ranks[place])
+    filled = [place for place in order if answers[place][-1]["content"].strip()]
+    if len(filled) < 2:
+        report.drop("with an empty answer")
+        return None
+    if any(answers[place][:-1] != answers[0][:-1] for place in order):
+        report.drop("with dialogues that part before the last answer")
+        return None
+    different: list[int] = []
+    for place in filled:
+        same = [other for other in different if answers[other][-1] == answers[place][-1]]
+        if any(ranks[other] != ranks[place] for other in same):
+            report.drop("with equal answers")
+            return None
+        if not same:
+            different.append(place)
+    if len(different) < 2:
+        report.drop("with equal answers")
+        return None
+    if len(filled) < len(order):
+        report.dropped["single answers that are empty"] += len(order) - len(filled)
+    return comparison.take(different)
+
+
+def _reader(rows: Rows, options: FeedbackOptions) -> Reader:
+    """(row, origin) -> Comparison, for rows with these columns."""
+    columns = set(rows.columns)
+    if not {"chosen", "rejected", "responses"} & columns:
+        raise UserError(
+            f"{rows.name}: rows that compare answers need the columns chosen and rejected, or responses (and ratings, ranks, "
+            f"correct or answer); the columns are {', '.join(rows.columns)}; name them with data.columns: {{chosen: <column>, "
+            "rejected: <column>}"
+        )
+    if "responses" not in columns or {"chosen", "rejected"} <= columns:
+        rows.require("chosen", "rejected")
+        return _pair
+    column = order_column(rows.columns)
+
+    def read(row: Mapping[str, Any], origin: str) -> Comparison:
+        responses = values.items(row, "responses", origin)
+        if len(responses) < 2:
+            raise UserError(f"{origin}: column 'responses' must list two answers or more, found {len(responses)}")
+        answers = [
+            dialogue_of({"prompt": row.get("prompt"), "responses": answer}, "responses", f"{origin}, answer {place}")
+            for place, answer in enumerate(responses, 1)
+        ]
+        ranks, scores = _order(row, column, answers, origin, options)
+        return Comparison(answers, ranks, scores)
+
+    return read
+
+
+def _pair(row: Mapping[str, Any], origin: str) -> Comparison:
+    margin, tie = row.get("margin"), row.get("tie")
+    margin = (
+        0.0 if margin is None else values.number(margin, f"{origin}: column 'margin'", 0, wanted="a number not below 0")
+    )
+    tie = tie is not None and values.flag(tie, f"{origin}: column 'tie'")
+    if tie and margin:
+        raise UserError(f"{origin}: column 'margin' is {margin:g}, but column 'tie' says that no answer is better")
+    answers = [dialogue_of(row, column, origin) for column in ("chosen", "rejected")]
+    return Comparison(answers, (1.0, 1.0 if tie else 2.0), (margin, 0.0))
+
+
+def _order(
+    row: Mapping[str, Any], column: str | None, answers: Sequence[list[Message]], origin: str, options: FeedbackOptions
+) -> tuple[Sequence[float], Sequence[float]]:
+    """(ranks, scores) of the row's answers by what the column says."""
+    unknown = [0.0] * len(answers)
+    if column is None:
+        return range(1, len(answers) + 1), unknown
+    if column == "answer":
+        right = _gives(row, answers, origin)
+        return [1.0 if each else 2.0 for each in right], unknown
+    found = list(enumerate(values.items(row, column, origin, like=("responses", len(answers)))))
+    wheres = [values.item(column, origin, place) for place, _ in found]
+    if column == "correct":
+        return [1.0 if values.flag(value, wheres[place]) else 2.0 for place, value in found], unknown
+    if column == "ranks":
+        wanted = "a number from 1 (the best)"
+        return [values.number(value, wheres[place], 1, wanted=wanted) for place, value in found], unknown
+    ratings = [rating_of(value, wheres[place], options) for place, value in found]
+    return [-rating for rating in ratings], ratings
+
+
+def _gives(row: Mapping[str, Any], answers: Sequence[list[Message]], origin: str) -> list[bool]:
+    """Of each answer, whether it gives the number that the column `answer` asks for."""
+    value = row.get("answer")
+    asked = (
+        str(value) if isinstance(value, int | float) and not isinstance(value, bool) else text_of(row, "answer", origin)
+    )
+    expected = number_in(asked)
+    if expected is None:
+        raise UserError(f"{origin}: column 'answer' must hold the number that a response must give, found {asked!r}")
+    return [number_in(messages[-1]["content"]) == expected for messages in answers]
+
+
+def _dense(ranks: Sequence[float]) -> list[float]:
+    """Ranks as 1, 2, … without gaps."""
+    return (np.unique(ranks, return_inverse=True)[1] + 1.0).tolist()

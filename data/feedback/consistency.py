@@ -1,0 +1,72 @@
+"""Where preferences contradict themselves: pairs that were judged both ways, and cycles such as A > B > C > A."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from itertools import combinations
+
+import networkx
+
+from data.feedback.annotators import key, prompt_key
+from data.unit import Unit
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+Votes = Counter[tuple[bytes, bytes]]  # (better answer, worse answer) -> how often it was said
+
+
+def contradictions(units: Iterable[Unit]) -> list[str]:
+    """Warnings, one for each of the two kinds. Cycles are those of the majority: of a pair that was judged both ways equally
+    often, neither answer counts as the better one."""
+    votes: dict[bytes, Votes] = defaultdict(Counter)
+    rows: dict[bytes, dict[int, None]] = defaultdict(dict)  # of each prompt, in their order
+    for unit in units:
+        prompt, answers = prompt_key(unit[0]), [key(row.tokens) for row in unit]
+        rows[prompt][unit[0].meta["row"]] = None
+        for better, worse in combinations(range(len(unit)), 2):
+            if unit[better].columns["ranks"] < unit[worse].columns["ranks"]:
+                votes[prompt][answers[better], answers[worse]] += 1
+    several = {
+        prompt: said for prompt, said in votes.items() if len(rows[prompt]) > 1
+    }  # one row cannot contradict itself
+    both_ways = {prompt: count for prompt, said in several.items() if (count := _both_ways(said))}
+    cycles = {prompt: cycle for prompt, said in several.items() if (cycle := _cycle(said))}
+    found = []
+    if both_ways:
+        numbers = _numbers(rows[next(iter(both_ways))])
+        found.append(f"{_count(sum(both_ways.values()), 'pair')} of answers judged both ways, e.g. in rows {numbers}")
+    if cycles:
+        prompt, cycle = next(iter(cycles.items()))
+        found.append(
+            f"{_count(len(cycles), 'prompt')} with contradictory preferences, e.g. rows {_numbers(rows[prompt])}: {cycle}"
+        )
+    return found
+
+
+def _both_ways(votes: Votes) -> int:
+    return sum((worse, better) in votes and better < worse for better, worse in votes)
+
+
+def _cycle(votes: Votes) -> str:
+    """One cycle of the majority's preferences, answers named by letters; "" where there is none."""
+    majority = [pair for pair, count in votes.items() if count > votes.get(pair[::-1], 0)]
+    if len(majority) < 3:
+        return ""
+    graph = networkx.DiGraph(majority)
+    for component in networkx.strongly_connected_components(graph):
+        if len(component) > 1:
+            edges = networkx.find_cycle(graph.subgraph(component))
+            names = [LETTERS[place % len(LETTERS)] for place in range(len(edges))]
+            return " > ".join([*names, names[0]])
+    return ""
+
+
+def _numbers(rows: Iterable[int]) -> str:
+    """Row numbers, counted from 1, the first few."""
+    first = [str(row + 1) for row in rows]
+    return ", ".join(first[:4]) + (", …" if len(first) > 4 else "")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,56 @@
+"""All kinds of feedback in one place: rows to units, with what the report has to say of conversions and annotators."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedTokenizerBase
+
+from data.errors import UserError
+from data.feedback.annotators import annotator_of, tell_agreement, weighted
+from data.feedback.comparisons import preference_units, ranking_units
+from data.feedback.consistency import contradictions
+from data.feedback.convert import conversion_of, counted
+from data.feedback.options import FeedbackOptions
+from data.feedback.questions import binary_units
+from data.feedback.ratings import rating_units
+from data.feedback.steps import step_units
+from data.feedback.thumbs import thumbs_units
+from data.sources import Rows
+from data.unit import DataReport, Unit
+
+READERS = {
+    "preference": preference_units,
+    "ranking": ranking_units,
+    "rating": rating_units,
+    "thumbs": thumbs_units,
+    "binary": binary_units,
+    "steps": step_units,
+}
+
+
+def feedback_units(
+    kind: str,
+    rows: Rows,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    report: DataReport,
+    options: FeedbackOptions,
+) -> list[Unit]:
+    """All units of the kind. Raises UserError where a row is wrong, and where the options speak of columns that are not
+    there."""
+    if options.attributes and not {"rating", "ratings"} & set(rows.columns):
+        raise UserError(
+            f"{rows.name}: attributes are given weights, but no column 'rating' or 'ratings' has attributes"
+        )
+    if options.annotators and "annotator" not in rows.columns:
+        raise UserError(f"{rows.name}: annotators are given weights, but there is no column 'annotator'")
+    units = list(READERS[kind](rows, tokenizer, max_length, report, options))
+    if not units:
+        return units
+    conversion = conversion_of(kind, rows.columns)
+    if conversion:
+        report.converted = counted(conversion, len({unit[0].meta["row"] for unit in units}), len(units))
+    if kind in ("preference", "ranking"):
+        report.warnings += contradictions(units)
+    if any(annotator_of(unit) is not None for unit in units):
+        tell_agreement(kind, units, report)
+    return weighted(units, options, report) if options.annotators else units

@@ -1,0 +1,1 @@
+"""A language model as judge: which of two answers is better, or how good one is."""

@@ -1,0 +1,145 @@
+"""Asks a model behind an OpenAI-compatible address many questions at once, and says of each why it went unanswered."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from data.errors import UserError
+from rlhf.config.schema import Judge
+from rlhf.interfaces import Served
+
+LOG_WAIT_EVERY_S = 30.0
+ADVICE = {
+    401: "the key is wrong: check the environment variable {key_variable}",
+    403: "the key may not use it: check the environment variable {key_variable}",
+    404: "check judge.name {name!r}, and that judge.url ends in /v1",
+}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of one question: `text`, or the reason of the failure (timeout, connection, status_500, …) and its words."""
+
+    text: str | None = None
+    failure: str = ""
+    detail: str = ""
+
+
+def served_elsewhere(settings: Judge) -> Served:
+    """The judge at `judge.url`, with the key of its environment variable; local servers often want none."""
+    return Served(settings.url, settings.name, os.environ.get(settings.key_variable) or "none")
+
+
+class Client:
+    """A context manager; it holds connections."""
+
+    def __init__(self, served: Served, settings: Judge) -> None:
+        import openai  # a second of imports, for runs with a judge alone
+
+        self._served, self._settings = served, settings
+        self._extra = {"stop_token_ids": list(served.stop_token_ids)} if served.stop_token_ids else None
+        # Where a proxy is set in the environment, it must not be asked for an address of this machine.
+        http = openai.DefaultHttpxClient(trust_env=not is_loopback(served.url))
+        self._client = openai.OpenAI(
+            base_url=served.url,
+            api_key=served.key,
+            timeout=settings.timeout_s,
+            max_retries=settings.retries,  # with the library's back-off; of timeouts, lost connections, 429 and 5xx
+            http_client=http,
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def ask(self, questions: Sequence[str]) -> list[Reply]:
+        """A reply to each question, in their order, `at_once` of them in flight. Greedy: at temperature 0.
+
+        A question takes at most (retries + 1) * timeout_s and the back-off between. Raises UserError where the server
+        refuses every question: a wrong key, model or path.
+        """
+        pool = ThreadPoolExecutor(self._settings.at_once, thread_name_prefix="judge")
+        futures = [pool.submit(self._ask, question) for question in questions]
+        try:
+            self._wait(futures)
+            return [future.result() for future in futures]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # where one was refused, the others would be too
+
+    def _wait(self, futures: Sequence[Future]) -> None:
+        """Until all are done or one raised. Tells now and then how far it is."""
+        started = told = time.monotonic()
+        pending = set(futures)
+        while pending:
+            done, pending = wait(pending, timeout=LOG_WAIT_EVERY_S, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+            if pending and time.monotonic() - told > LOG_WAIT_EVERY_S:
+                told = time.monotonic()
+                logger.warning(
+                    "waiting for the judge at %s: %d of %d questions done after %.0f s",
+                    self._served.url,
+                    len(futures) - len(pending),
+                    len(futures),
+                    told - started,
+                )
+
+    def _ask(self, question: str) -> Reply:
+        import openai
+
+        try:
+            answer = self._client.chat.completions.create(
+                model=self._served.name,
+                messages=[{"role": "user", "content": question}],
+                temperature=0,
+                max_tokens=self._settings.max_new_tokens,
+                extra_body=self._extra,
+            )
+        except openai.APITimeoutError:
+            return Reply(failure="timeout", detail=f"no reply within {self._settings.timeout_s:g} s")
+        except openai.APIConnectionError as error:
+            return Reply(failure="connection", detail=str(error.__cause__ or error))
+        except openai.APIStatusError as error:
+            return self._refused(error.status_code, error.message)
+        except (openai.APIError, ValueError) as error:  # a body that is no JSON, or not the one that was asked for
+            return Reply(failure="malformed", detail=str(error))
+        return _text(answer)
+
+    def _refused(self, status: int, message: str) -> Reply:
+        if status in ADVICE:
+            advice = ADVICE[status].format(key_variable=self._settings.key_variable, name=self._served.name)
+            raise UserError(f"the judge at {self._served.url} answered {status}: {advice} ({message})")
+        return Reply(failure=f"status_{status}", detail=message)
+
+
+def _text(answer: Any) -> Reply:
+    """The library does not check what a server sends: a reply may lack any part."""
+    try:
+        text = answer.choices[0].message.content
+    except (AttributeError, IndexError, TypeError):
+        text = None
+    return Reply(text) if isinstance(text, str) else Reply(failure="malformed", detail=f"no text in {answer!r:.200}")
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the address is this machine itself."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"

@@ -1,0 +1,115 @@
+"""After a reward model's training: how far its scores can be trusted, and what its directory says of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.batch import Batch
+from data.examples import Examples
+from rlhf.phases.base import Metrics
+from rlhf.phases.reading import AT_ONCE, Reading
+from rlhf.reports import calibration
+from rlhf.rewards.compose import mean_verdict, weakest_step
+from rlhf.rewards.spec import RewardSpec
+from rlhf.rundir import write_atomically
+
+REPORT, PICTURE = "calibration.json", "calibration.png"
+Reads = Literal["answer", "steps", "questions"]
+Scored = tuple[Tensor, Batch]  # (B,) scores or (B, T) values of a batch's rows
+
+
+def calibrate(reading: Reading, train: Examples, held_out: Examples) -> Metrics:
+    """Writes reward.json and, of the held-out rows, calibration.json and calibration.png to where the artifact is put
+    together; returns the report's headlines. A loss of the user's own may have no report."""
+    context = reading.context
+    questions = questions_of(train)
+    reads = "steps" if reading.objective.output == "values" else "questions" if questions else "answer"
+    scored = score(reading, held_out)
+    spec_of(reads, questions, scored).write(context.staging)
+    report = report_of(reads, scored)
+    if report is None:
+        return {}
+    from rlhf.reports.calibration_plot import draw  # imports matplotlib, which only a finished phase needs
+
+    write_atomically(context.staging / REPORT, json.dumps(report, indent=2) + "\n")
+    draw(report, context.staging / PICTURE)
+    told = f"calibration: {calibration.in_a_line(report)} → {PICTURE}"
+    context.console.print(f"[bold]{context.phase.name:<9}[/] {told}", highlight=False, soft_wrap=True)
+    return calibration.headline(report)
+
+
+def score(reading: Reading, examples: Examples) -> list[Scored]:
+    """What the model says of all rows, some units at once."""
+    found = []
+    for first in range(0, len(examples), AT_ONCE):
+        batch = examples.batch(range(first, min(first + AT_ONCE, len(examples))))
+        staged = reading.context.runtime.stage(batch, [reading.model])
+        found.append((reading.model.forward(staged, reading.objective.output).result(), batch))
+    return found
+
+
+def spec_of(reads: Reads, questions: tuple[str, ...], scored: Sequence[Scored]) -> RewardSpec:
+    """How the model's scores are read, with mean and deviation of what it then gives as a reward to the held-out answers; of an
+    answer that is asked one of several questions, that one's verdict."""
+    rewards = torch.cat([torch.zeros(0), *(_rewards(reads, out, batch) for out, batch in scored)])
+    rewards = rewards[~rewards.isnan()]  # an answer without steps has none
+    if not len(rewards):
+        return RewardSpec(reads, questions)
+    # a single reward has no deviation, and one of 0 could not be divided by
+    std = float(rewards.std()) if len(rewards) > 1 else 0.0
+    return RewardSpec(reads, questions, float(rewards.mean()), std or 1.0)
+
+
+def report_of(reads: Reads, scored: Sequence[Scored]) -> calibration.Report | None:
+    """The report for the feedback that the batches hold; None where it is of none of the known kinds, or there is none."""
+    batches = [batch for _, batch in scored]
+    if not batches:
+        return None
+    if reads == "steps":
+        if not _has(batches, "step_labels"):
+            return None
+        logits = torch.cat([out[batch.action_mask] for out, batch in scored])
+        return calibration.of_steps(logits, torch.cat([batch.step_labels[batch.action_mask] for batch in batches]))
+    scores = torch.cat([out for out, _ in scored])
+    lengths = torch.cat([batch.action_mask.sum(1) for batch in batches])
+    if _has(batches, "ratings"):
+        return calibration.of_ratings(scores, _column(batches, "ratings"), lengths)
+    if _has(batches, "desirable") and reads == "questions":
+        return calibration.of_questions(scores, _column(batches, "desirable"))
+    if _has(batches, "desirable"):
+        return calibration.of_labels(scores, _column(batches, "desirable"), lengths)
+    if _has(batches, "ranks"):
+        return calibration.of_comparisons(scores, lengths, _column(batches, "ranks"), _groups(batches))
+    return None
+
+
+def questions_of(examples: Examples) -> tuple[str, ...]:
+    """The distinct questions that the rows ask about answers, in the order of their first appearance."""
+    return tuple(dict.fromkeys(row["question"] for row in examples.meta if "question" in row))
+
+
+def _groups(batches: Sequence[Batch]) -> Tensor:
+    """Ids that are apart for the groups of different batches."""
+    offsets = np.cumsum([0, *(int(batch.group_ids.max()) + 1 for batch in batches)])
+    return torch.cat([batch.group_ids + int(offset) for batch, offset in zip(batches, offsets)])
+
+
+def _rewards(reads: Reads, out: Tensor, batch: Batch) -> Tensor:
+    """(B,): as an RL phase reads the model's output."""
+    if reads == "steps":
+        return weakest_step(out, batch.action_mask)
+    return mean_verdict(out, 1) if reads == "questions" else out
+
+
+def _column(batches: Sequence[Batch], name: str) -> Tensor:
+    return torch.cat([batch.columns[name] for batch in batches])
+
+
+def _has(batches: Sequence[Batch], name: str) -> bool:
+    return all(name in batch for batch in batches)

@@ -1,0 +1,153 @@
+"""Preferences from a judge instead of people (RLAIF): the policy's answers to each prompt are compared, and every preference
+becomes a row of the data set that a later phase learns from (Bai et al. 2022; Lee et al. 2023).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data.errors import UserError
+from data.imports import load_object
+from data.prompts import build_prompts
+from data.sample import Sample
+from rlhf.judge.judge import Comparison, JudgeModel, Outcome, ring, share
+from rlhf.judge.questions import Verdict
+from rlhf.metrics import Timer
+from rlhf.phases.answers import sampling, start_rollouts
+from rlhf.phases.base import ROWS, Metrics, PhaseContext
+
+SHOWN = ("labelled", "position_bound", "first_position", "agreement", "seconds/judge")
+ANNOTATOR = "judge"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Two samples of a prompt. straight: the verdict before the swap; margin: of ratings, as a share of the best one."""
+
+    first: Sample
+    second: Sample
+    outcome: Outcome
+    straight: Verdict | None
+    margin: float | None = None
+
+    @property
+    def preference(self) -> tuple[Sample, Sample] | None:
+        """(chosen, rejected), where there is one."""
+        pairs = {"first": (self.first, self.second), "second": (self.second, self.first)}
+        return pairs.get(self.outcome)
+
+
+def run(context: PhaseContext) -> Metrics:
+    """Writes rows of `prompt`, `chosen`, `rejected` and `annotator`, with `principle` of a constitution and `margin` of
+    ratings. Returns what came of the comparisons, and of the judge's questions.
+
+    Raises UserError where the judge preferred nothing at all.
+    """
+    phase = context.phase
+    gold = load_object(phase.gold) if phase.gold else None
+    room = phase.max_length - phase.sampling.max_new_tokens
+    prompts, report = build_prompts(context.open(phase.data), context.tokenizer, room)
+    context.read(report)
+    policy = context.build("policy")
+    rollouts = start_rollouts(context, policy)
+    rollouts.sync(policy)
+    judge = context.judge
+
+    totals: Counter[str] = Counter()
+    steps = range(0, len(prompts), phase.prompts_per_step)
+    with context.tracking(len(steps), 0, SHOWN) as track, open(context.staging / ROWS, "w") as file:
+        for step, first in enumerate(steps):
+            timer = Timer()
+            with timer("generate"):
+                asked = prompts[first : first + phase.prompts_per_step]
+                samples = rollouts.generate(asked, sampling(context, phase.sampling, step))
+            with timer("judge"):
+                judged = compare(judge, samples)
+            for each in judged:
+                if each.preference:
+                    file.write(json.dumps(row_of(judge, each)) + "\n")
+            found = counts(judged, gold)
+            totals += found
+            track.step(step + 1, figures(found) | judge.metrics() | timer.seconds)
+    if not totals["rows"]:
+        told = ", ".join(f"{name} {value:g}" for name, value in (figures(totals) | judge.metrics()).items())
+        raise UserError(
+            f"phases.{phase.name}: the judge preferred no answer to another ({told}); ask it one of its questions by hand: "
+            "it must reply with the bare verdict, within judge.max_new_tokens"
+        )
+    return figures(totals) | judge.metrics()
+
+
+def compare(judge: JudgeModel, samples: Sequence[Sample]) -> list[Judged]:
+    """What the judge made of each prompt's samples: pairwise, of neighbours in their ring; by ratings, of the best against the
+    worst. Answers that are empty or cut off by the length limit take no part: nothing should learn to write them."""
+    groups: dict[int, list[Sample]] = {}
+    for sample in samples:
+        if sample.text.strip() and not sample.truncated:
+            groups.setdefault(id(sample.prompt), []).append(sample)
+    usable = [sample for group in groups.values() if len(group) > 1 for sample in group]
+    if judge.settings.kind == "pointwise":
+        return _by_ratings(judge, usable)
+    pairs = [(usable[a], usable[b]) for a, b in ring(usable)]
+    decisions = judge.compare([Comparison(one.prompt, one.text, other.text) for one, other in pairs])
+    return [
+        Judged(one, other, decision.outcome, decision.straight)
+        for (one, other), decision in zip(pairs, decisions, strict=True)
+    ]
+
+
+def _by_ratings(judge: JudgeModel, samples: Sequence[Sample]) -> list[Judged]:
+    groups: dict[int, list[tuple[float, Sample]]] = {}
+    ratings = judge.rate([(sample.prompt, sample.text) for sample in samples])
+    for sample, rating in zip(samples, ratings, strict=True):
+        groups.setdefault(id(sample.prompt), []).append((rating, sample))
+    found = []
+    for group in groups.values():
+        rated = sorted((pair for pair in group if pair[0] == pair[0]), key=lambda pair: pair[0])  # NaN: no rating
+        if len(rated) < 2:
+            found.append(Judged(group[0][1], group[1][1], "unanswered", None))
+            continue
+        (low, worst), (high, best) = rated[0], rated[-1]
+        outcome = "first" if high > low else "tie"
+        found.append(Judged(best, worst, outcome, outcome, (high - low) / judge.settings.best))
+    return found
+
+
+def row_of(judge: JudgeModel, judged: Judged) -> dict[str, Any]:
+    """A row of preference data."""
+    chosen, rejected = judged.preference
+    row = {"prompt": list(chosen.prompt.messages), "chosen": chosen.text, "rejected": rejected.text}
+    row["annotator"] = ANNOTATOR
+    if judge.settings.principles:
+        row["principle"] = judge.principle(chosen.prompt)
+    return row if judged.margin is None else {**row, "margin": judged.margin}
+
+
+def counts(judged: Sequence[Judged], gold: Callable[[Sample], float] | None) -> Counter[str]:
+    """How many pairs came to what. Of pairs that gold tells apart: with how many preferences, and with how many verdicts
+    before the swap, it agrees."""
+    found = Counter(each.outcome for each in judged)
+    found["pairs"], found["rows"] = len(judged), found["first"] + found["second"]
+    for each in judged if gold else ():
+        better = gold(each.first) - gold(each.second)
+        if better:
+            wanted = "first" if better > 0 else "second"
+            for name, verdict in (("after", each.outcome), ("straight", each.straight)):
+                if verdict in ("first", "second"):
+                    found[f"{name}_right" if verdict == wanted else f"{name}_wrong"] += 1
+    return found
+
+
+def figures(found: Counter[str]) -> Metrics:
+    """Numbers of pairs and rows; as shares of the pairs: labelled, ties, position_bound, unanswered; and the agreement with gold
+    after the swap, and before it."""
+    shares = {"labelled": "rows", "ties": "tie", "position_bound": "position_bound", "unanswered": "unanswered"}
+    result: Metrics = {"pairs": found["pairs"], "rows": found["rows"]}
+    if found["pairs"]:
+        result |= {name: found[count] / found["pairs"] for name, count in shares.items()}
+    result |= share("agreement", found["after_right"], found["after_wrong"])
+    return result | share("agreement_before_swap", found["straight_right"], found["straight_wrong"])

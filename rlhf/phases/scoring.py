@@ -1,0 +1,200 @@
+"""The scoring of answers in a phase: reward models on the cluster, functions in their workers, the judge, and their sum."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from data.errors import UserError
+from data.feedback.questions import question_batch
+from data.feedback.steps import step_batch
+from data.sample import Sample
+from rlhf.config.roles import reward_models
+from rlhf.config.schema import Piecewise, Reward
+from rlhf.interfaces import ModelGroup, RewardFunction, RewardSource, Staged
+from rlhf.phases.base import Metrics, PhaseContext
+from rlhf.rewards.compose import (
+    Part,
+    columns,
+    compose,
+    ensemble,
+    guarded_prompts,
+    mean_verdict,
+    total,
+    weakest_step,
+)
+from rlhf.rewards.sources import JUDGE, MODEL
+from rlhf.rewards.spec import RewardSpec
+from rlhf.rewards.workers import Call, Failure, Value, Workers
+
+PATIENCE = 3  # steps without any score, before the run ends
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of a list of samples. NaN = no score."""
+
+    rewards: Tensor  # (B,) fp32
+    parts: dict[str, Tensor]  # (B,) fp32 of each part, before clip and weight; of an ensemble also part/std
+    failures: list[Failure] = field(default_factory=list)
+    news: list[str] = field(
+        default_factory=list
+    )  # what the user has not been told yet: of each kind of failure, the first
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """One reward model in place, and how its scores are read."""
+
+    group: ModelGroup
+    spec: RewardSpec
+
+    @classmethod
+    def build(cls, context: PhaseContext, role: str) -> RewardModel:
+        path = context.path_of(role)
+        spec = RewardSpec.read(path) if path else RewardSpec()
+        if role not in context.reward_groups:  # the watch may read the same model
+            room = 1 if spec.reads == "answer" else 2  # for a question after an answer of max_length
+            context.reward_groups[role] = context.build(role, head="scalar", rows_together=room)
+        return cls(context.reward_groups[role], spec)
+
+    def ask(self, context: PhaseContext, samples: Sequence[Sample], staged: Staged) -> Callable[[], Tensor]:
+        """Begins to score; the call that is returned waits for the scores, (B,) fp32. staged: the samples' own rows."""
+        if self.spec.reads == "answer":
+            pending = self.group.forward(staged, "scores")
+            return lambda: pending.result().detach().float().cpu()
+        if self.spec.reads == "steps":
+            batch = step_batch(samples, context.tokenizer)
+            pending = self.group.forward(context.runtime.stage(batch, [self.group]), "values")
+            return lambda: weakest_step(pending.result().detach().float().cpu(), batch.action_mask)
+        questions = self.spec.questions
+        batch = question_batch(samples, questions, context.tokenizer)
+        pending = self.group.forward(context.runtime.stage(batch, [self.group]), "scores")
+        return lambda: mean_verdict(pending.result().detach().float().cpu(), len(questions))
+
+
+@dataclass
+class Scorer:
+    """Scores samples with every part of a reward. The functions' workers live while it is entered as a context.
+
+    groups: the reward models by role; `staged` in `score` must be staged for them.
+    """
+
+    context: PhaseContext
+    parts: Sequence[Part]
+    combine: Piecewise | None
+    models: Mapping[str, RewardModel]  # by role
+    workers: dict[str, Workers] = field(default_factory=dict)  # by part
+    told: set[tuple[str, str]] = field(default_factory=set)  # parts and kinds of failure
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    @classmethod
+    def of(
+        cls,
+        context: PhaseContext,
+        configured: Sequence[Reward],
+        combine: Piecewise | None = None,
+        given: RewardFunction | RewardSource | None = None,
+    ) -> Scorer:
+        """Builds the reward models that no other scorer of the phase has built. given: instead of all that is configured.
+
+        Raises UserError where a source is wrong, or the guard is no part.
+        """
+        combine = None if given is not None else combine
+        parts = compose(configured, given, combine)
+        roles = dict.fromkeys(role for part in parts if part.source == MODEL for role in roles_of(context, part))
+        if any(part.source == JUDGE for part in parts):
+            context.judge  # noqa: B018, its server starts beside the models
+        return cls(context, parts, combine, {role: RewardModel.build(context, role) for role in roles})
+
+    @property
+    def groups(self) -> dict[str, ModelGroup]:
+        return {role: model.group for role, model in self.models.items()}
+
+    def __enter__(self) -> Scorer:
+        with ExitStack() as stack:
+            for part in self.parts:
+                if isinstance(part.source, Call):
+                    self.workers[part.name] = stack.enter_context(Workers(part.name, part.source))
+            self.stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stack.close()
+
+    def score(self, samples: Sequence[Sample], staged: Staged | None) -> Scores:
+        """staged: the samples' rows in the object store, needed where `groups` is not empty.
+
+        Raises UserError where a source finds a mistake of the user's, such as a column that the prompts lack.
+        """
+        asked = {role: model.ask(self.context, samples, staged) for role, model in self.models.items()}
+        found: dict[str, Tensor] = {}
+        failures: list[Failure] = []
+        for part in self.parts:
+            if part.source != MODEL:  # functions run while the models do
+                values, lost = self._values(part, samples)
+                found |= columns(part.name, values)
+                failures += lost
+        answers = {role: wait() for role, wait in asked.items()}
+        for part in self.parts:
+            if part.source == MODEL:
+                found |= self._model_scores(part, answers)
+        column = self.combine.prompts if self.combine else None
+        guarded = guarded_prompts(samples, column) if column else None
+        rewards = total(self.parts, found, self.combine, guarded)
+        return Scores(rewards, found, failures, list(self._news(failures)))
+
+    def _news(self, failures: Sequence[Failure]) -> Iterator[str]:
+        for failure in failures:
+            if (failure.reward, failure.what) not in self.told:
+                self.told.add((failure.reward, failure.what))
+                yield str(failure)
+
+    def _values(self, part: Part, samples: Sequence[Sample]) -> tuple[Sequence[Value], list[Failure]]:
+        if part.name in self.workers:
+            return self.workers[part.name].score(samples)
+        return (self.context.judge.score(samples) if part.source == JUDGE else part.source(samples)), []
+
+    def _model_scores(self, part: Part, answers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        roles = roles_of(self.context, part)
+        means = [self.models[role].spec.mean for role in roles]
+        reward, std = ensemble([answers[role] for role in roles], means, part.std_penalty)
+        found = columns(part.name, reward.tolist())
+        return found if std is None else found | columns(f"{part.name}/std", std.tolist())
+
+
+@dataclass
+class Drought:
+    """Ends a run in which nothing is scored any more."""
+
+    steps: int = 0
+
+    def see(self, scored: int, asked: int, failures: Sequence[Failure]) -> str:
+        """What to tell of a step in which no sample has a score, else "". Raises UserError at the third such step in a row."""
+        self.steps = 0 if scored or not asked else self.steps + 1
+        if not self.steps:
+            return ""
+        why = f"the last failure: {failures[-1]}" if failures else "every reward, or greedy baseline, is NaN"
+        if self.steps >= PATIENCE:
+            raise UserError(f"no sample of the last {PATIENCE} steps has a score; {why}")
+        return "nothing to learn from: no sample of the step has a score"
+
+
+def roles_of(context: PhaseContext, part: Part) -> list[str]:
+    """The roles of its reward models."""
+    if not part.models:
+        return ["reward"]
+    of_path = {path: role for role, path in reward_models(context.phase).items()}
+    return [of_path[path] for path in part.models]
+
+
+def failed(failures: Sequence[Failure]) -> Metrics:
+    """How many samples each part failed to score."""
+    counts: Counter = Counter()
+    for failure in failures:
+        counts[f"reward/{failure.reward}/failed"] += failure.dropped
+    return dict(counts)

@@ -1,0 +1,125 @@
+"""The pure parts of a reward phase: which rows it reads, and which report its held-out rows make."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from data_cases import rows_of as rows
+from data_cases import tokenizer
+
+from data.batch import Batch
+from data.errors import UserError
+from data.examples import build_examples
+from rlhf.config.schema import Dpo, RewardModel, Sft
+from rlhf.objectives import KWise, Pairwise, Pointwise
+from rlhf.phases.calibrate import questions_of, report_of, spec_of
+from rlhf.phases.supervised import expect_margins, of_untied, options_of, rows_compared, rows_of
+from rlhf.rewards.spec import RewardSpec
+
+RANKING = {"prompt": "1 + 1?", "responses": ["two", "three", "four"], "ranks": [1, 2, 2]}
+PAIR = {"prompt": "2 + 2?", "chosen": "four", "rejected": "five"}
+
+
+def phase(loss="pairwise", **settings):
+    return RewardModel.model_validate({"kind": "reward", "data": "rows.jsonl", "loss": loss, **settings})
+
+
+def test_a_loss_names_the_rows_that_a_phase_reads():
+    losses = ("pairwise", "kwise", "plackett_luce", "pointwise", "binary", "process")
+    kinds = ["preference", "ranking", "ranking", "rating", "binary", "steps"]
+    assert [rows_of(phase(loss)) for loss in losses] == kinds
+    dpo = Dpo.model_validate({"kind": "dpo", "data": "rows.jsonl"})
+    kto = dpo.model_copy(update={"loss": dpo.loss.model_copy(update={"name": "kto"})})
+    assert [rows_of(dpo), rows_of(kto)] == ["preference", "thumbs"]
+    assert rows_of(Sft.model_validate({"kind": "sft", "data": "rows.jsonl"})) == "chat"
+
+
+def test_reward_models_learn_from_ties_and_dpo_does_not():
+    options = options_of(phase("pointwise", attributes={"helpful": 2.0}, annotators="agreement"))
+    assert (options.ties, options.attributes, options.annotators) == (True, {"helpful": 2.0}, "agreement")
+    assert not options_of(Dpo.model_validate({"kind": "dpo", "data": "rows.jsonl"})).ties
+
+
+def test_a_micro_batch_has_room_for_the_largest_ranking():
+    rankings = build_examples("ranking", rows(RANKING), tokenizer(), 64)
+    pairs = build_examples("ranking", rows(PAIR, PAIR | {"prompt": "1 + 3?"}), tokenizer(), 64)
+    assert rows_compared(KWise(), pairs, rankings) == 3
+    assert rows_compared(Pairwise(), *pairs.split(1, seed=0)) == 2
+    assert rows_compared(Pointwise(), rankings) == 1
+
+
+def test_margins_that_no_row_has_are_missed():
+    bare, told = (build_examples("preference", rows(row), tokenizer(), 64) for row in (PAIR, PAIR | {"margin": 2}))
+    expect_margins(Pairwise(margin=True), told)
+    expect_margins(Pairwise(), bare)
+    with pytest.raises(UserError, match=r"rows.jsonl: loss.margin is on, but no row says by how much"):
+        expect_margins(Pairwise(margin=True), bare)
+
+
+def test_figures_are_means_over_comparisons_that_are_no_tie():
+    assert of_untied({"accuracy": 0.3, "margin": 0.5, "untied": 0.5, "loss": 1.0}) == {
+        "accuracy": 0.6,
+        "margin": 1.0,
+        "untied": 0.5,
+        "loss": 1.0,
+    }
+    assert of_untied({"accuracy": 0.3, "loss": 1.0}) == {"accuracy": 0.3, "loss": 1.0}
+    assert of_untied({"accuracy": 0.0, "untied": 0.0}) == {"accuracy": 0.0, "untied": 0.0}
+
+
+def batch_of(group_ids, **columns):
+    """Rows of two answer tokens after one of a prompt, the last row's answer of one."""
+    count = len(group_ids)
+    tokens = [[1, 2, 3]] * (count - 1) + [[1, 2]]
+    masks = [[False, True, True]] * (count - 1) + [[False, True]]
+    return Batch.from_rows(tokens, masks, group_ids=group_ids, **columns)
+
+
+def scored(scores, *batches):
+    """The scores dealt out to the batches' rows."""
+    return list(zip(torch.tensor(scores).split([len(batch) for batch in batches]), batches))
+
+
+def test_held_out_rankings_of_several_batches_stay_apart():
+    batches = [batch_of([0, 0, 1, 1], ranks=[1, 2, 1, 2]), batch_of([0, 0, 0], ranks=[1, 2, 2])]
+    report = report_of("answer", scored([1.0, 0.0, 0.0, 1.0, 2.0, 1.0, 3.0], *batches))
+    assert (report["kind"], report["pairs"], report["ties"]) == ("comparisons", 4, 1)
+    assert report["accuracy"] == 0.5
+    assert report["accuracy_when_chosen_is_longer"] == 0  # the last row of each batch is the shorter, and is preferred
+
+
+STEPS = batch_of([0, 1], step_labels=[[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
+VALUES = torch.tensor([[9.0, 2.0, 1.0], [9.0, -1.0, 9.0]])  # at the ends of steps: 2 and 1, and -1
+
+
+def test_the_report_is_that_of_the_feedback():
+    assert report_of("answer", scored([1.0, -1.0], batch_of([0, 1], ratings=[1.0, 0.0])))["mae"] == 0.5
+    good = scored([1.0, -1.0], batch_of([0, 1], desirable=[1.0, 1.0]))
+    assert report_of("answer", good)["kind"] == "labels"
+    assert report_of("questions", good)["kind"] == "questions"
+    assert report_of("questions", good)["accuracy"] == 0.5
+    report = report_of("steps", [(VALUES, STEPS)])
+    assert (report["kind"], report["rows"], report["accuracy"]) == ("steps", 3, pytest.approx(1 / 3))
+    assert report_of("answer", scored([1.0, -1.0], batch_of([0, 1]))) is None
+    assert report_of("answer", []) is None
+
+
+def test_a_models_directory_tells_the_mean_of_the_rewards_that_it_gives():
+    pairs = scored([1.0, 2.0, 6.0], batch_of([0, 0], ranks=[1, 2]), batch_of([0], ranks=[1]))
+    assert spec_of("answer", (), pairs) == RewardSpec("answer", (), 3.0, pytest.approx(7**0.5))
+    weakest = [1 / (1 + math.exp(-1)), 1 / (1 + math.exp(1))]
+    found = spec_of("steps", (), [(VALUES, STEPS)])
+    assert (found.mean, found.std) == pytest.approx((0.5, (weakest[0] - weakest[1]) / 2**0.5))
+    asked = spec_of("questions", ("Is it right?",), scored([0.0, 0.0], batch_of([0, 1], desirable=[1.0, 0.0])))
+    assert (asked.mean, asked.std, asked.questions) == (pytest.approx(-math.log(2)), 1.0, ("Is it right?",))
+    assert spec_of("answer", (), []) == RewardSpec()
+
+
+def test_questions_are_those_of_the_rows_each_once():
+    asked = {"prompt": "2 + 2?", "response": "four", "question": "Is it right?", "answer": True}
+    other = asked | {"question": "Is it kind?", "answer": 0.5}
+    examples = build_examples("binary", rows(asked, other, asked | {"response": "five"}), tokenizer(), 128)
+    assert questions_of(examples) == ("Is it right?", "Is it kind?")
+    assert questions_of(build_examples("preference", rows(PAIR), tokenizer(), 64)) == ()
