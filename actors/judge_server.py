@@ -22,14 +22,15 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from actors import lifeline
 from actors.errors import WorkerError
 from actors.vllm_engine import engine_environment
+from rlhf import lifeline
 from rlhf.config.schema import Rollout
 from rlhf.interfaces import Served
 
 READY_TIMEOUT_S = 900.0  # loading a large model and compiling it
 STOP_TIMEOUT_S = 30.0
+GRACE_S = 5.0  # to end tidily
 LOG_WAIT_EVERY_S = 15.0
 POLL_S = 0.2
 LOG_LINES = 15  # of a server that died
@@ -57,8 +58,8 @@ class ServerActor:
         environment = os.environ | engine_environment(threads) | {"VLLM_API_KEY": key, "VLLM_LOGGING_LEVEL": "INFO"}
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the server
         self._server = subprocess.Popen(
-            [sys.executable, "-I", lifeline.__file__, *command, "--host", host, "--port", str(port)],
-            stdin=subprocess.PIPE,  # never written to: its end tells that this process is gone
+            [sys.executable, "-I", lifeline.__file__, "0", *command, "--host", host, "--port", str(port)],
+            stdin=subprocess.PIPE,  # never written to: the server is killed when it closes, with this process or by `stop`
             stdout=self._log,
             stderr=subprocess.STDOUT,
             env=environment,
@@ -73,6 +74,11 @@ class ServerActor:
     def stop(self) -> None:
         """Ends the server and waits until it is gone."""
         if self._server is not None:
+            self._server.terminate()
+            try:
+                self._server.wait(GRACE_S)
+            except subprocess.TimeoutExpired:
+                logger.warning("the %s's server did not end in %g s and is killed", self._name, GRACE_S)
             self._server.stdin.close()
             self._server.wait(STOP_TIMEOUT_S)
         self._server = None

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from data.sample import Sample
+from rlhf import lifeline
 from rlhf.config.schema import Limits
 
 SCRIPT = Path(__file__).with_name("worker.py")
@@ -45,20 +46,21 @@ class Worker:
         self._killed, self._reason = False, ""
         self._printed, self._tail = 0, b""
         self._socket, conversation = socket.socketpair()
-        lifeline, self._lifeline = os.pipe()
+        alive, self._lifeline = os.pipe()
         self._output, output = os.pipe()
         try:
+            command = [sys.executable, "-P", "-u", str(SCRIPT), str(conversation.fileno())]
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-u", str(SCRIPT), str(conversation.fileno()), str(lifeline)],
+                [sys.executable, "-I", lifeline.__file__, str(alive), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=(conversation.fileno(), lifeline),
+                pass_fds=(conversation.fileno(), alive),
                 start_new_session=True,
             )
         finally:
             conversation.close()
-            os.close(lifeline)
+            os.close(alive)
             os.close(output)
         self._requests, self._replies = self._socket.makefile("wb"), self._socket.makefile("rb")
         threading.Thread(target=self._drain, name="reward-output", daemon=True).start()

@@ -6,10 +6,8 @@ that whatever the function does with its standard streams disturbs nobody.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pickle
-import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,10 +17,9 @@ from typing import Any, BinaryIO
 SHOWN = 200  # characters of a value or an error, in messages
 
 
-def main(conversation: int, lifeline: int) -> None:
+def main(conversation: int) -> None:
     """Reads (sys.path, pickled (function, its arguments)), then lists of tasks, each a list of samples, until the pipe ends.
     Answers one by one: (kind, what) with kind `ready`, `scores`, `failed` (short, detail) or `mistake` (of the user's)."""
-    die_with(lifeline)
     connection = socket.socket(fileno=conversation)
     own = os.getpid()
     with connection.makefile("rb") as requests, connection.makefile("wb") as replies:
@@ -104,13 +101,5 @@ def say(replies: BinaryIO, kind: str, what: Any) -> None:
     replies.flush()
 
 
-def die_with(lifeline: int) -> None:
-    """This process and its children are killed when the pipe's other end closes: when the driver is gone. By the kernel, since a
-    thread would wait for a function that holds Python's lock, such as an endless regular expression."""
-    fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
-    fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -21,7 +22,6 @@ from actors.placement import Resources, plan
 from actors.runtime import ClusterRuntime
 from data.tokenizer import stop_token_ids, train_tokenizer
 from rlhf.config.schema import Config, Judge, Rollout
-from rlhf.interfaces import Served
 from rlhf.judge.client import Client
 
 ROLLOUT = Rollout(memory_gib=0.1, max_sequences=8)
@@ -56,18 +56,9 @@ def runtime(model: Path) -> Iterator[ClusterRuntime]:
     ray.shutdown()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def doomed(runtime: ClusterRuntime, model: Path) -> tuple[JudgeServer, Future]:
-    """A second server and where it will answer; it starts beside the first test's."""
-    server = JudgeServer("doomed", {"num_cpus": 0})
-    start = ThreadPoolExecutor(1).submit(server.start, str(model), 128, ROLLOUT, "float32", 0)
-    return server, start
-
-
-def processes_of(served: Served) -> list[psutil.Process]:
-    """Those of the server: which name its port, and what they have started."""
-    port = served.url.removesuffix("/v1").rpartition(":")[2]
-    named = [each for each in psutil.process_iter(["cmdline"]) if port in (each.info["cmdline"] or [])]
+def processes_of(word: str) -> list[psutil.Process]:
+    """Those of a server: which name its port or its model, and what they have started."""
+    named = [each for each in psutil.process_iter(["cmdline"]) if word in (each.info["cmdline"] or [])]
     return list({process for each in named for process in (each, *each.children(recursive=True))})
 
 
@@ -94,7 +85,9 @@ def test_a_served_judge_answers_as_transformers_wants_its_key_and_ends_with_rele
     assert len(served.stop_token_ids) == 2
 
     with Client(served, Judge(model="x", max_new_tokens=NEW_TOKENS)) as client:
-        assert [reply.text for reply in client.ask(QUESTIONS)] == [greedy(model, question) for question in QUESTIONS]
+        replies = [reply.text for reply in client.ask(QUESTIONS)]
+    # vLLM holds back the bytes of a character that the limit cut short
+    assert [reply.rstrip("�") for reply in replies] == [greedy(model, each).rstrip("�") for each in QUESTIONS]
 
     body = json.dumps({"model": "judge", "messages": [{"role": "user", "content": "A"}], "max_tokens": 1}).encode()
     for key in ("", "wrong"):
@@ -103,22 +96,29 @@ def test_a_served_judge_answers_as_transformers_wants_its_key_and_ends_with_rele
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(request, timeout=10)
 
-    running = processes_of(served)
-    assert len(running) >= 3  # the lifeline, the server, its engine
+    port = served.url.removesuffix("/v1").rpartition(":")[2]
+    running = processes_of(port)
+    assert len(running) >= 2  # the server, its engine
     assert not any(served.key in " ".join(process.cmdline()) for process in running)
     sockets = [each for process in running for each in process.net_connections("tcp") if each.status == "LISTEN"]
     assert {each.laddr.ip for each in sockets} == {"127.0.0.1"}
     runtime.release("judge")
-    assert not left_of(running) and not processes_of(served)
+    assert not left_of(running) and not processes_of(port)
 
 
-def test_a_server_ends_with_its_actor_where_that_is_killed(doomed):
-    server, start = doomed
-    served = start.result(timeout=300)
-    running = processes_of(served)
-    assert len(running) >= 3
+def test_a_server_ends_with_its_actor_where_that_is_killed(runtime, model):
+    server = JudgeServer("doomed", {"num_cpus": 0})
+    thread = ThreadPoolExecutor(1)
+    start = thread.submit(server.start, str(model), 128, ROLLOUT, "float32", 0)
+    deadline = time.monotonic() + 60
+    while not (running := processes_of(str(model))):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     server.kill()
-    assert not left_of(running) and not processes_of(served)
+    assert not left_of(running) and not processes_of(str(model))
+    with pytest.raises(WorkerError):
+        start.result(timeout=60)
+    thread.shutdown()
 
 
 def test_a_server_that_cannot_start_says_why(runtime, tmp_path):

@@ -109,7 +109,7 @@ def test_rankings_of_any_size_lie_side_by_side(loss):
     torch.manual_seed(0)
     scores = torch.randn(8, dtype=torch.float64)
     alone = [
-        loss(scores[GROUPS == group], RANKS[GROUPS == group], GROUPS[GROUPS == group]) for group in GROUPS.unique()
+        loss(scores[group == GROUPS], RANKS[group == GROUPS], GROUPS[group == GROUPS]) for group in GROUPS.unique()
     ]
     together = loss(scores, RANKS, GROUPS)
     torch.testing.assert_close(together, torch.cat(alone))
