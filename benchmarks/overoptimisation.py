@@ -1,7 +1,7 @@
 """How a weak reward model is over-optimised, when the watch stops it, and what an ensemble changes: PPO without a KL penalty
 against a reward model of few pairs with wrong labels, gold scored beside it (Gao et al. 2023; ensembles: Coste et al. 2023).
 
-    python benchmarks/overoptimisation.py            # seeds 0 and 1: about half an hour on two cores
+    python benchmarks/overoptimisation.py            # seeds 0 and 1: about 20 minutes on two cores
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/overoptimisation"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     arguments = parser.parse_args()
-    sft, _ = base(arguments.output)
+    sft, _ = base(Path("runs"))
     found = {seed: run(arguments.output, seed, sft) for seed in arguments.seeds}
     (arguments.output / "looks.json").write_text(json.dumps(found, indent=1))
     (arguments.output / "table.md").write_text(table(found))

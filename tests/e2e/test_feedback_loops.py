@@ -80,7 +80,7 @@ def phases(judge: str) -> list[dict]:
             "kind": "label",
             "data": PROMPTS,
             "judge": {"url": judge},
-            "sampling": {"max_new_tokens": 24},
+            "sampling": {"max_new_tokens": 64},
             "models": {"policy": "phase:sft"},
             "max_length": 128,
         },
