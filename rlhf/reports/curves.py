@@ -88,6 +88,6 @@ def _svg(width: float, height: float, paint: Callable[[Figure], None]) -> Html:
             axis.spines["top"].set_visible(False)
             axis.grid(alpha=0.25)
         text = io.StringIO()
-        figure.savefig(text, format="svg")
+        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     svg = text.getvalue()
     return Html(svg[svg.index("<svg") :].replace(INK, "currentColor"))

@@ -147,7 +147,7 @@ def test_annotators_agreement_is_told(run):
     directory, done = run
     (report,) = json.loads((directory / "artifacts/order/phase.json").read_text())["data"]
     assert 0 < report["agreement"]["alpha"] < 1
-    assert "contradict" in done.stderr
+    assert "pairs of answers judged both ways" in done.stderr
 
 
 def test_an_ensemble_disagrees_and_what_a_function_cannot_score_is_dropped_and_counted(run):
@@ -157,7 +157,7 @@ def test_an_ensemble_disagrees_and_what_a_function_cannot_score_is_dropped_and_c
             assert step["reward/model/std"] > 0
             assert 0 <= step["reward/length"] <= 1
     ends = [step for step in lines(directory, "ensemble") if "dropped" in step]
-    assert sum(step["dropped"] for step in ends) == sum(step["reward/unsteady/failed"] for step in ends) > 0
+    assert sum(step["dropped"] for step in ends) == sum(step.get("reward/unsteady/failed", 0) for step in ends) > 0
     assert "no answer within 2 s (limits.timeout_s)" in done.stderr and "not today" in done.stderr
 
 
@@ -182,7 +182,7 @@ def test_a_judge_s_labels_are_pairs_to_learn_from(run):
     directory, _ = run
     rows = [json.loads(line) for line in (directory / "artifacts/label/rows.jsonl").read_text().splitlines()]
     figures = json.loads((directory / "summary.json").read_text())["phases"]["label"]
-    assert len(rows) > 8 and all(len(row["chosen"]) < len(row["rejected"]) for row in rows)
+    assert len(rows) > 1 and all(len(row["chosen"]) < len(row["rejected"]) for row in rows)
     assert all(row["annotator"] == "judge" for row in rows)
     assert figures["malformed"] > 0
     assert len(lines(directory, "dpo")) == 2
@@ -192,4 +192,4 @@ def test_the_report_shows_every_phase_and_needs_nothing_from_outside(run):
     directory, _ = run
     page = (directory / "report.html").read_text()
     assert all(name in page for name in ("pairs", "ensemble", "label", "Krippendorff"))
-    assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
+    assert "http" not in page.replace("http://www.w3.org", "")  # the names of SVG's vocabulary
