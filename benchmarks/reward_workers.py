@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from data.sample import Prompt, Sample
-from rlhf.config.schema import Limits
+from rlhf.config.rewards import Limits
 from rlhf.rewards.workers import Call, Workers
 
 SAMPLES, TOKENS, ROUNDS = 2048, 200, 5

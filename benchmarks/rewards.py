@@ -19,7 +19,7 @@ import rlhf
 from rlhf.config.schema import Config
 
 ANSWERS = 4000  # labelled ones, of every kind
-STEPS = 20  # rollout steps of 128 answers
+STEPS = 16  # rollout steps of 128 answers
 TASKS, FEEDBACK = "data.demo.tasks", "data.demo.feedback"
 PAIRS = {"path": f"{TASKS}:pairs", "args": {"rows": ANSWERS // 2}}
 RANKINGS = {"path": f"{FEEDBACK}:rankings", "args": {"rows": ANSWERS // 4}}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from rlhf.config.model_rules import Advice
+from rlhf.config.rewards import Judge
 from rlhf.config.roles import reward_parts
-from rlhf.config.schema import Config, Judge, Phase
+from rlhf.config.schema import Config, Phase
 from rlhf.judge.questions import ALLOWED, NEEDED, fields
 
 URL = re.compile(r"^https?://[^/\s]+")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rlhf.config.schema import Config, Model, Phase, PhaseBase, Reward
+from rlhf.config.rewards import Reward
+from rlhf.config.schema import Config, Model, Phase, PhaseBase
 
 ROLES = {
     "pretrain": ("policy",),

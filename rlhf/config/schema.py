@@ -2,35 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+from pydantic import Field, model_serializer, model_validator
 
-# A pattern's description is what the error message says was wanted.
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Function = Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$", description="module:function")]
-RewardSource = Annotated[
-    str,
-    Field(
-        pattern=r"^(\w+|[\w.]+:[\w.]+)$",
-        description="model (a reward model), environment, judge, a rule's name or module:function",
-    ),
-]
-
-
-class Node(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Short(Node):
-    """A node that a plain value may stand for: that of the one field that is nearly always set."""
-
-    short: ClassVar[str]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand(cls, value: Any) -> Any:
-        return {cls.short: value} if isinstance(value, str | list) else value
+from rlhf.config.node import Fraction, Function, Named, Node, Short
+from rlhf.config.rewards import Correction, Judge, Piecewise, Reward, Shaping, Watch
 
 
 class Run(Node):
@@ -115,71 +92,6 @@ class SamplingConfig(Node):
     samples: int = Field(1, ge=1)  # per prompt
 
 
-class Limits(Node):
-    """What a call of a reward function may take; beyond it its process is killed, and the samples go without a score."""
-
-    timeout_s: float = Field(60.0, gt=0)
-    memory_gib: float = Field(4.0, gt=0)
-    output_mib: float = Field(16.0, gt=0)  # printed
-    retries: int = Field(1, ge=0)  # of a call that failed
-    workers: int = Field(2, ge=1)  # processes
-
-
-class Reward(Short):
-    """One part of the reward: `model` (reward models), `environment` (the rollout's own score), `judge` (the phase's judge),
-    a rule's name or `module:attribute`; see docs/rewards.md. The parts are summed with their weights."""
-
-    short = "source"
-    source: RewardSource = "model"
-    name: str = Field("", pattern=r"^[\w.-]*$", description="letters, digits, '.', '_' and '-'")  # default: the source's
-    weight: float = 1.0
-    clip: tuple[float, float] | None = None
-    models: list[str] = []  # of source model: several make an ensemble; default: the role `reward`
-    std_penalty: float = Field(0.0, ge=0)  # of an ensemble: the reward is its mean - std_penalty * its std
-    args: dict[str, Any] = {}  # parameters of a rule, or of the user's class or function
-    limits: Limits = Limits()
-
-
-class Piecewise(Node):
-    """Of two goods, the guarded one first: where the guard's score is low, or the prompt calls for it, that score alone is
-    the reward, else the weighted sum of the other parts (Llama 2, Touvron et al. 2023, section 3.2.3)."""
-
-    guard: str  # name of a part
-    below: float = -1.7346  # in the guard's own units; the default is a probability of 0.15 as a logit
-    prompts: str | None = None  # a column of the prompts: true where the guard alone scores
-
-
-class Judge(Node):
-    """A language model that is asked which of two answers is better, or how good one is; see docs/judge.md."""
-
-    model: str | None = None  # phase:<name> or a directory, served by vLLM; or `url`
-    pool: str = "judge"  # that serves it
-    url: str | None = None  # of any OpenAI-compatible server, ending in /v1
-    name: str = "judge"  # of the model at `url`
-    key_variable: str = "OPENAI_API_KEY"  # the environment variable that holds the key for `url`
-    kind: Literal["pairwise", "pointwise"] = "pairwise"
-    swap: bool = True  # pairwise: asked in both orders; a verdict that follows the position is no preference
-    principles: list[str] = []  # a constitution: each question names one of them, drawn by the seed
-    template: str | None = None  # of the question, with {principle}, {prompt}, and {first} and {second}, or {answer} and {best}
-    best: float = 10.0  # pointwise: the highest rating
-    max_new_tokens: int = Field(16, ge=1)
-    max_length: int = Field(4096, ge=2)  # tokens of a question and its verdict, of a model that is served
-    timeout_s: float = Field(60.0, gt=0)  # of a question
-    retries: int = Field(3, ge=0)
-    at_once: int = Field(16, ge=1)  # questions in flight
-
-
-class Watch(Node):
-    """A look, every few steps, at whether the reward is still worth what it says. A gold reward that the policy is not
-    trained on scores the step's answers, too."""
-
-    every: int = Field(5, ge=1)  # rollout steps
-    gold: list[Reward] = []  # none: alarms alone
-    stop: bool = True  # where gold turns down while the reward rises
-    patience: int = Field(2, ge=1)  # looks that gold must stay below its best
-    format: Reward | None = None  # 1 for an answer in the wanted format, else 0: an alarm where its mean falls
-
-
 class Score(Short):
     """A figure of held-out answers: the mean of module:function over them. `best` is the highest possible mean."""
 
@@ -242,18 +154,6 @@ class Sft(SupervisedPhase):
     tokenizer: Tokenizer | None = None
 
 
-class Named(Short):
-    """`name` is a built-in one or module:Class; the other keys are its fields, checked against the class."""
-
-    model_config = ConfigDict(extra="allow")
-    short = "name"
-    name: str
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
-
 class Loss(Named):
     """Of the family: dpo, ipo, hinge, robust, kto, orpo, simpo, cpo, nll, mix; see docs/algorithms.md."""
 
@@ -274,44 +174,15 @@ class RewardModel(SupervisedPhase):
     kind: Literal["reward"]
     loss: RewardLoss = RewardLoss()
     attributes: dict[str, float] = {}  # of ratings by attribute: what each counts; default: all alike
-    annotators: dict[str, float] | Literal["agreement"] = {}  # weights of their rows, 1 where not named; or by agreement
+    annotators: (
+        dict[str, float] | Literal["agreement"]
+    ) = {}  # weights of their rows, 1 where not named; or by agreement
 
 
 class Dpo(SupervisedPhase):
     kind: Literal["dpo"]
     loss: Loss = Loss()
     precompute_reference: bool = False  # the reference's log-probs of all rows first; then its devices are free
-
-
-class Overlong(Node):
-    """Soft punishment of long answers (DAPO, Yu et al. 2025, equation 13): from 0 at limit - buffer tokens to -1 at limit."""
-
-    limit: int = Field(ge=1)  # tokens of an answer
-    buffer: int = Field(ge=1)
-
-
-class Shaping(Node):
-    """What happens to the rewards before the algorithm sees them, in this order."""
-
-    normalise: bool = False  # by the running mean and standard deviation of all rewards of the phase so far
-    clip: float | None = Field(None, gt=0)  # kept within +- this
-    missing_end: float = Field(0.0, ge=0)  # taken from the reward of an answer that hit the length limit
-    overlong: Overlong | None = None
-    drop_truncated: bool = False  # answers that hit the length limit count for the baseline, but are not trained on
-
-
-class Correction(Node):
-    """Importance weights p(trainer) / p(rollout engine) on the tokens' advantages, for the gap between the two: truncated
-    to [low, high]; masked, 0 outside of it (IcePop); or sequence, answers whose geometric mean is outside of it weigh 0."""
-
-    kind: Literal["truncated", "masked", "sequence", "off"] = "truncated"
-    low: float | None = Field(None, ge=0, lt=1)  # default: truncated 0, masked and sequence 0.5
-    high: float | None = Field(None, gt=1)  # default: truncated 2, masked and sequence 5
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        low, high = (0.0, 2.0) if self.kind == "truncated" else (0.5, 5.0)
-        return low if self.low is None else self.low, high if self.high is None else self.high
 
 
 class Ptx(Node):

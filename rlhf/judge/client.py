@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from data.errors import UserError
-from rlhf.config.schema import Judge
+from rlhf.config.rewards import Judge
 from rlhf.interfaces import Served
 
 LOG_WAIT_EVERY_S = 30.0

@@ -13,7 +13,7 @@ from typing import Literal
 
 from data.errors import UserError
 from data.sample import Prompt, Sample
-from rlhf.config.schema import Judge
+from rlhf.config.rewards import Judge
 from rlhf.judge.client import Client, Reply
 from rlhf.judge.questions import (
     Verdict,

@@ -13,8 +13,8 @@ from data.errors import UserError
 from data.feedback.questions import question_batch
 from data.feedback.steps import step_batch
 from data.sample import Sample
+from rlhf.config.rewards import Piecewise, Reward
 from rlhf.config.roles import reward_models
-from rlhf.config.schema import Piecewise, Reward
 from rlhf.interfaces import ModelGroup, RewardFunction, RewardSource, Staged
 from rlhf.phases.base import Metrics, PhaseContext
 from rlhf.rewards.compose import (

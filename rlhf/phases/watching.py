@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhf.config.schema import Watch
+from rlhf.config.rewards import Watch
 from rlhf.interfaces import ModelGroup
 from rlhf.ops import masked
 from rlhf.phases.base import Metrics, PhaseContext, Tracker

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.sample import Sample
-from rlhf.config.schema import Piecewise, Reward
+from rlhf.config.rewards import Piecewise, Reward
 from rlhf.interfaces import RewardFunction, RewardSource
 from rlhf.rewards.sources import Source, find
 from rlhf.rewards.sources import given as by_value

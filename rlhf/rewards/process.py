@@ -19,7 +19,7 @@ import psutil
 
 from data.sample import Sample
 from rlhf import lifeline
-from rlhf.config.schema import Limits
+from rlhf.config.rewards import Limits
 
 SCRIPT = Path(__file__).with_name("worker.py")
 TAIL = 300  # bytes of what it printed last, for messages

@@ -11,7 +11,7 @@ from typing import Any
 from data.errors import UserError
 from data.imports import load_object
 from data.sample import Sample
-from rlhf.config.schema import Reward
+from rlhf.config.rewards import Reward
 from rlhf.named import build
 from rlhf.rewards.rules import RULES, WITHOUT_LIMITS
 from rlhf.rewards.workers import Call

@@ -18,7 +18,7 @@ import cloudpickle
 
 from data.errors import UserError
 from data.sample import Sample
-from rlhf.config.schema import Limits
+from rlhf.config.rewards import Limits
 from rlhf.rewards.process import Lost, Worker
 
 Value = float | Mapping[str, float]

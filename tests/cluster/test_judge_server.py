@@ -21,7 +21,8 @@ from actors.judge_server import JudgeServer
 from actors.placement import Resources, plan
 from actors.runtime import ClusterRuntime
 from data.tokenizer import stop_token_ids, train_tokenizer
-from rlhf.config.schema import Config, Judge, Rollout
+from rlhf.config.rewards import Judge
+from rlhf.config.schema import Config, Rollout
 from rlhf.judge.client import Client
 
 ROLLOUT = Rollout(memory_gib=0.1, max_sequences=8)

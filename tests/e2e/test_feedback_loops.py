@@ -58,7 +58,7 @@ def phases(judge: str) -> list[dict]:
         rl(
             "ensemble",
             [
-                {"source": "model", "models": ["phase:pairs", "phase:kwise", "phase:order"], "std_penalty": 1.0},
+                {"source": "model", "models": ["phase:pairs", "phase:kwise"], "std_penalty": 1.0},
                 {"source": "length", "args": {"high": 10, "falloff": 20}},
                 UNSTEADY,
             ],

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from data.sample import Prompt, Sample
-from rlhf.config.schema import Judge
+from rlhf.config.rewards import Judge
 from rlhf.interfaces import Served
 from rlhf.judge.client import Client
 from rlhf.judge.judge import JudgeModel

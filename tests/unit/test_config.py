@@ -557,11 +557,13 @@ def test_the_reference_starts_as_the_policy_and_the_critic_as_the_reward_model()
 
 
 def test_the_readmes_configs_are_valid(tmp_path):
-    whole, fragment = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    whole, worth, fragment = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     phases = load_config(write(tmp_path / "mine.yaml", whole)).phases
     assert [phase.name for phase in phases] == ["sft", "reward", "ppo", "dpo"]
     rest = "\nphases: [{kind: sft, data: rows.jsonl, models: {policy: a-model}}]"
     check(load_config(write(tmp_path / "pools.yaml", fragment + rest), ["phases.sft.data.path=a-name"]))
+    rl = yaml.safe_dump({"phases": [RL | yaml.safe_load(worth)]})
+    assert load_config(write(tmp_path / "rl.yaml", rl)).phases[0].watch.every == 5
 
 
 def test_best_of_n_takes_several_samples_whatever_else_is_set():

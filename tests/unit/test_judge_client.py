@@ -7,7 +7,7 @@ import pytest
 from judge_stub import KEY, client, serving
 
 from data.errors import UserError
-from rlhf.config.schema import Judge
+from rlhf.config.rewards import Judge
 from rlhf.interfaces import Served
 from rlhf.judge.client import Client, is_loopback, served_elsewhere
 

@@ -4,7 +4,7 @@ import pytest
 
 from data.errors import UserError
 from data.sample import Prompt, Sample
-from rlhf.config.schema import Reward
+from rlhf.config.rewards import Reward
 from rlhf.named import build
 from rlhf.rewards.rules import RULES, ForbiddenWords, Format, Json, Length, Regex, Repetition, numeric_answer
 from rlhf.rewards.sources import find

@@ -17,7 +17,7 @@ import pytest
 
 from data.errors import UserError
 from data.sample import Prompt, Sample
-from rlhf.config.schema import Limits
+from rlhf.config.rewards import Limits
 from rlhf.rewards.workers import HOPELESS, Call, Workers
 
 SMALL = Limits(timeout_s=0.5, memory_gib=0.25, output_mib=1, retries=0, workers=2)

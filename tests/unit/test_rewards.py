@@ -10,7 +10,7 @@ import torch
 
 from data.errors import UserError
 from data.sample import Prompt, Sample
-from rlhf.config.schema import Piecewise, Reward
+from rlhf.config.rewards import Piecewise, Reward
 from rlhf.rewards.compose import Part, columns, compose, ensemble, guarded_prompts, mean_verdict, total, weakest_step
 from rlhf.rewards.rules import Length, Regex
 from rlhf.rewards.sources import MODEL, environment_scores, find
