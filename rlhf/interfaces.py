@@ -215,7 +215,9 @@ class Served:
     url: str  # ends in /v1
     name: str  # of the model, in requests
     key: str
-    stop_token_ids: tuple[int, ...] = ()  # sent along to vLLM, which knows the end of text, but not every model's end of turn
+    stop_token_ids: tuple[
+        int, ...
+    ] = ()  # sent along to vLLM, which knows the end of text, but not every model's end of turn
 
 
 class Runtime(Protocol):

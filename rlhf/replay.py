@@ -189,7 +189,7 @@ def _policy(config: Config, phase: Rl, directory: Path) -> ModelBuild:
 
 
 def _side(algorithm: Algorithm, batch: Batch, model: EngineModel, build: ModelBuild, phase: Rl, where: str) -> Side:
-    from rlhf.phases.rl import corrected
+    from rlhf.phases.lesson import corrected
     from rlhf.testing.arithmetic import gradient, smallest_budget
 
     name, objective = type(algorithm).__name__, algorithm.objectives()["policy"]

@@ -6,17 +6,15 @@ Best-of-n in Nakano et al. 2021; with SFT on what is kept, and again, RAFT (Dong
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from data.prompts import build_prompts
 from data.sample import Sample
-from rlhf.metrics import Timer
-from rlhf.phases.answers import batch_of, sampling, start_rollouts
-from rlhf.phases.base import ROWS, Metrics, PhaseContext
+from rlhf.phases.answers import batch_of
+from rlhf.phases.asking import rounds
+from rlhf.phases.base import Metrics, PhaseContext
 from rlhf.phases.scoring import Drought, Scorer, failed
 
 SHOWN = ("reward", "reward_kept", "kept", "tokens/s")
@@ -25,41 +23,27 @@ SHOWN = ("reward", "reward_kept", "kept", "tokens/s")
 def run(context: PhaseContext) -> Metrics:
     """Writes rows of `prompt`, `response` and `reward`; returns the mean rewards of all samples and of those kept."""
     phase = context.phase
-    room = phase.max_length - phase.sampling.max_new_tokens
-    prompts, report = build_prompts(context.open(phase.data), context.tokenizer, room)
-    context.read(report)
-    policy = context.build("policy")
-    scorer = Scorer.of(context, phase.reward, phase.combine, context.reward)
+    scorer, drought = Scorer.of(context, phase.reward, phase.combine, context.reward), Drought()
     models = list(scorer.groups.values())
-    rollouts = start_rollouts(context, policy)
-    rollouts.sync(policy)
-
     totals = {"samples": 0, "scored": 0, "kept": 0, "reward": 0.0, "reward_kept": 0.0}
-    steps = range(0, len(prompts), phase.prompts_per_step)
-    drought = Drought()
-    with scorer, context.tracking(len(steps), 0, SHOWN) as track, open(context.staging / ROWS, "w") as file:
-        for step, first in enumerate(steps):
-            timer = Timer()
-            with timer("generate"):
-                asked = prompts[first : first + phase.prompts_per_step]
-                samples = rollouts.generate(asked, sampling(context, phase.sampling, step))
-            with timer("score"):
+    with scorer:
+        for asked in rounds(context, SHOWN):
+            samples = asked.samples
+            with asked.timer("score"):
                 staged = context.runtime.stage(batch_of(samples), models) if models else None
                 scores = scorer.score(samples, staged)
-            rewards = scores.rewards
-            kept = best(samples, rewards, phase.keep, phase.at_least)
-            for sample, score in kept:
-                row = {"prompt": list(sample.prompt.messages), "response": sample.text, "reward": score}
-                file.write(json.dumps(row) + "\n")
-            scored = rewards[rewards.isfinite()]
-            for text in filter(None, (*scores.news, drought.see(len(scored), len(samples), scores.failures))):
-                track.note(step + 1, text)
+            kept = best(samples, scores.rewards, phase.keep, phase.at_least)
+            asked.rows = [
+                {"prompt": list(sample.prompt.messages), "response": sample.text, "reward": score}
+                for sample, score in kept
+            ]
+            scored = scores.rewards[scores.rewards.isfinite()]
+            asked.notes = [*scores.news, *drought.see(len(scored), len(samples), scores.failures)]
             found = {"samples": len(samples), "scored": len(scored), "kept": len(kept)}
             found |= {"reward": float(scored.sum()), "reward_kept": sum(score for _, score in kept)}
             totals = {name: totals[name] + value for name, value in found.items()}
             tokens = sum(len(sample.tokens) for sample in samples)
-            figures = means(found) | failed(scores.failures)
-            track.step(step + 1, figures | {"tokens/s": tokens / timer.total} | timer.seconds)
+            asked.figures = means(found) | failed(scores.failures) | {"tokens/s": tokens / asked.timer.total}
     return means(totals)
 
 

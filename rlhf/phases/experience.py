@@ -82,7 +82,7 @@ class Collector:
         asked = sum(len(draw.batch) for draw in draws)
         failures = [failure for draw in draws for failure in draw.failures]
         if dry := self.drought.see(asked - figures["dropped"], asked, failures):
-            notes.append(dry)
+            notes += dry
         elif figures.get("equal_groups") == 1:
             notes.append("no gradient: 100 % of the groups have equal rewards")
         return notes

@@ -4,7 +4,6 @@ becomes a row of the data set that a later phase learns from (Bai et al. 2022; L
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,13 +11,11 @@ from typing import Any
 
 from data.errors import UserError
 from data.imports import load_object
-from data.prompts import build_prompts
 from data.sample import Sample
 from rlhf.judge.judge import Comparison, JudgeModel, Outcome, ring, share
 from rlhf.judge.questions import Verdict
-from rlhf.metrics import Timer
-from rlhf.phases.answers import sampling, start_rollouts
-from rlhf.phases.base import ROWS, Metrics, PhaseContext
+from rlhf.phases.asking import rounds
+from rlhf.phases.base import Metrics, PhaseContext
 
 SHOWN = ("labelled", "position_bound", "first_position", "agreement", "seconds/judge")
 ANNOTATOR = "judge"
@@ -47,32 +44,16 @@ def run(context: PhaseContext) -> Metrics:
 
     Raises UserError where the judge preferred nothing at all.
     """
-    phase = context.phase
+    phase, judge = context.phase, context.judge
     gold = load_object(phase.gold) if phase.gold else None
-    room = phase.max_length - phase.sampling.max_new_tokens
-    prompts, report = build_prompts(context.open(phase.data), context.tokenizer, room)
-    context.read(report)
-    policy = context.build("policy")
-    rollouts = start_rollouts(context, policy)
-    rollouts.sync(policy)
-    judge = context.judge
-
     totals: Counter[str] = Counter()
-    steps = range(0, len(prompts), phase.prompts_per_step)
-    with context.tracking(len(steps), 0, SHOWN) as track, open(context.staging / ROWS, "w") as file:
-        for step, first in enumerate(steps):
-            timer = Timer()
-            with timer("generate"):
-                asked = prompts[first : first + phase.prompts_per_step]
-                samples = rollouts.generate(asked, sampling(context, phase.sampling, step))
-            with timer("judge"):
-                judged = compare(judge, samples)
-            for each in judged:
-                if each.preference:
-                    file.write(json.dumps(row_of(judge, each)) + "\n")
-            found = counts(judged, gold)
-            totals += found
-            track.step(step + 1, figures(found) | judge.metrics() | timer.seconds)
+    for asked in rounds(context, SHOWN):
+        with asked.timer("judge"):
+            judged = compare(judge, asked.samples)
+        asked.rows = [row_of(judge, each) for each in judged if each.preference]
+        found = counts(judged, gold)
+        totals += found
+        asked.figures = figures(found) | judge.metrics()
     if not totals["rows"]:
         told = ", ".join(f"{name} {value:g}" for name, value in (figures(totals) | judge.metrics()).items())
         raise UserError(

@@ -173,15 +173,15 @@ class Drought:
 
     steps: int = 0
 
-    def see(self, scored: int, asked: int, failures: Sequence[Failure]) -> str:
-        """What to tell of a step in which no sample has a score, else "". Raises UserError at the third such step in a row."""
+    def see(self, scored: int, asked: int, failures: Sequence[Failure]) -> list[str]:
+        """What to tell of a step in which no sample has a score. Raises UserError at the third such step in a row."""
         self.steps = 0 if scored or not asked else self.steps + 1
         if not self.steps:
-            return ""
+            return []
         why = f"the last failure: {failures[-1]}" if failures else "every reward, or greedy baseline, is NaN"
         if self.steps >= PATIENCE:
             raise UserError(f"no sample of the last {PATIENCE} steps has a score; {why}")
-        return "nothing to learn from: no sample of the step has a score"
+        return ["nothing to learn from: no sample of the step has a score"]
 
 
 def roles_of(context: PhaseContext, part: Part) -> list[str]:

@@ -17,7 +17,8 @@ from rlhf.phases.answers import batch_of
 from rlhf.phases.base import following
 from rlhf.phases.best_of_n import best
 from rlhf.phases.experience import Draw, drop_unscored, scores_of, together
-from rlhf.phases.rl import corrected, describe, same_rows, teaches
+from rlhf.phases.lesson import corrected, same_rows, teaches
+from rlhf.phases.rl import describe
 from rlhf.phases.supervised import texts
 
 
