@@ -15,10 +15,12 @@ from statistics import mean
 from typing import Any
 
 import rlhf
+from data.imports import load_object
 from rlhf.config.schema import Config
 
 SOURCES = "examples.gsm8k"
 PASSES = 2
+PAIRS_A_STEP = 16
 
 
 def pretraining(data: Path) -> list[dict[str, Any]]:
@@ -31,7 +33,14 @@ def pretraining(data: Path) -> list[dict[str, Any]]:
 
 
 def reward(name: str, loss: str, rows: dict[str, Any], start: str = "problems", **settings: Any) -> dict[str, Any]:
-    phase = {"kind": "reward", "name": name, "loss": loss, "max_length": 512, "batch_size": 16, "epochs": PASSES}
+    phase = {
+        "kind": "reward",
+        "name": name,
+        "loss": loss,
+        "max_length": 512,
+        "batch_size": PAIRS_A_STEP,
+        "epochs": PASSES,
+    }
     phase |= {"models": {"reward": {"path": f"phase:{start}", "pool": "train"}}, "optim": {"lr": 3.0e-4}}
     return phase | rows | settings
 
@@ -54,6 +63,7 @@ def phases(data: Path) -> list[dict[str, Any]]:
     return [
         *pretraining(data),
         reward("pairwise", "pairwise", rankings),  # each ranking becomes its pairs
+        reward("pairwise_same_tokens", "pairwise", rankings, epochs=1, steps=steps_of_as_many_tokens(data)),
         reward("kwise", "kwise", rankings, batch_size=8),
         reward("plackett_luce", "plackett_luce", rankings, batch_size=8),
         reward("pointwise", "pointwise", solutions("ratings", data), batch_size=32),
@@ -61,6 +71,15 @@ def phases(data: Path) -> list[dict[str, Any]]:
         reward("process", "process", solutions("steps", data), batch_size=32),
         reward("dialogue_pairs", "pairwise", {"data": dialogues}, start="dialogues"),
     ]
+
+
+def steps_of_as_many_tokens(data: Path) -> int:
+    """Pairwise steps that read as many answers as K-wise's passes do, which read each answer of a question once."""
+    file = str(data / "gsm8k_model_solutions.jsonl")
+    useful = [
+        row for row in load_object(f"{SOURCES}:solution_rankings")(file, "train") if len(set(row["correct"])) == 2
+    ]
+    return round(PASSES * sum(len(row["responses"]) for row in useful) / (2 * PAIRS_A_STEP))
 
 
 def run(data: Path, output: Path, seed: int) -> list[dict[str, Any]]:
