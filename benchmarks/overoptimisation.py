@@ -106,15 +106,16 @@ def plot(found: dict[int, dict[str, list[dict[str, float]]]], path: Path) -> Non
     for column, (seed, runs) in enumerate(found.items()):
         for row, what in enumerate(("gold", "proxy")):
             axis = axes[row][column]
-            for name, colour in zip((RUNS[0], RUNS[2]), ("tab:red", "tab:blue")):
+            for name, colour in zip(RUNS, ("tab:red", "black", "tab:blue")):
                 looks = runs[name]
                 axis.plot(
                     [look["kl"] for look in looks], [look[what] for look in looks], "o-", ms=3, color=colour, label=name
                 )
                 best = max(looks, key=lambda look: look["gold"])
                 axis.axvline(best["kl"], color=colour, linestyle=":", alpha=0.6)
+            # another run than the red one: its samples are drawn by its own name
             stopped = runs[RUNS[1]][-1]
-            axis.plot(stopped["kl"], stopped[what], "k*", ms=14, label="stopped by the watch")
+            axis.plot(stopped["kl"], stopped[what], "k*", ms=14, label="stopped here")
             axis.set(title=f"{what}, seed {seed}", xlabel="KL to the SFT model, nats an answer" if row else "")
             axis.grid(alpha=0.3)
     axes[0][0].legend()

@@ -19,6 +19,7 @@ import rlhf
 from rlhf.config.schema import Config
 
 ANSWERS = 4000  # labelled ones, of every kind
+PASSES, ANSWERS_A_STEP = 2, 64  # of the reward models' training
 STEPS = 16  # rollout steps of 128 answers
 TASKS, FEEDBACK = "data.demo.tasks", "data.demo.feedback"
 PAIRS = {"path": f"{TASKS}:pairs", "args": {"rows": ANSWERS // 2}}
@@ -29,15 +30,35 @@ HELPFUL, SAFE = (
     {"path": f"{FEEDBACK}:pairs_of", "args": {"good": good, "rows": ANSWERS // 4}} for good in ("helpful", "safe")
 )
 
-# name: the reward models as (loss, data), and the reward of the RL phase
-KINDS: dict[str, tuple[list[tuple[Any, dict]], dict[str, Any]]] = {
+SIZES = {"pairs": 2, "pairs_of": 2, "rankings": 4, "ratings": 1}  # answers of a row
+
+# name: the reward models as (loss, data), and the settings of the RL phase's reward
+KINDS: dict[str, tuple[list[tuple[str, dict]], dict[str, Any]]] = {
     "pairwise": ([("pairwise", PAIRS)], {}),
     "kwise": ([("kwise", RANKINGS)], {}),
     "plackett_luce": ([("plackett_luce", RANKINGS)], {}),
-    "pointwise": ([({"name": "pointwise"}, RATINGS)], {"weight": 4.0}),
+    "pointwise": ([("pointwise", RATINGS)], {"weight": 4.0}),  # from 0 to 1, where the others span some units
     "ensemble": ([("pairwise", PAIRS)] * 3, {"std_penalty": 1.0}),
     "helpful and safe": ([("pairwise", HELPFUL), ("pairwise", SAFE)], {}),
 }
+
+
+def reward_model(name: str, loss: str, data: dict[str, Any], seed: int, sft: str) -> dict[str, Any]:
+    source, rows = data["path"].rpartition(":")[2], data["args"]["rows"]
+    return {
+        "kind": "reward",
+        "name": name,
+        "loss": loss,
+        "data": data,
+        "eval_data": {**data, "args": {**data["args"], "split": "heldout", "rows": 200}},
+        "attributes": GOODS if data is RATINGS else {},
+        "models": {"reward": {"path": sft, "pool": "train"}},
+        "max_length": 128,
+        "batch_size": ANSWERS_A_STEP // SIZES[source],
+        "steps": PASSES * rows * SIZES[source] // ANSWERS_A_STEP,
+        "seed": seed,
+        "optim": {"lr": 1.0e-3},
+    }
 
 
 def phases_of(name: str, sft: str) -> list[dict[str, Any]]:
@@ -45,13 +66,9 @@ def phases_of(name: str, sft: str) -> list[dict[str, Any]]:
     losses, settings = KINDS[name]
     label = name.replace(" ", "_")
     models = [f"{label}_{number}" for number in range(len(losses))]
-    phases = []
-    for seed, (model, (loss, data)) in enumerate(zip(models, losses)):
-        phase = {"kind": "reward", "name": model, "loss": loss, "data": data, "max_length": 128, "batch_size": 32}
-        phase |= {"models": {"reward": {"path": sft, "pool": "train"}}, "optim": {"lr": 1.0e-3}, "seed": seed}
-        phase |= {"eval_data": {**data, "args": {**data["args"], "split": "heldout", "rows": 200}}}
-        phase |= {"steps": 100, "attributes": GOODS if data is RATINGS else {}}
-        phases.append(phase)
+    phases = [
+        reward_model(model, loss, data, seed, sft) for seed, (model, (loss, data)) in enumerate(zip(models, losses))
+    ]
     paths = [f"phase:{model}" for model in models]
     if name == "helpful and safe":
         reward = [{"source": "model", "name": good, "models": [path]} for good, path in zip(GOODS, paths)]

@@ -68,13 +68,17 @@ def phases(judge: str) -> list[dict]:
                 "format": "data.demo.gold:well_formed",
             },
         ),
-        rl(
-            "guarded",
-            [
-                {"source": "model", "name": "rules", "models": ["phase:rules"]},
-                {"source": "model", "name": "steps", "models": ["phase:steps"]},
-            ],
-            combine={"guard": "rules", "below": -0.7},
+        *(
+            rl(
+                name,
+                [
+                    {"source": "model", "name": "rules", "models": ["phase:rules"]},
+                    {"source": "model", "name": "steps", "models": ["phase:steps"]},
+                ],
+                combine={"guard": "rules", "below": below},
+                steps=1,
+            )
+            for name, below in (("guarded", 0.0), ("unguarded", -1.0e9))  # log-probabilities are always below the one
         ),
         {
             "kind": "label",
@@ -172,10 +176,9 @@ def test_the_watch_sees_gold_kl_and_format(run):
 
 def test_the_guard_stands_before_the_other_reward(run):
     directory, _ = run
-    for step in lines(directory, "guarded"):
-        assert step["reward/rules"] < 0  # a log-probability
-        assert 0 < step["reward/steps"] < 1
-        assert step["reward"] <= step["reward/steps"]
+    (guarded,), (unguarded,) = lines(directory, "guarded"), lines(directory, "unguarded")
+    assert guarded["reward"] == pytest.approx(guarded["reward/rules"]) and guarded["reward"] < 0
+    assert unguarded["reward"] == pytest.approx(unguarded["reward/steps"]) and 0 < unguarded["reward"] < 1
 
 
 def test_a_judge_s_labels_are_pairs_to_learn_from(run):
