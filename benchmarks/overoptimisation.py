@@ -1,7 +1,7 @@
 """How a weak reward model is over-optimised, when the watch stops it, and what an ensemble changes: PPO without a KL penalty
 against a reward model of few pairs with wrong labels, gold scored beside it (Gao et al. 2023; ensembles: Coste et al. 2023).
 
-    python benchmarks/overoptimisation.py            # seeds 0 and 1: about 20 minutes on two cores
+    python benchmarks/overoptimisation.py            # seeds 0 and 1: about a quarter of an hour each on two cores
 """
 
 from __future__ import annotations

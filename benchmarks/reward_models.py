@@ -25,7 +25,7 @@ PAIRS_A_STEP = 16
 
 def pretraining(data: Path) -> list[dict[str, Any]]:
     """Two small language models: of word problems, and of dialogues."""
-    common = {"kind": "pretrain", "tokenizer": {"vocab_size": 2048}, "max_length": 256, "batch_size": 32, "steps": 300}
+    common = {"kind": "pretrain", "tokenizer": {"vocab_size": 2048}, "max_length": 256, "batch_size": 32, "steps": 150}
     common |= {"optim": {"lr": 3.0e-3}}
     problems = {"path": str(data / "gsm8k_train.jsonl"), "columns": {"text": "answer"}}
     dialogues = {"path": str(data / "hh_harmless.jsonl.gz"), "columns": {"text": "chosen"}, "limit": 1400}

@@ -14,7 +14,6 @@ from data.batch import Batch
 from data.chat import chat_units
 from data.errors import UserError
 from data.feedback import kinds
-from data.feedback.annotators import prompt_key
 from data.feedback.options import FeedbackOptions
 from data.sources import Rows
 from data.text import text_units
@@ -112,8 +111,11 @@ class Examples:
         )
         drawn = np.isin(self.sources[self.order], sources[drawn_sources])
         if drawn.all():
+            grouped = len(sources) < len(self)
+            together = f", those of a prompt together (distinct prompts: {len(sources)})" if grouped else ""
             raise UserError(
-                f"{self.report.name}: data.holdout is {holdout}, but there are {len(self)} rows to train on: lower it"
+                f"{self.report.name}: data.holdout is {holdout}, but there are {len(self)} rows to train on{together}: lower "
+                "it, or name eval_data"
             )
         return replace(self, order=self.order[~drawn]), replace(self, order=self.order[drawn])
 
@@ -158,7 +160,7 @@ def build_examples(
         offsets=np.cumsum([0, *(len(row.tokens) for row in examples)], dtype=np.int64),
         meta=tuple(row.meta for row in examples),
         units=np.cumsum([0, *map(len, units)], dtype=np.int64),
-        sources=_sources(units, report),
+        sources=np.arange(len(units)) if kind in PLAIN else _prompts(units),
         order=np.arange(len(units)),
         tokenizer=tokenizer,
         report=report,
@@ -169,10 +171,8 @@ def build_examples(
     )
 
 
-def _sources(units: Sequence[Unit], report: DataReport) -> np.ndarray:
-    """(units,) int64. What was made of one row, or said of one answer by several annotators, has a prompt in common: it must
-    not be trained on in one part and held out in the other."""
-    if not report.converted and not report.agreement:
-        return np.arange(len(units))
-    numbers: dict[bytes, int] = {}
-    return np.array([numbers.setdefault(prompt_key(unit[0]), len(numbers)) for unit in units])
+def _prompts(units: Sequence[Unit]) -> np.ndarray:
+    """(units,) int64, the same number for units of one prompt: what was said of its answers must not be trained on in one part
+    and held out in the other."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(unit[0].meta["prompt_key"], len(numbers)) for unit in units])

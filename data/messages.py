@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.diagnose import describe
@@ -58,6 +60,14 @@ def dialogue_of(row: Mapping[str, Any], column: str, origin: str) -> list[Messag
             "'prompt', or full dialogues (message lists, or text of \\n\\nHuman: and \\n\\nAssistant: turns)"
         )
     return messages
+
+
+def prompt_key(messages: Sequence[Message]) -> str:
+    """Stands for the messages before an answer, in few characters; blanks around a content, which many templates strip, do
+    not count."""
+    stripped = [{**message, "content": message["content"].strip()} for message in messages]
+    text = json.dumps(stripped, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def parse_dialogue(text: str) -> list[Message]:

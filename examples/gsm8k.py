@@ -12,6 +12,8 @@ from itertools import product
 from pathlib import Path
 from random import Random
 
+from data.errors import UserError
+
 HELD_OUT = 5  # one question of so many
 
 
@@ -55,9 +57,14 @@ def solution_steps(path: str, part: str = "all", misplaced: float = 0.3) -> Iter
     """`prompt`, `steps`, `labels`: the lines of right solutions, the share `misplaced` of them taken from another question.
 
     The data do not say which step of a wrong solution is wrong. A step of another question's solution certainly is, and a
-    step of a right solution counts as right.
+    step of a right solution counts as right. Raises UserError where only one question has right solutions.
     """
     right = [row for row in solution_thumbs(path, part) if row["label"]]
+    if misplaced and len({row["prompt"] for row in right}) == 1:
+        raise UserError(
+            f"{path}: steps are taken from other questions' right solutions, but only one question has any: bring solutions "
+            "of several questions, or set args.misplaced to 0"
+        )
     solutions = [[line for line in row["response"].split("\n") if line.strip()] for row in right]
     rng = Random(f"misplaced {part}")
     for row, lines in zip(right, solutions, strict=True):

@@ -34,7 +34,7 @@ def run(
     rollout: instead of the config's; a coroutine function or an environment class, see `rlhf.rollout`.
     Raises UserError for mistakes in the config or the data, before anything is spawned where that is possible.
     """
-    check(config, algorithm=algorithm, reward_given=reward is not None, rollout_given=rollout is not None)
+    check(config, algorithm=algorithm, reward=reward, rollout_given=rollout is not None)
 
     def connect() -> AbstractContextManager[Runtime]:
         from actors.runtime import connect

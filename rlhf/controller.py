@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -13,9 +14,10 @@ from typing import Any
 from rich.console import Console
 
 from data.feedback.convert import conversion_of
+from data.imports import load_object
 from data.sources import Rows
 from rlhf.config.load import dump_config
-from rlhf.config.roles import PHASE
+from rlhf.config.roles import PHASE, reward_parts
 from rlhf.config.schema import Config, Data, Phase
 from rlhf.interfaces import Algorithm, Runtime
 from rlhf.needs import needed_models
@@ -26,8 +28,17 @@ from rlhf.summary import Summary, summarise
 
 LOOPS = {"rl": rl.run, "best_of_n": best_of_n.run, "label": label.run}  # every other kind is supervised
 
-# what may change without the phase's result changing
-COSMETIC = {"goals", "checkpoint_every", "store_every"}
+# What may change without the phase's result changing: how long calls may take, how often they are tried and where they run
+# decides whether there is a score, and not which, so that a run that failed on a limit goes on under a wider one.
+LIMITS = {"limits"}
+COSMETIC: dict[str, Any] = {
+    "goals": True,
+    "checkpoint_every": True,
+    "store_every": True,
+    "reward": {"__all__": LIMITS},
+    "watch": {"gold": {"__all__": LIMITS}, "format": LIMITS},
+    "judge": {"timeout_s", "retries", "at_once", "pool", "key_variable"},
+}
 
 
 class Controller:
@@ -104,9 +115,13 @@ class Controller:
         return artifact
 
     def lineage(self, phase: Phase, artifacts: dict[str, Artifact]) -> dict[str, Any]:
-        """Everything that the phase's result depends on: its config, its data's contents, its parents, the seed, and the
-        caller's own algorithm and reward. `conversions` says which data sets become rows of another kind."""
-        settings = phase.model_dump(mode="json", exclude=COSMETIC | {"models"})
+        """Everything that the phase's result depends on: its config, the source of the functions that it names, its data's
+        contents, its parents, the seed, and the caller's own algorithm and reward. `conversions` says which data sets become
+        rows of another kind. Of a function, its own lines count, and not those of what it calls.
+
+        Raises UserError where a function that the config names is not there.
+        """
+        settings = phase.model_dump(mode="json", exclude=COSMETIC | {"models": True})
         models = needed_models(self.config, phase, self.given["algorithm"])
         parents = {
             role: artifacts[model.path.removeprefix(PHASE)].id
@@ -124,6 +139,7 @@ class Controller:
             "parents": parents,
             "data": {name: opened.fingerprint for name, opened in rows.items()},
             "seed": self.config.run.seed,
+            "code": {path: source_of(path) for path in functions_of(phase, self.given_to(phase))},
         }
         if converted := conversions(phase, rows):
             lineage["conversions"] = converted
@@ -142,6 +158,30 @@ def conversions(phase: Phase, rows: Mapping[str, Rows]) -> dict[str, str]:
     kind = supervised.rows_of(phase)
     found = {name: conversion_of(kind, rows[name].columns) for name in ("data", "eval_data") if name in rows}
     return {name: text for name, text in found.items() if text}
+
+
+def functions_of(phase: Phase, given: Mapping[str, Any]) -> list[str]:
+    """Every module:attribute that the phase calls by its config, but for what is given in its place and what yields its data."""
+    if given.get("reward") is not None:
+        phase = phase.model_copy(update={"reward": []})
+    paths = [part.source for part in reward_parts(phase)]
+    paths += [score.source for score in phase.answers.scores.values()] if phase.answers else []
+    paths += [getattr(phase, name, None) for name in ("gold", "rollout") if given.get(name) is None]
+    named = [getattr(phase, name, None) for name in ("algorithm", "loss") if given.get(name) is None]
+    paths += [part.name for part in named if part]
+    return sorted({path for path in paths if path and ":" in path})
+
+
+def source_of(path: str) -> str | None:
+    """A function's or class's source; of any other object, that of the module that makes it: what the object holds may read
+    otherwise in every process. Raises UserError where nothing is there."""
+    value = load_object(path)
+    if inspect.isfunction(value) or inspect.isclass(value):
+        return identity(value)
+    try:
+        return fingerprint(inspect.getsource(sys.modules[path.partition(":")[0]]))
+    except (OSError, TypeError):  # no Python
+        return None
 
 
 def identity(value: Any) -> str | None:

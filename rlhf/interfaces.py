@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -117,9 +117,8 @@ class ModelBuild:
     activation_checkpointing: bool
     optim: OptimSettings | None  # None: not trained
     seed: int
-    ema_decay: float | None = (
-        None  # an average of the weights is kept: average = decay * average + (1 - decay) * weights
-    )
+    # an average of the weights is kept: average = decay * average + (1 - decay) * weights
+    ema_decay: float | None = None
 
 
 class Pending(Protocol):
@@ -214,10 +213,9 @@ class Served:
 
     url: str  # ends in /v1
     name: str  # of the model, in requests
-    key: str
-    stop_token_ids: tuple[
-        int, ...
-    ] = ()  # sent along to vLLM, which knows the end of text, but not every model's end of turn
+    key: str = field(repr=False)
+    # sent along to vLLM, which knows the end of text, but not every model's end of turn
+    stop_token_ids: tuple[int, ...] = ()
 
 
 class Runtime(Protocol):

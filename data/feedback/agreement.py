@@ -15,9 +15,8 @@ Level = Literal["nominal", "ordinal", "interval"]
 Item = tuple  # what was judged, hashable
 
 LEVELS = 50  # distinct ratings, at most; more are rounded to this many steps of their range
-CELLS = (
-    20_000_000  # items * values * values that the coincidences of alpha may take in memory; more items are drawn from
-)
+# items * values * values that the coincidences of alpha may take in memory; more items are drawn from
+CELLS = 20_000_000
 KAPPAS = 20  # pairs of annotators that are told, those with the most items in common
 
 

@@ -14,11 +14,10 @@ import numpy as np
 from data.errors import UserError
 from data.feedback.agreement import Judgment, Level, agreement
 from data.feedback.options import FeedbackOptions
-from data.unit import DataReport, Example, Unit
+from data.unit import DataReport, Unit
 
-DOUBTFUL = (
-    0.667  # below this alpha not even tentative conclusions hold (Krippendorff 2004, Content Analysis, chapter 11)
-)
+# below this alpha not even tentative conclusions hold (Krippendorff 2004, Content Analysis, chapter 11)
+DOUBTFUL = 0.667
 
 
 def tell_agreement(kind: str, units: Sequence[Unit], report: DataReport) -> None:
@@ -33,8 +32,8 @@ def tell_agreement(kind: str, units: Sequence[Unit], report: DataReport) -> None
     alpha = report.agreement.get("alpha", 1.0)
     if alpha < DOUBTFUL:
         report.warnings.append(
-            f"the annotators of {report.name} hardly agree: Krippendorff's alpha is {alpha:.2f} on "
-            f"{report.agreement['items']:,} items, below {DOUBTFUL} (1 = always, 0 = as by chance)"
+            f"the annotators of {report.name} hardly agree: Krippendorff's alpha is {alpha:.2f}, below {DOUBTFUL} "
+            "(1 = always, 0 = as by chance)"
         )
 
 
@@ -108,8 +107,3 @@ def ranks_of(unit: Unit) -> Iterator[Judgment]:
 def key(tokens: np.ndarray) -> bytes:
     """Stands for a text, in few bytes."""
     return hashlib.blake2b(tokens.tobytes(), digest_size=12).digest()
-
-
-def prompt_key(row: Example) -> bytes:
-    """Stands for what precedes the row's answer."""
-    return key(row.tokens[: int(row.mask.argmax())])

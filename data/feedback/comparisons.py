@@ -29,9 +29,8 @@ class Comparison:
 
     answers: Sequence[list[Message]]
     ranks: Sequence[float]  # lower is better, equal = a tie
-    scores: Sequence[
-        float
-    ]  # by how much one is better than another is their difference; all 0 = only the order is known
+    # by how much one is better than another is their difference; all 0 = only the order is known
+    scores: Sequence[float]
 
     def take(self, places: Sequence[int]) -> Comparison:
         """These answers, in this order."""
@@ -85,7 +84,8 @@ def ranked_units(
 
     Dropped: rows with an empty answer, with equal answers, with dialogues that part before the last answer, with an answer
     longer than max_length, and rows where no answer is better than another, unless ties are kept. Of more than two answers
-    only those that are empty or too long are left out, and of equal ones of equal rank all but the first.
+    only those that are empty or too long are left out, and of equal ones of equal rank all but the first. Answers that differ
+    in the blanks around them are equal: many templates strip these.
     """
     read = _reader(rows, options)
     template, ties = Template(tokenizer), keeps_ties(rows, options)
@@ -114,16 +114,17 @@ def keeps_ties(rows: Rows, options: FeedbackOptions) -> bool:
 def _dialogues(rows: Rows, read: Reader, template: Template, report: DataReport, ties: bool) -> Iterator[Dialogue]:
     for number, row in enumerate(rows):
         origin = rows.origin(number)
-        comparison, meta = read(row, origin), values.annotator(row, origin)
+        comparison = read(row, origin)
         usable = _usable(comparison, report)
         if usable is None:
             continue
         if usable.ranks[0] == usable.ranks[-1] and not ties:
             report.drop("without a better answer")
             continue
+        meta = values.meta(number, row, usable.answers[0][:-1], origin)
         for messages, rank, score in zip(usable.answers, usable.ranks, usable.scores, strict=True):
             columns = {"ranks": rank, "scores": score}
-            yield template.dialogue(messages, origin, last_only=True, columns=columns, row=number, **meta)
+            yield template.dialogue(messages, origin, last_only=True, columns=columns, **meta)
 
 
 def _usable(comparison: Comparison, report: DataReport) -> Comparison | None:
@@ -139,7 +140,7 @@ def _usable(comparison: Comparison, report: DataReport) -> Comparison | None:
         return None
     different: list[int] = []
     for place in filled:
-        same = [other for other in different if answers[other][-1] == answers[place][-1]]
+        same = [other for other in different if answer_of(answers[other]) == answer_of(answers[place])]
         if any(ranks[other] != ranks[place] for other in same):
             report.drop("with equal answers")
             return None
@@ -150,6 +151,8 @@ def _usable(comparison: Comparison, report: DataReport) -> Comparison | None:
         return None
     if len(filled) < len(order):
         report.dropped["single answers that are empty"] += len(order) - len(filled)
+    if len(different) < len(filled):
+        report.dropped["single answers that repeat another"] += len(filled) - len(different)
     return comparison.take(different)
 
 
@@ -164,7 +167,7 @@ def _reader(rows: Rows, options: FeedbackOptions) -> Reader:
         )
     if "responses" not in columns or {"chosen", "rejected"} <= columns:
         rows.require("chosen", "rejected")
-        return _pair
+        return pair_of
     column = order_column(rows.columns)
 
     def read(row: Mapping[str, Any], origin: str) -> Comparison:
@@ -181,7 +184,14 @@ def _reader(rows: Rows, options: FeedbackOptions) -> Reader:
     return read
 
 
-def _pair(row: Mapping[str, Any], origin: str) -> Comparison:
+def answer_of(messages: Sequence[Message]) -> Message:
+    """A dialogue's last message, to compare it: without the blanks around its content."""
+    return {**messages[-1], "content": messages[-1]["content"].strip()}
+
+
+def pair_of(row: Mapping[str, Any], origin: str) -> Comparison:
+    """The answers `chosen` and `rejected`, in this order, with what `margin` and `tie` say of them. Raises UserError where
+    these are wrong, or speak against each other."""
     margin, tie = row.get("margin"), row.get("tie")
     margin = (
         0.0 if margin is None else values.number(margin, f"{origin}: column 'margin'", 0, wanted="a number not below 0")

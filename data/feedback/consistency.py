@@ -8,7 +8,7 @@ from itertools import combinations
 
 import networkx
 
-from data.feedback.annotators import key, prompt_key
+from data.feedback.annotators import key
 from data.unit import Unit
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -19,17 +19,16 @@ Votes = Counter[tuple[bytes, bytes]]  # (better answer, worse answer) -> how oft
 def contradictions(units: Iterable[Unit]) -> list[str]:
     """Warnings, one for each of the two kinds. Cycles are those of the majority: of a pair that was judged both ways equally
     often, neither answer counts as the better one."""
-    votes: dict[bytes, Votes] = defaultdict(Counter)
-    rows: dict[bytes, dict[int, None]] = defaultdict(dict)  # of each prompt, in their order
+    votes: dict[str, Votes] = defaultdict(Counter)
+    rows: dict[str, dict[int, None]] = defaultdict(dict)  # of each prompt, in their order
     for unit in units:
-        prompt, answers = prompt_key(unit[0]), [key(row.tokens) for row in unit]
+        prompt, answers = unit[0].meta["prompt_key"], [key(row.tokens) for row in unit]
         rows[prompt][unit[0].meta["row"]] = None
         for better, worse in combinations(range(len(unit)), 2):
             if unit[better].columns["ranks"] < unit[worse].columns["ranks"]:
                 votes[prompt][answers[better], answers[worse]] += 1
-    several = {
-        prompt: said for prompt, said in votes.items() if len(rows[prompt]) > 1
-    }  # one row cannot contradict itself
+    # one row cannot contradict itself
+    several = {prompt: said for prompt, said in votes.items() if len(rows[prompt]) > 1}
     both_ways = {prompt: count for prompt, said in several.items() if (count := _both_ways(said))}
     cycles = {prompt: cycle for prompt, said in several.items() if (cycle := _cycle(said))}
     found = []

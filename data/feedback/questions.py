@@ -107,8 +107,9 @@ def _dialogues(rows: Rows, template: Template, report: DataReport) -> Iterator[D
         if not messages[-1]["content"].strip():
             report.drop("with an empty answer")
             continue
-        meta = {"row": number, "question": question, **values.annotator(row, origin)}
-        yield template.question(asked(messages, question), origin, columns={"desirable": label}, **meta)
+        meta = values.meta(number, row, messages[:-1], origin)
+        columns = {"desirable": label}
+        yield template.question(asked(messages, question), origin, columns=columns, question=question, **meta)
 
 
 def _filled(row: Mapping[str, Any], column: str, origin: str) -> str:

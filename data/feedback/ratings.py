@@ -65,7 +65,6 @@ def _dialogues(rows: Rows, template: Template, report: DataReport, options: Feed
     answers = 0
     for number, row in enumerate(rows):
         origin = rows.origin(number)
-        meta = values.annotator(row, origin)
         if several:
             responses = values.items(row, "responses", origin)
             ratings = values.items(row, "ratings", origin, like=("responses", len(responses)))
@@ -80,7 +79,8 @@ def _dialogues(rows: Rows, template: Template, report: DataReport, options: Feed
             columns = {"ratings": rating_of(rating, where, options)}
             messages = dialogue_of(each, "response", origin)
             if messages[-1]["content"].strip():
-                yield template.dialogue(messages, origin, last_only=True, columns=columns, row=number, **meta)
+                meta = values.meta(number, row, messages[:-1], origin)
+                yield template.dialogue(messages, origin, last_only=True, columns=columns, **meta)
             else:
                 report.drop("with an empty answer")
     report.rows = answers

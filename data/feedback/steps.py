@@ -80,5 +80,5 @@ def _dialogues(rows: Rows, template: Template) -> Iterator[Dialogue]:
             float(values.flag(label, values.item("labels", origin, place), "right or wrong"))
             for place, label in enumerate(values.items(row, "labels", origin, like=("steps", len(steps))))
         ]
-        meta = values.annotator(row, origin)
-        yield template.stepwise(prompt_of(row, origin), steps, origin, row=number, labels=labels, **meta)
+        prompt = prompt_of(row, origin)
+        yield template.stepwise(prompt, steps, origin, labels=labels, **values.meta(number, row, prompt, origin))

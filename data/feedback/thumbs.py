@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from data.batch import Batch
 from data.errors import UserError
 from data.feedback import values
+from data.feedback.comparisons import answer_of, pair_of
 from data.feedback.options import FeedbackOptions
 from data.messages import Message, dialogue_of
 from data.render import Dialogue, Template
@@ -21,10 +22,10 @@ from data.unit import DataReport, Unit
 class Judged(NamedTuple):
     """A dialogue whose last answer was found good or bad."""
 
-    row: int
     messages: list[Message]
     desirable: bool
-    meta: dict[str, str]
+    origin: str
+    meta: dict[str, Any]
 
 
 def thumbs_units(
@@ -67,26 +68,29 @@ def from_label(rows: Rows) -> Iterator[Judged]:
     for number, row in enumerate(rows):
         origin = rows.origin(number)
         good = values.flag(row["label"], f"{origin}: column 'label'", "thumbs up or down")
-        yield Judged(number, dialogue_of(row, "response", origin), good, values.annotator(row, origin))
+        messages = dialogue_of(row, "response", origin)
+        yield Judged(messages, good, origin, values.meta(number, row, messages[:-1], origin))
 
 
 def from_pairs(rows: Rows, report: DataReport) -> Iterator[Judged]:
     """Two answers of each row, `chosen` as a good one and `rejected` as a bad one; the report counts each as a row.
-    Equal answers are dropped: they cannot be both."""
+    Equal answers are dropped, for they cannot be both, and so are ties, which say of neither that it is good or bad."""
     report.rows = 2 * len(rows)
     for number, row in enumerate(rows):
         origin = rows.origin(number)
-        chosen, rejected = (dialogue_of(row, column, origin) for column in ("chosen", "rejected"))
-        meta = values.annotator(row, origin)
-        if chosen == rejected:
+        pair = pair_of(row, origin)
+        chosen, rejected = pair.answers
+        if chosen[:-1] == rejected[:-1] and answer_of(chosen) == answer_of(rejected):
             report.dropped["with equal answers"] += 2
+        elif pair.ranks[0] == pair.ranks[1]:
+            report.dropped["without a better answer"] += 2
         else:
-            yield Judged(number, chosen, True, meta)
-            yield Judged(number, rejected, False, meta)
+            for messages, good in ((chosen, True), (rejected, False)):
+                yield Judged(messages, good, origin, values.meta(number, row, messages[:-1], origin))
 
 
 def mismatched(batch: Batch, max_length: int) -> Batch:
-    """Each row's prompt followed by the next row's answer, the last row's by the first's; cut to max_length. What KTO
+    """Each row's prompt followed by the answer of the row half the batch away, counted round; cut to max_length. What KTO
     measures its baseline on (Ethayarajh et al. 2024, section 4.1).
 
     batch: at least two rows, each with a prompt of up to max_length - 1 tokens and an answer, which starts at the row's
@@ -113,9 +117,7 @@ def _dialogues(rows: Rows, template: Template, report: DataReport) -> Iterator[D
     for judged in _judged(rows, report):
         if judged.messages[-1]["content"].strip():
             columns = {"desirable": float(judged.desirable)}
-            yield template.dialogue(
-                judged.messages, rows.origin(judged.row), last_only=True, columns=columns, row=judged.row, **judged.meta
-            )
+            yield template.dialogue(judged.messages, judged.origin, last_only=True, columns=columns, **judged.meta)
         else:
             report.drop("with an empty answer")
 

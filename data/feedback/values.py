@@ -1,14 +1,15 @@
-"""Values of feedback rows, each checked: numbers, flags, lists, annotators."""
+"""Values of feedback rows, each checked: numbers, flags, lists; and what a row tells of itself."""
 
 from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.diagnose import describe
 from data.errors import UserError
+from data.messages import Message, prompt_key
 
 
 def number(value: Any, where: str, least: float = -math.inf, most: float = math.inf, wanted: str = "a number") -> float:
@@ -49,3 +50,9 @@ def annotator(row: Mapping[str, Any], origin: str) -> dict[str, str]:
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"{origin}: column 'annotator' must be a name, found {reprlib.repr(value)}")
     return {"annotator": value}
+
+
+def meta(number: int, row: Mapping[str, Any], prompt: Sequence[Message], origin: str) -> dict[str, Any]:
+    """What every unit of feedback says of where it is from: its row, its prompt's key, and its annotator where the row names
+    one."""
+    return {"row": number, "prompt_key": prompt_key(prompt), **annotator(row, origin)}

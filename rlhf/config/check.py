@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
 from rlhf.config.explain import did_you_mean
 from rlhf.config.judge_rules import JUDGE_RULES
 from rlhf.config.model_rules import FILE, MODEL_RULES, Advice
-from rlhf.config.roles import DATA_SETS, PHASE, resolve_models, result_role, reward_parts, samples_answers
+from rlhf.config.reward_rules import (
+    environment_is_there,
+    judge_scores_baselines,
+    reward_is_there,
+    rewards_can_score,
+    rewards_fit,
+)
+from rlhf.config.roles import DATA_SETS, PHASE, resolve_models, result_role, samples_answers
 from rlhf.config.schema import Config, Data, Phase
 
 if TYPE_CHECKING:  # it imports torch, and a mistake should be told at once
@@ -19,26 +24,26 @@ if TYPE_CHECKING:  # it imports torch, and a mistake should be told at once
 
 
 def check(
-    config: Config, *, algorithm: Algorithm | None = None, reward_given: bool = False, rollout_given: bool = False
+    config: Config, *, algorithm: Algorithm | None = None, reward: Any = None, rollout_given: bool = False
 ) -> None:
     """Raises UserError with one line for each rule that the config breaks.
 
-    algorithm, reward_given, rollout_given: what `rlhf.run` was given by value instead of the config's.
+    algorithm, reward, rollout_given: what `rlhf.run` was given by value instead of the config's.
     """
     advice = [line for rule in CONFIG_RULES for line in rule(config)]
     for phase in config.phases:
         models = {role: model for role, model in resolve_models(config, phase).items() if _certain(phase, role)}
         advice += [line for rule in PHASE_RULES for line in rule(config, phase)]
         advice += [line for rule in MODEL_RULES for line in rule(config, phase, models)]
-    if not reward_given:
+    if reward is None:
         advice += [line for phase in config.phases for line in reward_is_there(phase)]
     if not rollout_given:
         advice += [line for phase in config.phases for line in environment_is_there(phase)]
     if not advice:  # these import torch and the user's modules: where a cheaper rule is broken, it answers at once
         advice = [
-            *algorithms_fit(config, algorithm),
+            *algorithms_fit(config, algorithm, reward),
             *reward_losses_fit(config),
-            *functions_are_there(config, reward_given, rollout_given),
+            *functions_are_there(config, reward, rollout_given),
         ]
     if advice:
         raise UserError("\n".join(advice))
@@ -134,32 +139,26 @@ def _leaves_a_data_set(config: Config, phase: Phase, name: str, source: str) -> 
         yield f"{where}: phase {source!r} leaves a model and no data set; name a phase of kind {' or '.join(DATA_SETS)}"
 
 
-def reward_is_there(phase: Phase) -> Advice:
-    if phase.kind in ("rl", "best_of_n") and not phase.reward:
-        yield f"phases.{phase.name}.reward: nothing to learn from; name `model` (a reward model) or module:function"
-
-
-def rewards_fit(config: Config, phase: Phase) -> Advice:
-    for part in reward_parts(phase):
-        where = f"phases.{phase.name}.reward: source {part.source}"
-        if part.models and part.source != "model":
-            yield f"{where} uses no models; name them in a part of source model, or remove `models`"
-        if part.std_penalty and len(part.models) < 2:
-            yield f"{where}: std_penalty is for an ensemble; name at least 2 models, or remove it"
-        for path in dict.fromkeys(path for path in part.models if part.models.count(path) > 1):
-            yield f"{where} lists {path} {part.models.count(path)} times: an ensemble's members differ; list it once"
-
-
-def environment_is_there(phase: Phase) -> Advice:
-    sources = [part.source for part in getattr(phase, "reward", ())]
-    if "environment" in sources and getattr(phase, "rollout", None) is None:
+def watch_can_stop(config: Config, phase: Phase) -> Advice:
+    """A watch that is to stop the run has what it takes to see gold turn down (`rlhf.watch.turned_down`)."""
+    watch = getattr(phase, "watch", None)
+    if watch is None or not watch.stop or not watch.gold:
+        return
+    where, patience = f"phases.{phase.name}.watch.stop", watch.patience
+    if phase.prompts_per_step < 2:
         yield (
-            f"phases.{phase.name}.reward: source `environment` is the score that a rollout gives, but there is none: set "
-            f"phases.{phase.name}.rollout=module:attribute (kind rl)"
+            f"{where}: gold of one prompt has no standard error, so it would never stop: set "
+            f"phases.{phase.name}.prompts_per_step to at least 2, or {where}=false"
+        )
+    looks = sum(watch.due(step, phase.steps) for step in range(1, phase.steps + 1))
+    if looks < 2 * patience:
+        yield (
+            f"{where}: patience {patience} needs {2 * patience} looks, but {phase.steps} steps with a look every "
+            f"{watch.every} have {looks}, so it would never stop: lower every or patience, raise steps, or set {where}=false"
         )
 
 
-def algorithms_fit(config: Config, given: Algorithm | None) -> Advice:
+def algorithms_fit(config: Config, given: Algorithm | None, reward: Any) -> Advice:
     """Algorithms and losses take their parameters, and the models that they need can be had."""
     from rlhf.algorithms import resolve
     from rlhf.needs import needed_models
@@ -177,6 +176,8 @@ def algorithms_fit(config: Config, given: Algorithm | None) -> Advice:
         if phase.kind == "rl":
             algorithm = given or resolve(phase.algorithm.name, phase.algorithm.parameters)
             yield from _enough_samples(phase, algorithm)
+            if reward is None:
+                yield from judge_scores_baselines(phase, algorithm)
             if phase.critic_warmup and "values" not in algorithm.needs:
                 yield f"phases.{phase.name}.critic_warmup: {type(algorithm).__name__} has no critic; set it to 0"
             elif phase.critic_warmup >= phase.steps:
@@ -211,28 +212,17 @@ def reward_losses_fit(config: Config) -> Advice:
             yield f"phases.{phase.name}.attributes: loss {phase.loss.name} reads no ratings; remove it"
 
 
-def functions_are_there(config: Config, reward_given: bool, rollout_given: bool) -> Advice:
+def functions_are_there(config: Config, reward: Any, rollout_given: bool) -> Advice:
     """Rewards and rollouts are found, and are of the right kind."""
-    from rlhf.rewards.compose import compose
     from rlhf.rollout import resolve_rollout
 
     for phase in config.phases:
-        if not reward_given and getattr(phase, "reward", None):
-            parts = partial(compose, phase.reward, combine=phase.combine)
-            yield from _told(f"phases.{phase.name}.reward", parts)
-        if watch := getattr(phase, "watch", None):
-            yield from _told(f"phases.{phase.name}.watch.gold", lambda gold=watch.gold: compose(gold))
-            wanted = [watch.format] if watch.format else []
-            yield from _told(f"phases.{phase.name}.watch.format", lambda wanted=wanted: compose(wanted))
+        yield from rewards_can_score(phase, reward)
         if not rollout_given and (rollout := getattr(phase, "rollout", None)):
-            yield from _told(f"phases.{phase.name}.rollout", lambda rollout=rollout: resolve_rollout(rollout))
-
-
-def _told(where: str, build: Callable[[], object]) -> Advice:
-    try:
-        build()
-    except UserError as error:
-        yield f"{where}: {error}"
+            try:
+                resolve_rollout(rollout)
+            except UserError as error:
+                yield f"phases.{phase.name}.rollout: {error}"
 
 
 def _enough_samples(phase: Phase, algorithm: Algorithm) -> Advice:
@@ -260,6 +250,7 @@ PHASE_RULES = (
     reward_models_do_not_answer,
     best_of_n_has_a_choice,
     rewards_fit,
+    watch_can_stop,
     goals_name_a_bound,
     data_exists,
     *JUDGE_RULES,

@@ -28,13 +28,9 @@ def judge_is_somewhere(config: Config, phase: Phase) -> Advice:
 
 def judge_asks_what_it_must(config: Config, phase: Phase) -> Advice:
     judge: Judge | None = getattr(phase, "judge", None)
-    if judge is None:
+    if judge is None or judge.template is None:
         return
     where = f"phases.{phase.name}.judge.template"
-    if judge.best <= 0:
-        yield f"phases.{phase.name}.judge.best is {judge.best:g}: ratings go from 0 to it; set it above 0"
-    if judge.template is None:
-        return
     found, needed = fields(judge.template), NEEDED[judge.kind]
     for name in sorted(needed - found):
         yield f"{where}: a {judge.kind} judge needs {{{name}}} in it"

@@ -64,10 +64,9 @@ class Judge(Node):
     kind: Literal["pairwise", "pointwise"] = "pairwise"
     swap: bool = True  # pairwise: asked in both orders; a verdict that follows the position is no preference
     principles: list[str] = []  # a constitution: each question names one of them, drawn by the seed
-    template: str | None = (
-        None  # of the question, with {principle}, {prompt}, and {first} and {second}, or {answer} and {best}
-    )
-    best: float = 10.0  # pointwise: the highest rating
+    # of the question, with {principle}, {prompt}, and {first} and {second}, or {answer} and {best}
+    template: str | None = None
+    best: float = Field(10.0, gt=0)  # pointwise: the highest rating
     max_new_tokens: int = Field(16, ge=1)
     max_length: int = Field(4096, ge=2)  # tokens of a question and its verdict, of a model that is served
     timeout_s: float = Field(60.0, gt=0)  # of a question
@@ -84,6 +83,10 @@ class Watch(Node):
     stop: bool = True  # where gold turns down while the reward rises
     patience: int = Field(2, ge=1)  # looks that gold must stay below its best
     format: Reward | None = None  # 1 for an answer in the wanted format, else 0: an alarm where its mean falls
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether it looks at this rollout step, counted from 1, of so many: the first, every few after it, the last."""
+        return (step - 1) % self.every == 0 or step == steps
 
 
 class Overlong(Node):

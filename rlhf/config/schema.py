@@ -174,9 +174,8 @@ class RewardModel(SupervisedPhase):
     kind: Literal["reward"]
     loss: RewardLoss = RewardLoss()
     attributes: dict[str, float] = {}  # of ratings by attribute: what each counts; default: all alike
-    annotators: (
-        dict[str, float] | Literal["agreement"]
-    ) = {}  # weights of their rows, 1 where not named; or by agreement
+    # weights of their rows, 1 where not named; or by agreement
+    annotators: dict[str, float] | Literal["agreement"] = {}
 
 
 class Dpo(SupervisedPhase):
@@ -211,9 +210,8 @@ class Rl(PhaseBase):
     max_kl: float | None = Field(None, gt=0)  # the step's further passes and mini-batches end where approx_kl is above
     critic_warmup: int = Field(0, ge=0)  # first rollout steps, in which only the critic learns
     ptx: Ptx | None = None
-    ema: float | None = Field(
-        None, gt=0, lt=1
-    )  # decay of the average of the policy's weights, which is then the result
+    # decay of the average of the policy's weights, which is then the result
+    ema: float | None = Field(None, gt=0, lt=1)
     checkpoint_every: int = Field(10, ge=0)  # rollout steps
     store_every: int = Field(0, ge=0)  # rollout steps whose batch and weights are kept for `launch.py replay`; 0: none
     critic_optim: Optim = Optim()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from data.errors import UserError
 from rlhf.config.rewards import Judge
 from rlhf.interfaces import Served
+
+if TYPE_CHECKING:
+    import openai
 
 LOG_WAIT_EVERY_S = 30.0
 ADVICE = {
@@ -41,69 +44,67 @@ def served_elsewhere(settings: Judge) -> Served:
 
 
 class Client:
-    """A context manager; it holds connections."""
+    """Holds nothing between two calls: each has connections of its own."""
 
     def __init__(self, served: Served, settings: Judge) -> None:
-        import openai  # a second of imports, for runs with a judge alone
-
         self._served, self._settings = served, settings
         self._extra = {"stop_token_ids": list(served.stop_token_ids)} if served.stop_token_ids else None
-        # Where a proxy is set in the environment, it must not be asked for an address of this machine.
-        http = openai.DefaultHttpxClient(trust_env=not is_loopback(served.url))
-        self._client = openai.OpenAI(
-            base_url=served.url,
-            api_key=served.key,
-            timeout=settings.timeout_s,
-            max_retries=settings.retries,  # with the library's back-off; of timeouts, lost connections, 429 and 5xx
-            http_client=http,
-        )
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._client.close()
 
     def ask(self, questions: Sequence[str]) -> list[Reply]:
         """A reply to each question, in their order, `at_once` of them in flight. Greedy: at temperature 0.
 
         A question takes at most (retries + 1) * timeout_s and the back-off between. Raises UserError where the server
-        refuses every question: a wrong key, model or path.
+        refuses every question: a wrong key, model or path. Then, and at Ctrl-C, no question stays in flight.
         """
-        pool = ThreadPoolExecutor(self._settings.at_once, thread_name_prefix="judge")
-        futures = [pool.submit(self._ask, question) for question in questions]
-        try:
-            self._wait(futures)
-            return [future.result() for future in futures]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # where one was refused, the others would be too
+        return asyncio.run(self._ask_all(questions))
 
-    def _wait(self, futures: Sequence[Future]) -> None:
-        """Until all are done or one raised. Tells now and then how far it is."""
-        started = told = time.monotonic()
-        pending = set(futures)
+    async def _ask_all(self, questions: Sequence[str]) -> list[Reply]:
+        limit = asyncio.Semaphore(self._settings.at_once)
+
+        async def asked(question: str) -> Reply:
+            async with limit:
+                return await self._ask(client, question)
+
+        async with self._connections() as client:
+            try:
+                async with asyncio.TaskGroup() as group:  # where one was refused, the others would be too: they end
+                    replies = [group.create_task(asked(question)) for question in questions]
+                    await self._wait(replies)
+            except ExceptionGroup as refusals:
+                raise refusals.exceptions[0] from None
+        return [reply.result() for reply in replies]
+
+    def _connections(self) -> openai.AsyncOpenAI:
+        import openai  # a second of imports, for runs with a judge alone
+
+        return openai.AsyncOpenAI(
+            base_url=self._served.url,
+            api_key=self._served.key,
+            timeout=self._settings.timeout_s,
+            max_retries=self._settings.retries,  # with the library's back-off; of timeouts, lost connections, 429 and 5xx
+            # where a proxy is set in the environment, it must not be asked for an address of this machine
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=not is_loopback(self._served.url)),
+        )
+
+    async def _wait(self, replies: Sequence[asyncio.Task[Reply]]) -> None:
+        """Until all are done. Tells now and then how far it is."""
+        started, pending = time.monotonic(), set(replies)
         while pending:
-            done, pending = wait(pending, timeout=LOG_WAIT_EVERY_S, return_when=FIRST_COMPLETED)
-            for future in done:
-                future.result()
-            if pending and time.monotonic() - told > LOG_WAIT_EVERY_S:
-                told = time.monotonic()
+            _, pending = await asyncio.wait(pending, timeout=LOG_WAIT_EVERY_S)
+            if pending:
                 logger.warning(
                     "waiting for the judge at %s: %d of %d questions done after %.0f s",
                     self._served.url,
-                    len(futures) - len(pending),
-                    len(futures),
-                    told - started,
+                    len(replies) - len(pending),
+                    len(replies),
+                    time.monotonic() - started,
                 )
 
-    def _ask(self, question: str) -> Reply:
+    async def _ask(self, client: openai.AsyncOpenAI, question: str) -> Reply:
         import openai
 
         try:
-            answer = self._client.chat.completions.create(
+            answer = await client.chat.completions.create(
                 model=self._served.name,
                 messages=[{"role": "user", "content": question}],
                 temperature=0,
@@ -113,7 +114,8 @@ class Client:
         except openai.APITimeoutError:
             return Reply(failure="timeout", detail=f"no reply within {self._settings.timeout_s:g} s")
         except openai.APIConnectionError as error:
-            return Reply(failure="connection", detail=str(error.__cause__ or error))
+            cause = _first_cause(error)
+            return Reply(failure="connection", detail=f"{type(cause).__name__}: {cause}")
         except openai.APIStatusError as error:
             return self._refused(error.status_code, error.message)
         except (openai.APIError, ValueError) as error:  # a body that is no JSON, or not the one that was asked for
@@ -134,6 +136,13 @@ def _text(answer: Any) -> Reply:
     except (AttributeError, IndexError, TypeError):
         text = None
     return Reply(text) if isinstance(text, str) else Reply(failure="malformed", detail=f"no text in {answer!r:.200}")
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """Below "Connection error" and "All connection attempts failed" of the layers that this library stands on."""
+    while below := error.__cause__ or error.__context__:
+        error = below.exceptions[0] if isinstance(below, BaseExceptionGroup) else below  # of a name with two addresses
+    return error
 
 
 def is_loopback(url: str) -> bool:

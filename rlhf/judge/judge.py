@@ -136,9 +136,10 @@ class JudgeModel:
         if len(replies) >= SURELY_DOWN and all(reply.text is None for reply in replies):
             reasons = Counter(reply.failure for reply in replies)
             told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+            slow = "raise judge.timeout_s or lower judge.at_once where it is slow"
+            advice = slow if self.settings.model else f"check that judge.url is up, or {slow}"
             raise UserError(
-                f"the judge answered none of {len(replies)} questions ({told}; the last: {replies[-1].detail}): check that "
-                "judge.url is up, or raise judge.timeout_s or lower judge.at_once where it is slow"
+                f"the judge answered none of {len(replies)} questions ({told}; the last: {replies[-1].detail}): {advice}"
             )
         return replies
 

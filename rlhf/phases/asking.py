@@ -25,10 +25,9 @@ class Round:
     notes: Sequence[str] = ()  # for the user
 
 
-def rounds(context: PhaseContext, shown: tuple[str, ...]) -> Iterator[Round]:
+def rounds(context: PhaseContext, prompts: Sequence[Prompt], shown: tuple[str, ...]) -> Iterator[Round]:
     """The samples of `prompts_per_step` prompts after the other; writes the phase's data set, its metrics and its bar."""
     phase = context.phase
-    prompts = read_prompts(context)
     policy = context.build("policy")
     rollouts = start_rollouts(context, policy)
     rollouts.sync(policy)

@@ -90,6 +90,11 @@ class PhaseContext:
             served = served_elsewhere(settings)
         return JudgeModel(settings, Client(served, settings), self.seed)
 
+    def judge_figures(self) -> Metrics:
+        """`judge/asked` and the other figures of all questions so far; nothing where no judge has been called for."""
+        judge = vars(self).get("judge")  # without starting one
+        return {f"judge/{name}": value for name, value in judge.metrics().items()} if judge else {}
+
     def build(
         self,
         role: str,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data.sample import Sample
 from rlhf.phases.answers import batch_of
-from rlhf.phases.asking import rounds
+from rlhf.phases.asking import read_prompts, rounds
 from rlhf.phases.base import Metrics, PhaseContext
 from rlhf.phases.scoring import Drought, Scorer, failed
 
@@ -21,13 +21,14 @@ SHOWN = ("reward", "reward_kept", "kept", "tokens/s")
 
 
 def run(context: PhaseContext) -> Metrics:
-    """Writes rows of `prompt`, `response` and `reward`; returns the mean rewards of all samples and of those kept."""
-    phase = context.phase
+    """Writes rows of `prompt`, `response` and `reward`; returns the mean rewards of all samples and of those kept, and what
+    came of a judge's questions."""
+    phase, prompts = context.phase, read_prompts(context)  # a mistake in them comes before the models
     scorer, drought = Scorer.of(context, phase.reward, phase.combine, context.reward), Drought()
     models = list(scorer.groups.values())
     totals = {"samples": 0, "scored": 0, "kept": 0, "reward": 0.0, "reward_kept": 0.0}
     with scorer:
-        for asked in rounds(context, SHOWN):
+        for asked in rounds(context, prompts, SHOWN):
             samples = asked.samples
             with asked.timer("score"):
                 staged = context.runtime.stage(batch_of(samples), models) if models else None
@@ -38,13 +39,14 @@ def run(context: PhaseContext) -> Metrics:
                 for sample, score in kept
             ]
             scored = scores.rewards[scores.rewards.isfinite()]
-            asked.notes = [*scores.news, *drought.see(len(scored), len(samples), scores.failures)]
+            judged = context.judge_figures()
+            asked.notes = [*scores.news, *drought.see(len(scored), len(samples), scores.failures, judged)]
             found = {"samples": len(samples), "scored": len(scored), "kept": len(kept)}
             found |= {"reward": float(scored.sum()), "reward_kept": sum(score for _, score in kept)}
             totals = {name: totals[name] + value for name, value in found.items()}
             tokens = sum(len(sample.tokens) for sample in samples)
-            asked.figures = means(found) | failed(scores.failures) | {"tokens/s": tokens / asked.timer.total}
-    return means(totals)
+            asked.figures = means(found) | failed(scores.failures) | judged | {"tokens/s": tokens / asked.timer.total}
+    return means(totals) | context.judge_figures()
 
 
 def best(samples: Sequence[Sample], rewards: Tensor, keep: int, at_least: float | None) -> list[tuple[Sample, float]]:

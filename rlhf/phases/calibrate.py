@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from data.batch import Batch
+from data.errors import UserError
 from data.examples import Examples
 from rlhf.phases.base import Metrics
 from rlhf.phases.reading import AT_ONCE, Reading
 from rlhf.reports import calibration
 from rlhf.rewards.compose import mean_verdict, weakest_step
-from rlhf.rewards.spec import RewardSpec
+from rlhf.rewards.spec import MOST_QUESTIONS, RewardSpec
 from rlhf.rundir import write_atomically
 
 REPORT, PICTURE = "calibration.json", "calibration.png"
@@ -26,11 +27,17 @@ Scored = tuple[Tensor, Batch]  # (B,) scores or (B, T) values of a batch's rows
 
 def calibrate(reading: Reading, train: Examples, held_out: Examples) -> Metrics:
     """Writes reward.json and, of the held-out rows, calibration.json and calibration.png to where the artifact is put
-    together; returns the report's headlines. A loss of the user's own may have no report."""
+    together; returns the report's headlines. A loss of the user's own may have no report.
+
+    Raises UserError where the model's scores are no numbers."""
     context = reading.context
     questions = questions_of(train)
     reads = "steps" if reading.objective.output == "values" else "questions" if questions else "answer"
+    if len(questions) > MOST_QUESTIONS:
+        note = f"warning: the rows ask {len(questions):,} questions; no reward asks more than {MOST_QUESTIONS}"
+        context.console.print(f"[bold]{context.phase.name:<9}[/] {note}", highlight=False, soft_wrap=True)
     scored = score(reading, held_out)
+    expect_numbers(held_out.report.name, scored)
     spec_of(reads, questions, scored).write(context.staging)
     report = report_of(reads, scored)
     if report is None:
@@ -52,6 +59,22 @@ def score(reading: Reading, examples: Examples) -> list[Scored]:
         staged = reading.context.runtime.stage(batch, [reading.model])
         found.append((reading.model.forward(staged, reading.objective.output).result(), batch))
     return found
+
+
+def expect_numbers(name: str, scored: Sequence[Scored]) -> None:
+    """Raises UserError where a score is NaN or infinite: of such scores nothing could be reported, and no reward made."""
+    asked, wrong = 0, []
+    for out, batch in scored:
+        counted = batch.action_mask if out.ndim == 2 else torch.ones_like(out, dtype=torch.bool)
+        asked += int(counted.sum())
+        for place in (counted & ~out.isfinite()).nonzero().tolist():
+            wrong.append((float(out[tuple(place)]), batch.meta[place[0]]["row"] + 1))
+    if wrong:
+        value, row = wrong[0]
+        raise UserError(
+            f"{name}, row {row}: the trained model's score is {value} ({len(wrong):,} of {asked:,} held-out scores are no "
+            "numbers), so that it is of no use: lower optim.lr, or train with models.reward.dtype: float32"
+        )
 
 
 def spec_of(reads: Reads, questions: tuple[str, ...], scored: Sequence[Scored]) -> RewardSpec:

@@ -41,8 +41,8 @@ class Experience:
 class Collector:
     """Draws prompts, has them answered and scored; draws again in place of groups that the algorithm leaves out.
 
-    draws and moments are its state: how often it drew, and the mean and deviation of all rewards so far. groups: all
-    that a step's batch is staged for.
+    draws, moments and drought are its state: how often it drew, the mean and deviation of all rewards so far, and how many
+    steps in a row had no score. groups: all that a step's batch is staged for.
     """
 
     context: PhaseContext
@@ -69,7 +69,7 @@ class Collector:
             worth = algorithm.keep(scored) if len(scored) else has_score(scored)
             kept.append(scored if worth.all() else scored.select(worth.nonzero()[:, 0]))
         batch = together(kept, wanted)
-        figures = {"samples": len(batch), **scores_of(draws)}
+        figures = {"samples": len(batch), **scores_of(draws), **self.context.judge_figures()}
         if algorithm.refills:
             figures["draws"] = len(draws)
         same = batch.columns["tokens"] is draws[0].batch.columns["tokens"]
@@ -81,7 +81,7 @@ class Collector:
         notes = [text for draw in draws for text in draw.news]
         asked = sum(len(draw.batch) for draw in draws)
         failures = [failure for draw in draws for failure in draw.failures]
-        if dry := self.drought.see(asked - figures["dropped"], asked, failures):
+        if dry := self.drought.see(asked - figures["dropped"], asked, failures, self.context.judge_figures()):
             notes += dry
         elif figures.get("equal_groups") == 1:
             notes.append("no gradient: 100 % of the groups have equal rewards")
@@ -142,11 +142,12 @@ class Collector:
         return batch.with_columns(**columns)
 
     def state(self) -> dict:
-        return {"draws": self.draws, "moments": self.moments.state()}
+        return {"draws": self.draws, "moments": self.moments.state(), "drought": self.drought.steps}
 
     def resume(self, state: Mapping) -> None:
         if state:
             self.draws, self.moments = state["draws"], RunningMoments.from_state(state["moments"])
+            self.drought.steps = state["drought"]
 
 
 @dataclass(frozen=True)

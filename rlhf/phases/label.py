@@ -14,7 +14,7 @@ from data.imports import load_object
 from data.sample import Sample
 from rlhf.judge.judge import Comparison, JudgeModel, Outcome, ring, share
 from rlhf.judge.questions import Verdict
-from rlhf.phases.asking import rounds
+from rlhf.phases.asking import read_prompts, rounds
 from rlhf.phases.base import Metrics, PhaseContext
 
 SHOWN = ("labelled", "position_bound", "first_position", "agreement", "seconds/judge")
@@ -23,7 +23,8 @@ ANNOTATOR = "judge"
 
 @dataclass(frozen=True)
 class Judged:
-    """Two samples of a prompt. straight: the verdict before the swap; margin: of ratings, as a share of the best one."""
+    """Two samples of a prompt. straight: the verdict before the swap, where there is one; margin: of ratings, as a share of the
+    best one."""
 
     first: Sample
     second: Sample
@@ -44,10 +45,11 @@ def run(context: PhaseContext) -> Metrics:
 
     Raises UserError where the judge preferred nothing at all.
     """
-    phase, judge = context.phase, context.judge
+    phase, prompts = context.phase, read_prompts(context)  # a mistake in them comes before the judge's server
+    judge = context.judge
     gold = load_object(phase.gold) if phase.gold else None
     totals: Counter[str] = Counter()
-    for asked in rounds(context, SHOWN):
+    for asked in rounds(context, prompts, SHOWN):
         with asked.timer("judge"):
             judged = compare(judge, asked.samples)
         asked.rows = [row_of(judge, each) for each in judged if each.preference]
@@ -75,8 +77,9 @@ def compare(judge: JudgeModel, samples: Sequence[Sample]) -> list[Judged]:
         return _by_ratings(judge, usable)
     pairs = [(usable[a], usable[b]) for a, b in ring(usable)]
     decisions = judge.compare([Comparison(one.prompt, one.text, other.text) for one, other in pairs])
+    swap = judge.settings.swap
     return [
-        Judged(one, other, decision.outcome, decision.straight)
+        Judged(one, other, decision.outcome, decision.straight if swap else None)
         for (one, other), decision in zip(pairs, decisions, strict=True)
     ]
 
@@ -94,7 +97,7 @@ def _by_ratings(judge: JudgeModel, samples: Sequence[Sample]) -> list[Judged]:
             continue
         (low, worst), (high, best) = rated[0], rated[-1]
         outcome = "first" if high > low else "tie"
-        found.append(Judged(best, worst, outcome, outcome, (high - low) / judge.settings.best))
+        found.append(Judged(best, worst, outcome, None, (high - low) / judge.settings.best))
     return found
 
 
@@ -110,7 +113,7 @@ def row_of(judge: JudgeModel, judged: Judged) -> dict[str, Any]:
 
 def counts(judged: Sequence[Judged], gold: Callable[[Sample], float] | None) -> Counter[str]:
     """How many pairs came to what. Of pairs that gold tells apart: with how many preferences, and with how many verdicts
-    before the swap, it agrees."""
+    before a swap, it agrees."""
     found = Counter(each.outcome for each in judged)
     found["pairs"], found["rows"] = len(judged), found["first"] + found["second"]
     for each in judged if gold else ():
@@ -125,7 +128,7 @@ def counts(judged: Sequence[Judged], gold: Callable[[Sample], float] | None) -> 
 
 def figures(found: Counter[str]) -> Metrics:
     """Numbers of pairs and rows; as shares of the pairs: labelled, ties, position_bound, unanswered; and the agreement with gold
-    after the swap, and before it."""
+    of the labels, and of the verdicts before a swap."""
     shares = {"labelled": "rows", "ties": "tie", "position_bound": "position_bound", "unanswered": "unanswered"}
     result: Metrics = {"pairs": found["pairs"], "rows": found["rows"]}
     if found["pairs"]:

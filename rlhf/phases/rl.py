@@ -21,12 +21,13 @@ from rlhf.phases.watching import Watcher
 from rlhf.stored_steps import POLICY, store_step
 
 SHOWN = ("reward", "kl", "length", "policy/clip_fraction", "tokens/s")
+REPORTED = ("reward", "kl", "length")  # of the last step, in the artifact
 
 
 def run(context: PhaseContext) -> Metrics:
     """Aligns the policy with the reward; returns the held-out figures of its answers."""
     phase, parts = context.phase, prepare(context)
-    algorithm, policy, metrics = parts.algorithm, parts.groups["policy"], {}
+    algorithm, policy, metrics = parts.algorithm, parts.groups["policy"], parts.figures
     with parts.scorer, parts.watcher, context.tracking(phase.steps, parts.done, SHOWN) as track:
         for step in range(parts.done, phase.steps):
             timer = Timer()
@@ -37,7 +38,9 @@ def run(context: PhaseContext) -> Metrics:
                 track.note(step + 1, text)
             if phase.store_every and (step + 1) % phase.store_every == 0:
                 store(context, step + 1, experience.batch, policy, algorithm)
-            if parts.watcher.look(step + 1, experience, track):
+            with timer("watch"):
+                stop = parts.watcher.look(step + 1, experience, track)
+            if stop:
                 break  # the reward is no longer worth what it says
 
             batch = experience.batch  # 4. on the driver
@@ -61,7 +64,7 @@ def run(context: PhaseContext) -> Metrics:
 
             # 8. save
             if step + 1 == following(step, phase.checkpoint_every) and step + 1 < phase.steps:
-                parts.save(context, step + 1, algorithm)
+                parts.save(context, step + 1, algorithm, metrics)
     return conclude(context, parts, metrics)
 
 
@@ -78,11 +81,13 @@ class Parts:
     lesson: Lesson
     check: AnswerCheck | None
     done: int
+    figures: Metrics  # that are REPORTED, of the last of these steps
 
-    def save(self, context: PhaseContext, step: int, algorithm: Algorithm) -> None:
+    def save(self, context: PhaseContext, step: int, algorithm: Algorithm, metrics: Metrics) -> None:
         state = {"algorithm": algorithm.state(), "collector": self.collector.state(), "watch": self.watcher.state()}
-        state["answers"] = self.check and self.check.first
+        state |= {"answers": self.check and self.check.first, "figures": reported(metrics)}
         context.checkpoints.save(step, self.groups["policy"], self.lesson.groups, state, context.tokenizer)
+        self.watcher.saved()
 
 
 def prepare(context: PhaseContext) -> Parts:
@@ -109,13 +114,14 @@ def prepare(context: PhaseContext) -> Parts:
     if check:
         check.before(progress.get("answers"))
     rollouts.sync(policy)
-    return Parts(algorithm, groups, rollouts, scorer, watcher, collector, lesson, check, progress["step"])
+    done, figures = progress["step"], progress.get("figures", {})
+    return Parts(algorithm, groups, rollouts, scorer, watcher, collector, lesson, check, done, figures)
 
 
 def conclude(context: PhaseContext, parts: Parts, metrics: Metrics) -> Metrics:
     """Leaves the policy: the last one, its average, or, where the watch stopped the run, gold's best. metrics: the last step's."""
     policy, watcher = parts.groups["policy"], parts.watcher
-    figures = {name: metrics[name] for name in ("reward", "kl", "length") if name in metrics} | watcher.figures()
+    figures = reported(metrics) | watcher.figures()
     if watcher.stopped:
         policy = watcher.best_policy()
     elif context.phase.ema:
@@ -123,6 +129,10 @@ def conclude(context: PhaseContext, parts: Parts, metrics: Metrics) -> Metrics:
     figures |= parts.check.after(policy) if parts.check else {}
     export(context, policy)
     return figures
+
+
+def reported(metrics: Metrics) -> Metrics:
+    return {name: metrics[name] for name in REPORTED if name in metrics}
 
 
 def build_groups(

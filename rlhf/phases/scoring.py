@@ -28,7 +28,7 @@ from rlhf.rewards.compose import (
     weakest_step,
 )
 from rlhf.rewards.sources import JUDGE, MODEL
-from rlhf.rewards.spec import RewardSpec
+from rlhf.rewards.spec import MOST_QUESTIONS, RewardSpec
 from rlhf.rewards.workers import Call, Failure, Value, Workers
 
 PATIENCE = 3  # steps without any score, before the run ends
@@ -41,9 +41,8 @@ class Scores:
     rewards: Tensor  # (B,) fp32
     parts: dict[str, Tensor]  # (B,) fp32 of each part, before clip and weight; of an ensemble also part/std
     failures: list[Failure] = field(default_factory=list)
-    news: list[str] = field(
-        default_factory=list
-    )  # what the user has not been told yet: of each kind of failure, the first
+    # what the user has not been told yet: of each kind of failure, the first
+    news: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,14 @@ class RewardModel:
 
     @classmethod
     def build(cls, context: PhaseContext, role: str) -> RewardModel:
+        """Raises UserError where the model would ask more of each answer than a reward may."""
         path = context.path_of(role)
         spec = RewardSpec.read(path) if path else RewardSpec()
+        if len(spec.questions) > MOST_QUESTIONS:
+            raise UserError(
+                f"{path}: this reward model would ask each answer all {len(spec.questions):,} questions of its training rows, "
+                f"but a reward asks {MOST_QUESTIONS} at most: train it on rows that ask the same few questions of every answer"
+            )
         if role not in context.reward_groups:  # the watch may read the same model
             room = 1 if spec.reads == "answer" else 2  # for a question after an answer of max_length
             context.reward_groups[role] = context.build(role, head="scalar", rows_together=room)
@@ -173,12 +178,17 @@ class Drought:
 
     steps: int = 0
 
-    def see(self, scored: int, asked: int, failures: Sequence[Failure]) -> list[str]:
-        """What to tell of a step in which no sample has a score. Raises UserError at the third such step in a row."""
+    def see(self, scored: int, asked: int, failures: Sequence[Failure], judged: Metrics) -> list[str]:
+        """What to tell of a step in which no sample has a score. judged: the figures of the judge's questions.
+
+        Raises UserError at the third such step in a row.
+        """
         self.steps = 0 if scored or not asked else self.steps + 1
         if not self.steps:
             return []
         why = f"the last failure: {failures[-1]}" if failures else "every reward, or greedy baseline, is NaN"
+        if judged:
+            why += "; questions so far: " + ", ".join(f"{name} {value:g}" for name, value in judged.items())
         if self.steps >= PATIENCE:
             raise UserError(f"no sample of the last {PATIENCE} steps has a score; {why}")
         return ["nothing to learn from: no sample of the step has a score"]

@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -156,7 +156,8 @@ def read_rows(context: PhaseContext) -> tuple[Examples, Examples]:
     examples = build_examples(kind, rows, context.tokenizer, phase.max_length, options)
     context.read(examples.report)
     if phase.eval_data is not None:
-        held_out = build_examples(kind, context.open(phase.eval_data), context.tokenizer, phase.max_length, options)
+        alike = replace(options, annotators={})  # the weights are of who labelled the training rows
+        held_out = build_examples(kind, context.open(phase.eval_data), context.tokenizer, phase.max_length, alike)
         context.read(held_out.report)
         return examples, held_out
     return examples.split(phase.data.holdout, context.seed)
@@ -192,11 +193,14 @@ def evaluate(reading: Reading, examples: Examples) -> Metrics:
 
 
 def of_untied(figures: Metrics) -> Metrics:
-    """Means over all comparisons turned into means over those that are no tie, where the objective counts them."""
-    share = figures.get("untied", 0.0)
-    if share == 0:
+    """Means over all comparisons turned into means over those that are no tie, where the objective counts them; left out where
+    all are ties."""
+    if "untied" not in figures:
         return figures
-    return {name: value / share if name in ("accuracy", "margin") else value for name, value in figures.items()}
+    share, compared = figures["untied"], ("accuracy", "margin")
+    if share == 0:
+        return {name: value for name, value in figures.items() if name not in compared}
+    return {name: value / share if name in compared else value for name, value in figures.items()}
 
 
 def unigram_perplexity(examples: Examples) -> float:

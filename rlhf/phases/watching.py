@@ -31,8 +31,9 @@ class Watcher:
     """The looks so far, and what they need: the policy, the reference, the gold reward and the wanted format.
 
     `turn` is set where gold has turned down. Where the watch may stop the run, the policy of gold's best look is kept
-    in RUN/checkpoints/<phase>-best. An interrupted run repeats the looks after its last checkpoint, and keeps it again.
-    The scorers' workers live while the watcher is entered as a context.
+    in RUN/checkpoints/<phase>.best/step-<N>, N the look's. An interrupted run repeats the looks after its last checkpoint,
+    and gold's best may then be an earlier one than before: the policy of the best look that `saved` tells of stays until
+    the next checkpoint. The scorers' workers live while the watcher is entered as a context.
     """
 
     context: PhaseContext
@@ -42,6 +43,7 @@ class Watcher:
     format: Scorer | None = None
     looks: list[Look] = field(default_factory=list)
     turn: Turn | None = None
+    saved_best: Look | None = None  # gold's best of the looks that the last checkpoint knows
     stack: ExitStack = field(default_factory=ExitStack)
 
     @classmethod
@@ -79,7 +81,7 @@ class Watcher:
         reward. True where the run should stop."""
         if self.settings is None:
             return False
-        due = (step - 1) % self.settings.every == 0 or step == self.context.phase.steps
+        due = self.settings.due(step, self.context.phase.steps)
         if not due or not experience.first.batch.rewards.isfinite().any():
             return False
         look = self.measured(step, experience.first, track)
@@ -90,6 +92,9 @@ class Watcher:
             self.tell(step, text, track)
         if self.gold and look.gold is None:
             self.tell(step, "no answer has a gold score: this look does not count", track)
+        elif self.gold and look.gold_error is None:
+            text = "one prompt alone has a gold score, and no standard error: this look tells no turn"
+            self.tell(step, text, track)
         if self.settings.stop and best(self.looks) is look:
             self.keep_policy()
         if self.turn is None:
@@ -148,22 +153,36 @@ class Watcher:
 
     @property
     def kept(self) -> Path:
-        return self.context.run.root / "checkpoints" / f"{self.context.phase.name}-best"
+        """Of the policies that are kept, each in step-<N>. No phase has a dot in its name, so this is no phase's own."""
+        return self.context.run.root / "checkpoints" / f"{self.context.phase.name}.best"
+
+    def path_of(self, look: Look) -> Path:
+        """Of the policy that sampled the look's answers, once it is kept."""
+        return self.kept / f"step-{look.step}"
 
     def keep_policy(self) -> None:
-        """Exports the policy to `kept`, in the place of an earlier one."""
-        partial = self.kept.with_name(f".{self.kept.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
+        """Exports the policy of the last look. Beside it stays the one that the last checkpoint knows, and no other."""
+        self.drop_policies(self.saved_best)
+        path = self.path_of(self.looks[-1])
+        partial = path.with_name(f".{path.name}.partial")
         partial.mkdir(parents=True)
         self.groups["policy"].export(partial).result()
         self.context.tokenizer.save_pretrained(partial)
-        shutil.rmtree(self.kept, ignore_errors=True)
-        os.replace(partial, self.kept)
+        os.replace(partial, path)
+
+    def drop_policies(self, but: Look | None) -> None:
+        """Deletes what is kept of other looks, or was left of one by an interruption."""
+        if but is None:
+            shutil.rmtree(self.kept, ignore_errors=True)
+            return
+        for path in self.kept.glob("*"):
+            if path != self.path_of(but):
+                shutil.rmtree(path)
 
     def best_policy(self) -> ModelGroup:
         """The policy of gold's best look, in the place of the one that was trained on."""
         self.context.runtime.release("policy")
-        return self.context.build("policy", path=str(self.kept))
+        return self.context.build("policy", path=str(self.path_of(best(self.looks))))
 
     def figures(self) -> Metrics:
         """Of the last look, and of the one where gold was best; `stopped_at` is the step at which the watch stopped the
@@ -182,16 +201,22 @@ class Watcher:
         """JSON values, for the checkpoint."""
         return {"looks": [asdict(look) for look in self.looks]}
 
+    def saved(self) -> None:
+        """A checkpoint has the looks so far: an interrupted run goes on from these."""
+        self.saved_best = best(self.looks)
+        self.drop_policies(self.saved_best)
+
     def resume(self, state: Mapping[str, Any], step: int) -> None:
-        """Goes on after `step`; what was told of later steps by an interrupted attempt, or a run before, is
-        forgotten."""
-        if self.settings is None:
-            return
-        self.looks = [Look(**look) for look in state.get("looks", ())]
-        turns = (turned_down(self.looks[:count], self.settings.patience) for count in range(1, len(self.looks) + 1))
-        self.turn = next((turn for turn in turns if turn), None)
+        """Goes on after `step`; what an interrupted attempt, or a run before, told of later steps and kept of them is
+        deleted, be there a watch or not."""
         file = self.context.run.root / ALARMS
         if file.exists():
             rows = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
             keep = [row for row in rows if row["phase"] != self.context.phase.name or row["step"] <= step]
             write_atomically(file, "".join(json.dumps(row) + "\n" for row in keep))
+        self.looks = [Look(**look) for look in state.get("looks", ())]
+        self.saved()
+        if self.settings is None:
+            return
+        turns = (turned_down(self.looks[:count], self.settings.patience) for count in range(1, len(self.looks) + 1))
+        self.turn = next((turn for turn in turns if turn), None)

@@ -141,11 +141,12 @@ def expected_calibration_error(bins: list[dict[str, float]]) -> float | None:
 
 
 def by_quantile(keys: Array, values: Array) -> list[dict[str, float]]:
-    """The mean of `values` in `PARTS` parts of equal size by `keys`, fewer where keys repeat; equal keys share a part."""
-    if not len(keys):
-        return []
-    edges = np.unique(np.quantile(keys, np.linspace(0, 1, PARTS + 1), method="nearest"))
-    parts = np.clip(np.searchsorted(edges, keys, side="right") - 1, 0, max(len(edges) - 2, 0))
+    """The mean of `values` in `PARTS` parts of equal size by `keys`, fewer where keys repeat; equal keys share a part. Of up
+    to `PARTS` distinct keys each is a part of its own."""
+    starts = np.unique(keys)
+    if len(starts) > PARTS:
+        starts = np.unique(np.quantile(keys, np.linspace(0, 1, PARTS, endpoint=False), method="nearest"))
+    parts = np.searchsorted(starts, keys, side="right") - 1
     return [
         {
             "from": float(keys[inside].min()),
@@ -153,8 +154,8 @@ def by_quantile(keys: Array, values: Array) -> list[dict[str, float]]:
             "count": int(inside.sum()),
             "mean": float(values[inside].mean()),
         }
-        for part in range(max(len(edges) - 1, 1))
-        if (inside := parts == part).any()
+        for part in range(len(starts))
+        for inside in [parts == part]
     ]
 
 

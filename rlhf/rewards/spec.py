@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 FILE = "reward.json"
+MOST_QUESTIONS = 64  # that a reward may ask of each answer, one forward pass each
 
 
 @dataclass(frozen=True)
 class RewardSpec:
     """reads: "answer", one score at the answer's last token; "steps", one after each step of it; or "questions", one after each
-    of `questions`, asked about the answer. mean, std: of the scores of held-out answers."""
+    of `questions`, asked about the answer. mean, std: of the scores of held-out answers, with "questions" of the verdicts on
+    single questions: a reward is the mean of an answer's, and spreads less."""
 
     reads: Literal["answer", "steps", "questions"] = "answer"
     questions: tuple[str, ...] = ()

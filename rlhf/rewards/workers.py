@@ -125,7 +125,9 @@ class Workers:
             except Lost as lost:
                 self._workers[place] = None
                 worker.close()
-                if why := str(lost):
+                if (why := str(lost)) and not worker.loaded:
+                    raise UserError(f"reward {self.name!r} cannot be loaded in its own process: {why}") from lost
+                if why:
                     what, _, last_words = why.partition("; ")
                     work.failed(tasks.popleft(), what, last_words, cost=1)
                 work.give_back(tasks)

@@ -85,8 +85,8 @@ def test_a_served_judge_answers_as_transformers_wants_its_key_and_ends_with_rele
     assert served.url.startswith("http://127.0.0.1:") and served.name == "judge"
     assert len(served.stop_token_ids) == 2
 
-    with Client(served, Judge(model="x", max_new_tokens=NEW_TOKENS)) as client:
-        replies = [reply.text for reply in client.ask(QUESTIONS)]
+    client = Client(served, Judge(model="x", max_new_tokens=NEW_TOKENS))
+    replies = [reply.text for reply in client.ask(QUESTIONS)]
     # vLLM holds back the bytes of a character that the limit cut short
     assert [reply.rstrip("�") for reply in replies] == [greedy(model, each).rstrip("�") for each in QUESTIONS]
 
@@ -96,6 +96,12 @@ def test_a_served_judge_answers_as_transformers_wants_its_key_and_ends_with_rele
         request = urllib.request.Request(f"{served.url}/chat/completions", body, headers)
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(request, timeout=10)
+    headers["Authorization"] = f"Bearer {served.key}"
+    for path in ("/invocations", "/tokenize", "/metrics", "/version"):  # which vLLM serves without a key
+        for data in (body, None):
+            request = urllib.request.Request(served.url.removesuffix("/v1") + path, data, headers)
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(request, timeout=10)
 
     port = served.url.removesuffix("/v1").rpartition(":")[2]
     running = processes_of(port)

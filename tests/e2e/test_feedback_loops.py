@@ -64,6 +64,7 @@ def phases(judge: str) -> list[dict]:
             ],
             watch={
                 "every": 1,
+                "stop": False,
                 "gold": [{"source": "model", "models": ["phase:ratings"]}],
                 "format": "data.demo.gold:well_formed",
             },

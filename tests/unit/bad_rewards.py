@@ -93,6 +93,14 @@ def forks(sample):
     return right(sample)
 
 
+def daemonises(sample):
+    """Leaves a grandchild in a session of its own whose parent is gone, and returns."""
+    if sample.prompt.row == 1:
+        subprocess.run(["setsid", "-f", "sleep", "11.1"])
+        time.sleep(0.1)  # until it has its session
+    return right(sample)
+
+
 def comes_back_twice(sample):
     """The forked child returns from the function, too."""
     os.fork()
@@ -164,6 +172,19 @@ class RaisesTogether:
         return [right(sample) for sample in samples]
 
 
+class DiesWhenMade:
+    def __init__(self):
+        os._exit(9)
+
+    def score(self, samples):
+        return [right(sample) for sample in samples]
+
+
+class HangsWhenMade(DiesWhenMade):
+    def __init__(self):
+        time.sleep(3600)
+
+
 class Times:
     """A user's class, made in the worker."""
 
@@ -173,3 +194,6 @@ class Times:
 
     def score(self, samples):
         return [self.factor * right(sample) for sample in samples]
+
+
+HOLDS_A_LOCK = Times()  # made where the config is read

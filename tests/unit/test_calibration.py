@@ -138,6 +138,21 @@ def test_parts_of_equal_size_hold_all_values_and_equal_keys_share_one():
     assert (all_alike["count"], all_alike["mean"]) == (7, 3)
 
 
+def test_of_a_few_distinct_keys_each_is_a_part():
+    report = calibration.of_ratings([0.1, 0.2, 0.6, 1.0], [0, 0, 1, 1], [3, 4, 5, 6])
+    parts = [(part["from"], part["to"], part["count"], part["mean"]) for part in report["by_rating"]]
+    assert parts == [(0, 0, 2, pytest.approx(0.15)), (1, 1, 2, pytest.approx(0.8))]
+    five = calibration.by_quantile(np.repeat(np.arange(5.0), [1, 1, 1, 1, 96]), np.arange(100.0))
+    assert [part["count"] for part in five] == [1, 1, 1, 1, 96]
+
+
+def test_the_largest_key_is_a_part_where_it_is_that_of_many():
+    keys = np.concatenate([np.arange(10.0), np.full(30, 10.0)])
+    parts = calibration.by_quantile(keys, keys)
+    assert [part["mean"] for part in parts if part["to"] == 10] == [10]
+    assert sum(part["count"] for part in parts) == 40
+
+
 @pytest.mark.parametrize(
     ("report", "undefined"),
     [

@@ -510,7 +510,7 @@ def test_ppo_cannot_make_a_critic_from_a_policy_without_weights():
 
 
 def test_a_reward_given_by_value_stands_in_for_the_configs():
-    check(Config.model_validate(tree(RL | {"reward": []})), reward_given=True)
+    check(Config.model_validate(tree(RL | {"reward": []})), reward=lambda sample: 1.0)
 
 
 def test_every_broken_rule_is_told_at_once():
@@ -535,6 +535,35 @@ def test_a_phase_uses_the_roles_of_its_kind():
         ["policy", "reference", "critic"],
         ["policy", "reference", "critic", "reward"],
     ]
+
+
+GOLD = {"gold": [SCORE], "every": 5, "patience": 2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (
+            {"prompts_per_step": 1},
+            "phases.ppo.watch.stop: gold of one prompt has no standard error, so it would never stop: set "
+            "phases.ppo.prompts_per_step to at least 2, or phases.ppo.watch.stop=false",
+        ),
+        (
+            {"steps": 11},  # looks at 1, 6 and 11
+            "phases.ppo.watch.stop: patience 2 needs 4 looks, but 11 steps with a look every 5 have 3, so it would never "
+            "stop: lower every or patience, raise steps, or set phases.ppo.watch.stop=false",
+        ),
+    ],
+)
+def test_a_watch_that_could_never_stop_is_told(settings, line):
+    pools = {"train": {"devices": 1}, "rollout": {"devices": 1}}
+    assert advice(tree(RL | settings | {"watch": GOLD}, pools=pools)) == line
+    for watch in (GOLD | {"stop": False}, {"every": 5}):
+        check(Config.model_validate(tree(RL | settings | {"watch": watch}, pools=pools)))
+
+
+def test_the_last_step_is_a_look_too():
+    check(Config.model_validate(tree(RL | {"steps": 12, "watch": GOLD})))  # at 1, 6, 11 and 12
 
 
 def test_a_phase_covers_only_the_fields_that_it_sets():

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import partial
 from io import StringIO
+from typing import Any
 
+import pytest
 from rich.console import Console
 
 from rlhf.config.schema import Config
 from rlhf.controller import Controller, identity
+from rlhf.rundir import fingerprint
 
+PROMPTS = {"path": "data.demo.tasks:prompts", "args": {"rows": 4}}
 SCORE = "data.demo.gold:well_formed"
 POLICY = {"policy": {"architecture": {"model_type": "llama"}}}
 
@@ -60,3 +65,102 @@ def test_the_lineage_tells_what_rows_are_turned_into(tmp_path):
     pairs, whole = (controller.lineage(phase, {}) for phase in config.phases)
     assert pairs["conversions"] == {"data": "ranking → pairs"}
     assert "conversions" not in whole
+
+
+def id_of(phase: dict[str, Any], **given: Any) -> str:
+    common = {"data": PROMPTS, "models": {"policy": "org/a", "reward": "org/b"}}
+    config = Config.model_validate({"phases": [common | phase]})
+    controller = Controller(config, lambda: None, console=Console(file=StringIO()), **given)
+    return fingerprint(controller.lineage(config.phases[0], {}))
+
+
+JUDGE = {"url": "http://127.0.0.1:8000/v1"}
+LIMITS = {"timeout_s": 5, "memory_gib": 8, "output_mib": 1, "retries": 7, "workers": 3}
+WIDER = {"source": SCORE, "limits": LIMITS}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"reward": [SCORE]}, {"reward": [WIDER]}),
+        ({"watch": {"gold": [SCORE], "format": SCORE}}, {"watch": {"gold": [WIDER], "format": WIDER}}),
+        *(
+            ({"judge": JUDGE}, {"judge": JUDGE | setting})
+            for setting in ({"timeout_s": 9}, {"retries": 9}, {"at_once": 9}, {"pool": "x"}, {"key_variable": "x"})
+        ),
+    ],
+)
+def test_limits_and_places_of_calls_change_no_result(before, after):
+    assert id_of({"kind": "rl", **before}) == id_of({"kind": "rl", **after})
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"reward": [SCORE]}, {"reward": [{"source": SCORE, "weight": 2}]}),
+        ({"watch": {"gold": [SCORE]}}, {"watch": {"gold": [SCORE], "format": SCORE}}),
+        ({"judge": JUDGE}, {"judge": JUDGE | {"swap": False}}),
+        ({"judge": JUDGE}, {"judge": JUDGE | {"url": "http://127.0.0.1:8001/v1"}}),
+    ],
+)
+def test_what_is_asked_and_how_it_counts_does_change_the_result(before, after):
+    assert id_of({"kind": "rl", **before}) != id_of({"kind": "rl", **after})
+
+
+MINE = "mine_in_controller"
+CODE = """
+import dataclasses
+from rlhf.algorithms.grpo import GRPO
+from rlhf.objectives import DPO
+
+def score(sample):
+    return 1.0
+
+@dataclasses.dataclass
+class Scorer:
+    seen: set = dataclasses.field(default_factory=set)
+    def score(self, samples):
+        return [1.0 for _ in samples]
+
+SCORER = Scorer({"a", "b", "c"})
+
+@dataclasses.dataclass(frozen=True)
+class Algorithm(GRPO):
+    scale: float = 1.0
+
+@dataclasses.dataclass(frozen=True)
+class Loss(DPO):
+    scale: float = 1.0
+"""
+ANSWERS = {"data": PROMPTS, "scores": {"it": f"{MINE}:score"}}
+
+
+@pytest.mark.parametrize(
+    "phase",
+    [
+        {"kind": "rl", "reward": [f"{MINE}:score"]},
+        {"kind": "rl", "reward": [f"{MINE}:Scorer"]},
+        {"kind": "rl", "reward": [f"{MINE}:SCORER"]},
+        {"kind": "best_of_n", "reward": [f"{MINE}:score"]},
+        {"kind": "rl", "watch": {"gold": [f"{MINE}:score"]}},
+        {"kind": "rl", "watch": {"format": f"{MINE}:score"}},
+        {"kind": "rl", "rollout": f"{MINE}:score"},
+        {"kind": "rl", "algorithm": f"{MINE}:Algorithm"},
+        {"kind": "rl", "answers": ANSWERS},
+        {"kind": "label", "judge": JUDGE, "gold": f"{MINE}:score"},
+        {"kind": "dpo", "loss": f"{MINE}:Loss"},
+    ],
+)
+def test_an_edited_function_of_the_config_runs_again(tmp_path, monkeypatch, phase):
+    monkeypatch.syspath_prepend(tmp_path)
+    ids = []
+    for code in (CODE, CODE, CODE.replace("1.0", "2.25")):
+        (tmp_path / f"{MINE}.py").write_text(code)
+        monkeypatch.delitem(sys.modules, MINE, raising=False)
+        ids.append(id_of(phase))
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_a_function_in_whose_place_another_is_given_need_not_be_there():
+    gone = {"kind": "rl", "reward": ["gone:score"], "rollout": "gone:rollout"}
+    assert id_of(gone, reward=weigh, rollout=weigh) != id_of(gone, reward=Taste(1.0), rollout=weigh)

@@ -52,7 +52,7 @@ def test_the_forms_of_feedback_are_the_same_rows(rows):
 def test_only_the_last_answer_is_trained_on_and_its_label_is_a_column():
     examples = build(DOWN, {"response": DIALOGUE.format("5"), "label": True})
     assert judged(examples)[1] == EXPECTED[0]
-    assert [examples.rows(unit)[0].meta for unit in range(2)] == [{"row": 0}, {"row": 1}]
+    assert [examples.rows(unit)[0].meta["row"] for unit in range(2)] == [0, 1]
     assert examples.batch([1, 0]).desirable.tolist() == [1.0, 0.0]
 
 
@@ -79,6 +79,28 @@ def test_each_answer_of_a_pair_counts_as_a_row():
         "longer than 200 tokens": 1,
     }
     assert report.rows == report.units + report.dropped.total() == 8
+
+
+def test_a_tie_is_neither_good_nor_bad_and_answers_that_differ_in_blanks_are_equal():
+    pair = {"prompt": "2 + 3?", "chosen": "5", "rejected": "6", "margin": 0.5}
+    examples = build(pair, pair | {"tie": True, "margin": None}, pair | {"rejected": " 5\n"})
+    assert judged(examples) == EXPECTED
+    assert examples.report.dropped == {"without a better answer": 2, "with equal answers": 2}
+    assert examples.report.rows == examples.report.units + examples.report.dropped.total()
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        ({"tie": "yes"}, "row 1: column 'tie' must be true or false (or 1 or 0), found 'yes'"),
+        ({"margin": -1}, "row 1: column 'margin' must be a number not below 0, found -1"),
+        ({"tie": True, "margin": 1}, "column 'margin' is 1, but column 'tie' says that no answer is better"),
+    ],
+)
+def test_what_a_pair_says_beside_its_answers_is_checked(extra, expected):
+    with pytest.raises(UserError) as error:
+        build({"prompt": "2 + 3?", "chosen": "5", "rejected": "6"} | extra)
+    assert expected in str(error.value)
 
 
 def test_pairs_that_are_all_too_long_say_so():
@@ -134,7 +156,7 @@ THREE = Batch.from_rows(
 )
 
 
-def test_each_prompt_is_followed_by_the_next_rows_answer():
+def test_each_prompt_is_followed_by_the_answer_of_the_row_half_the_batch_away():
     batch = mismatched(THREE, max_length=9).validate()
     assert batch.tokens.tolist() == [[1, 2, 20, 0, 0], [3, 30, 31, 0, 0], [4, 5, 6, 10, 11]]
     assert batch.lengths.tolist() == [3, 3, 5]

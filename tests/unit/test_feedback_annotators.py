@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections import Counter
 
 import networkx
@@ -128,6 +129,16 @@ def test_one_annotator_or_none_is_no_agreement():
     found = build("preference", pair("x", "y", "ann"), pair("x", "y", "ann")).report
     assert found.agreement == {"annotators": 1, "items": 0, "kappa": {}, "with_others": {}}
     assert found.warnings == []
+
+
+def test_annotators_of_rankings_who_hardly_agree_are_told_by_alpha_alone():
+    ranked = [
+        {"prompt": f"{n}?", "responses": list("abc"), "ranks": ranks, "annotator": who}
+        for n in range(4) for who, ranks in (("ann", [1, 2, 3]), ("bob", [3, 2, 1]))
+    ]  # fmt: skip
+    [warning] = [text for text in build("ranking", *ranked).report.warnings if "hardly agree" in text]
+    assert re.search(r"alpha is -\d\.\d\d, below 0\.667", warning)
+    assert "items" not in warning  # those of the report are pairs of answers, alpha's are the answers' places
 
 
 # weights

@@ -1,6 +1,7 @@
 """Rankings, ratings, pairs with extras, verdicts and questions become the rows and columns that their losses read."""
 
 import math
+import re
 from itertools import combinations
 
 import pytest
@@ -150,6 +151,7 @@ def test_unusable_answers_are_left_out_of_a_ranking_and_a_ranking_without_two_is
     assert units(examples, "ranks") == [[("a", 1), ("b", 2)]] * 2
     assert examples.report.dropped == {
         "single answers that are empty": 1,
+        "single answers that repeat another": 1,
         "single answers longer than 200 tokens": 1,
         "with an empty answer": 1,
         "longer than 200 tokens": 1,
@@ -157,6 +159,14 @@ def test_unusable_answers_are_left_out_of_a_ranking_and_a_ranking_without_two_is
         "without a better answer": 1,
         "with dialogues that part before the last answer": 1,
     }
+
+
+def test_answers_that_differ_in_the_blanks_around_them_are_equal():
+    examples = build("ranking", ASK | {"responses": ["a", "b", " a\n"], "ranks": [1, 2, 1]})
+    assert units(examples, "ranks") == [[("a", 1), ("b", 2)]]
+    assert examples.report.dropped == {"single answers that repeat another": 1}
+    pair = build("preference", PAIR, PAIR | {"rejected": "5 "})
+    assert (len(pair), pair.report.dropped) == (1, {"with equal answers": 1})
 
 
 def test_rankings_that_are_all_too_long_say_what_length_would_do():
@@ -174,6 +184,32 @@ def test_what_is_made_of_one_prompt_is_never_on_both_sides_of_a_split():
     assert not sides[0] & sides[1]
     assert sides[0] | sides[1] == set(range(12))
     assert 10 <= len(held_out) < 16
+
+
+ANSWERS = ("one", "two", "three")
+SEVERAL_A_PROMPT = {  # kind -> rows of a prompt
+    "preference": lambda ask: [ask | {"chosen": "yes", "rejected": answer} for answer in ANSWERS],
+    "ranking": lambda ask: [ask | {"chosen": "yes", "rejected": answer} for answer in ANSWERS],
+    "rating": lambda ask: [ask | {"responses": list(ANSWERS), "ratings": [1, 2, 3]}],
+    "thumbs": lambda ask: [ask | {"response": answer, "label": answer == "one"} for answer in ANSWERS],
+    "binary": lambda ask: [ask | {"response": "x", "question": f"{answer}?", "answer": "yes"} for answer in ANSWERS],
+    "steps": lambda ask: [ask | {"steps": [answer, "so"], "labels": [1, 0]} for answer in ANSWERS],
+}
+
+
+@pytest.mark.parametrize("kind", SEVERAL_A_PROMPT)
+def test_feedback_on_answers_to_one_prompt_is_never_on_both_sides_of_a_split(kind):
+    rows = [row for n in range(8) for row in SEVERAL_A_PROMPT[kind]({"prompt": f"prompt {n}, please"})]
+    sides = build(kind, *rows).split(4, seed=3)
+    rows_of_sides = [[row for unit in range(len(side)) for row in side.rows(unit)] for side in sides]
+    asked = [{re.search("prompt .", tokenizer().decode(row.tokens))[0] for row in each} for each in rows_of_sides]
+    assert (len(asked[0]), len(asked[1]), len(sides[1])) == (6, 2, 6)
+    assert not asked[0] & asked[1]
+
+
+def test_one_prompt_alone_cannot_be_split():
+    with pytest.raises(UserError, match=r"data\.holdout is 1, but there are 3 rows .*\(distinct prompts: 1\)"):
+        build("thumbs", *SEVERAL_A_PROMPT["thumbs"](ASK)).split(1, seed=0)
 
 
 def test_the_conversion_is_told_from_the_columns_alone():

@@ -1,5 +1,7 @@
 """Steps are judged at the token after their last character, wherever the tokenizer puts its borders."""
 
+import json
+
 import pytest
 from data_cases import rows_of, shared_file, tokenizer, user
 from hypothesis import given, settings
@@ -151,6 +153,16 @@ def test_an_answer_that_the_template_changes_is_refused():
     )
     with pytest.raises(UserError, match="the chat template changes the answer"):
         list(Template(shouting).encode([Template(shouting).stepwise([user("x")], ["abc"], "row 1")]))
+
+
+def test_steps_of_another_question_need_one(tmp_path):
+    row = {"question": "2 + 3?", "a": {"solution": "2 + 3 = 5\n5", "is_correct": True}}
+    wrong = {"question": "1 + 1?", "a": {"solution": "3", "is_correct": False}}
+    (tmp_path / "rows.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps(wrong)}\n")
+    with pytest.raises(UserError, match="only one question has any"):
+        list(solution_steps(str(tmp_path / "rows.jsonl"), misplaced=1.0))
+    [own] = solution_steps(str(tmp_path / "rows.jsonl"), misplaced=0.0)
+    assert own["steps"] == ["2 + 3 = 5", "5"]
 
 
 def test_real_solutions_give_steps_thumbs_and_ratings():

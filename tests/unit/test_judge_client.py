@@ -1,7 +1,12 @@
 """The judge's client against a real HTTP server that is slow, broken, wrong or not there."""
 
+import gc
+import os
+import signal
 import socket
+import threading
 import time
+import warnings
 
 import pytest
 from judge_stub import KEY, client, serving
@@ -18,7 +23,8 @@ def test_replies_come_in_the_order_of_the_questions_at_most_so_many_at_once():
         return question.upper()
 
     questions = [f"q{number}" for number in range(40)]
-    with serving(slowly) as (stub, url), client(url, at_once=4) as asking:
+    with serving(slowly) as (stub, url):
+        asking = client(url, at_once=4)
         assert [reply.text for reply in asking.ask(questions)] == [question.upper() for question in questions]
         assert 1 < stub.most <= 4
         assert {body["temperature"] for body in stub.requests} == {0}
@@ -26,10 +32,8 @@ def test_replies_come_in_the_order_of_the_questions_at_most_so_many_at_once():
 
 def test_stop_tokens_are_sent_where_the_server_needs_them():
     with serving(lambda _: "A") as (stub, url):
-        with Client(Served(url, "judge", KEY, (5, 7)), Judge(url=url)) as asking:
-            asking.ask(["q"])
-        with client(url, max_new_tokens=3) as asking:
-            asking.ask(["q"])
+        Client(Served(url, "judge", KEY, (5, 7)), Judge(url=url)).ask(["q"])
+        client(url, max_new_tokens=3).ask(["q"])
         assert [body.get("stop_token_ids") for body in stub.requests] == [[5, 7], None]
         assert stub.requests[1]["max_tokens"] == 3
 
@@ -41,7 +45,8 @@ def test_a_server_error_is_tried_again():
         asked.append(question)
         return (500, {"error": {"message": "oops"}}) if len(asked) < 3 else "A"
 
-    with serving(twice) as (_, url), client(url, retries=3) as asking:
+    with serving(twice) as (_, url):
+        asking = client(url, retries=3)
         assert asking.ask(["q"])[0].text == "A"
     assert len(asked) == 3
 
@@ -51,7 +56,8 @@ def test_a_lasting_refusal_leaves_that_question_unanswered(status):
     def sometimes(question):
         return (status, {"error": {"message": "not this one"}}) if question == "bad" else "A"
 
-    with serving(sometimes) as (stub, url), client(url, retries=1) as asking:
+    with serving(sometimes) as (stub, url):
+        asking = client(url, retries=1)
         good, bad = asking.ask(["good", "bad"])
     assert good.text == "A"
     assert bad.text is None and bad.failure == f"status_{status}" and "not this one" in bad.detail
@@ -63,20 +69,21 @@ def test_a_slow_server_is_a_timeout():
         time.sleep(0.6 if question == "slow" else 0)
         return "A"
 
-    with serving(sleeps) as (_, url), client(url, retries=0, timeout_s=0.15) as asking:
+    with serving(sleeps) as (_, url):
+        asking = client(url, retries=0, timeout_s=0.15)
         started = time.monotonic()
         fast, slow = asking.ask(["fast", "slow"])
         assert time.monotonic() - started < 0.55
     assert fast.text == "A" and slow.failure == "timeout"
 
 
-def test_nobody_at_the_address_is_a_failed_connection():
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_nobody_at_the_address_is_a_failed_connection(host):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with client(f"http://127.0.0.1:{port}/v1", retries=0) as asking:
-        (reply,) = asking.ask(["q"])
-    assert reply.failure == "connection" and "refused" in reply.detail
+    (reply,) = client(f"http://{host}:{port}/v1", retries=0).ask(["q"])
+    assert reply.failure == "connection" and "Refused" in reply.detail
 
 
 @pytest.mark.parametrize(
@@ -93,27 +100,53 @@ def test_nobody_at_the_address_is_a_failed_connection():
     ],
 )
 def test_a_body_without_text_is_malformed(body):
-    with serving(lambda _: (200, body)) as (_, url), client(url) as asking:
+    with serving(lambda _: (200, body)) as (_, url):
+        asking = client(url)
         (reply,) = asking.ask(["q"])
     assert reply.text is None and reply.failure == "malformed"
 
 
 def test_a_wrong_key_is_the_users_error_and_names_the_variable():
-    with (
-        serving(lambda _: "A") as (_, url),
-        client(url, key="wrong", key_variable="JUDGE_KEY") as asking,
-        pytest.raises(UserError, match=rf"{url} answered 401: .*JUDGE_KEY"),
-    ):
-        asking.ask(["q"] * 20)
+    with serving(lambda _: "A") as (_, url), pytest.raises(UserError, match=rf"{url} answered 401: .*JUDGE_KEY"):
+        client(url, key="wrong", key_variable="JUDGE_KEY").ask(["q"] * 20)
+
+
+def test_a_refusal_and_ctrl_c_leave_no_question_waiting():
+    def reply(question):
+        if question == "refused":
+            return 401, {"error": {"message": "who are you"}}
+        time.sleep(2)
+        return "A"
+
+    def interrupt():
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    for questions, error in (["slow"] * 4 + ["refused"], UserError), (["slow"] * 4, KeyboardInterrupt):
+        with serving(reply) as (_, url):
+            asking, started, before = client(url), time.monotonic(), set(threading.enumerate())
+            if error is KeyboardInterrupt:
+                threading.Thread(target=interrupt).start()
+            with pytest.raises(error):
+                asking.ask(questions)
+            left = [each for each in set(threading.enumerate()) - before if not each.daemon]  # the end waits for these
+            assert time.monotonic() - started < 1.5 and left == []
+
+
+def test_questions_can_be_asked_again_on_new_connections():
+    with serving(lambda _: "A") as (_, url):
+        asking = client(url)
+        assert [asking.ask(["q"] * 3)[0].text for _ in range(3)] == ["A"] * 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        del asking
+        gc.collect()
 
 
 def test_an_unknown_model_is_the_users_error_and_is_named():
-    with (
-        serving(lambda _: "A") as (_, url),
-        client(url, name="oracle") as asking,
-        pytest.raises(UserError, match=r"answered 404: check judge.name 'oracle'.*/v1.*no such model"),
-    ):
-        asking.ask(["q"])
+    told = r"answered 404: check judge.name 'oracle'.*/v1.*no such model"
+    with serving(lambda _: "A") as (_, url), pytest.raises(UserError, match=told):
+        client(url, name="oracle").ask(["q"])
 
 
 def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(monkeypatch):
@@ -121,7 +154,8 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(monkeypatch):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
-    with serving(lambda _: "A") as (_, url), client(url, retries=0) as asking:
+    with serving(lambda _: "A") as (_, url):
+        asking = client(url, retries=0)
         assert asking.ask(["q"])[0].text == "A"
 
 

@@ -3,6 +3,8 @@
 import pytest
 from judge_stub import always_first, judge, longer, prompt, samples, serving
 
+from data.errors import UserError
+from rlhf.phases import label
 from rlhf.phases.label import compare, counts, figures, row_of
 
 
@@ -50,6 +52,31 @@ def test_the_swap_raises_the_agreement_of_a_judge_that_leans_to_the_first():
         assert model.metrics()["first_position"] == 0.75
     assert found["agreement_before_swap"] == 0.75 and found["agreement"] == 1
     assert found["labelled"] == found["position_bound"] == 0.5
+
+
+def test_without_a_swap_there_is_no_agreement_before_it():
+    asked = samples(prompt(0), "1", "3")
+    ways = {"pairwise": ({"swap": False}, "A"), "pointwise": ({"kind": "pointwise"}, None)}
+    for settings, verdict in ways.values():
+        with serving(lambda question, verdict=verdict: verdict or question.split("|")[1]) as (_, url):
+            found = figures(counts(compare(judge(url, **settings), asked), lambda sample: float(sample.text)))
+        assert found["agreement"] in (0, 1) and "agreement_before_swap" not in found
+
+
+def test_prompts_are_read_before_a_judges_server_starts(monkeypatch):
+    class Context:
+        phase = None
+
+        @property
+        def judge(self):
+            raise AssertionError("started")
+
+    def broken(context):
+        raise UserError("line 3 is no JSON")
+
+    monkeypatch.setattr(label, "read_prompts", broken)
+    with pytest.raises(UserError, match="line 3"):
+        label.run(Context())
 
 
 def test_empty_and_truncated_answers_take_no_part():

@@ -3,10 +3,13 @@
 import math
 
 import pytest
-from judge_stub import always_first, judge, longer, prompt, samples, serving
+from judge_stub import KEY, always_first, judge, longer, prompt, samples, serving
 
 from data.errors import UserError
-from rlhf.judge.judge import Comparison, decide, ring
+from rlhf.config.rewards import Judge
+from rlhf.interfaces import Served
+from rlhf.judge.client import Client
+from rlhf.judge.judge import Comparison, JudgeModel, decide, ring
 
 PAIRS = [("long answer", "short"), ("short", "long answer"), ("same size", "size same"), ("equal", "equal")]
 
@@ -77,6 +80,16 @@ def test_a_judge_that_answers_nothing_at_all_ends_the_run_and_says_why():
     told = r"none of 12 questions \(12 status_500; the last: .*out of memory"
     with down as (_, url), pytest.raises(UserError, match=told):
         judge(url, retries=0).compare(comparisons(PAIRS[:2] * 3))
+
+
+def test_a_served_judge_that_answers_nothing_is_not_looked_for_at_a_url():
+    with serving(lambda _: (500, {"error": {"message": "oops"}})) as (_, url):
+        settings = Judge(model="phase:judge", retries=0)
+        with pytest.raises(UserError) as error:
+            JudgeModel(settings, Client(Served(url, "judge", KEY), settings), 0).compare(comparisons(PAIRS[:2] * 3))
+        assert "judge.url" not in str(error.value) and "judge.timeout_s" in str(error.value)
+        with pytest.raises(UserError, match=r"judge\.url is up"):
+            judge(url, retries=0).compare(comparisons(PAIRS[:2] * 3))
 
 
 def test_the_constitution_is_named_in_every_question_and_both_orders_share_it():

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from actors.placement import Resources, plan
 from data.demo.judging import questions
@@ -64,11 +65,15 @@ def test_sound_judges_pass(judge):
         ({"url": URL, "kind": "pointwise", "template": PAIR}, "needs {answer} in it"),
         ({"url": URL, "template": PAIR + "{principle}"}, "judge.principles is empty"),
         ({"url": URL, "template": PAIR, "principles": ["be kind"]}, "never asked about"),
-        ({"url": URL, "kind": "pointwise", "best": 0}, "set it above 0"),
     ],
 )
 def test_a_wrong_judge_is_told_with_advice(judge, line):
     assert line in advice(judge)
+
+
+def test_a_highest_rating_of_zero_is_no_scale():
+    with pytest.raises(ValidationError, match=r"judge.best\n +Input should be greater than 0"):
+        tree({"url": URL, "kind": "pointwise", "best": 0})
 
 
 def rl(**settings: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,10 +14,10 @@ from data.batch import Batch
 from data.errors import UserError
 from data.examples import build_examples
 from rlhf.config.schema import Dpo, RewardModel, Sft
-from rlhf.objectives import KWise, Pairwise, Pointwise
-from rlhf.phases.calibrate import questions_of, report_of, spec_of
-from rlhf.phases.supervised import expect_margins, of_untied, options_of, rows_compared, rows_of
-from rlhf.rewards.spec import RewardSpec
+from rlhf.objectives import Binary, KWise, Pairwise, Pointwise
+from rlhf.phases.calibrate import calibrate, expect_numbers, questions_of, report_of, spec_of
+from rlhf.phases.supervised import expect_margins, of_untied, options_of, read_rows, rows_compared, rows_of
+from rlhf.rewards.spec import MOST_QUESTIONS, RewardSpec
 
 RANKING = {"prompt": "1 + 1?", "responses": ["two", "three", "four"], "ranks": [1, 2, 2]}
 PAIR = {"prompt": "2 + 2?", "chosen": "four", "rejected": "five"}
@@ -66,7 +67,25 @@ def test_figures_are_means_over_comparisons_that_are_no_tie():
         "loss": 1.0,
     }
     assert of_untied({"accuracy": 0.3, "loss": 1.0}) == {"accuracy": 0.3, "loss": 1.0}
-    assert of_untied({"accuracy": 0.0, "untied": 0.0}) == {"accuracy": 0.0, "untied": 0.0}
+    ties = {"accuracy": 0.0, "margin": 0.0, "untied": 0.0, "loss": 0.7}
+    assert of_untied(ties) == {"untied": 0.0, "loss": 0.7}  # an accuracy of nothing is none
+
+
+def test_weights_of_annotators_are_of_the_training_rows_alone():
+    rated = [{"prompt": f"{n}?", "response": "four", "rating": n, "annotator": "ab"[n % 2]} for n in range(4)]
+    sets = {"rows.jsonl": rows(*rated), "other.jsonl": rows(*(row | {"annotator": "zoe"} for row in rated))}
+    reports = []
+    context = SimpleNamespace(
+        phase=phase("pointwise", annotators={"a": 3}, eval_data="other.jsonl"),
+        open=lambda data: sets[data.path],
+        tokenizer=tokenizer(),
+        read=reports.append,
+        seed=0,
+    )
+    train, held_out = read_rows(context)
+    assert train.batch(range(4)).weights.tolist() == [1.5, 0.5, 1.5, 0.5]
+    assert "weights" not in held_out.batch(range(4))
+    assert len(reports) == 2
 
 
 def batch_of(group_ids, **columns):
@@ -123,3 +142,39 @@ def test_questions_are_those_of_the_rows_each_once():
     examples = build_examples("binary", rows(asked, other, asked | {"response": "five"}), tokenizer(), 128)
     assert questions_of(examples) == ("Is it right?", "Is it kind?")
     assert questions_of(build_examples("preference", rows(PAIR), tokenizer(), 64)) == ()
+
+
+def test_scores_that_are_no_numbers_are_told_with_their_row():
+    pairs = build_examples("preference", rows(PAIR, PAIR | {"prompt": "1 + 3?"}), tokenizer(), 64)
+    batches = [pairs.batch([0]), pairs.batch([1])]
+    expect_numbers("rows.jsonl", [])
+    expect_numbers("rows.jsonl", scored([1.0, 2.0, 3.0, 4.0], *batches))
+    expected = r"rows.jsonl, row 2: .* score is nan \(2 of 4 held-out scores .* lower optim.lr, or .* float32"
+    with pytest.raises(UserError, match=expected):
+        expect_numbers("rows.jsonl", scored([1.0, 2.0, math.nan, -math.inf], *batches))
+
+
+def test_of_steps_only_the_scores_at_their_ends_count():
+    steps = build_examples("steps", rows({"prompt": "a", "steps": ["x", "y"], "labels": [1, 0]}), tokenizer(), 64)
+    batch = steps.batch([0])
+    elsewhere = torch.zeros_like(batch.step_labels).masked_fill(~batch.action_mask, math.nan)
+    expect_numbers("rows.jsonl", [(elsewhere, batch)])
+    with pytest.raises(UserError, match=r"row 1: .* \(2 of 2 "):
+        expect_numbers("rows.jsonl", [(elsewhere.new_full(elsewhere.shape, math.nan), batch)])
+
+
+def test_a_model_of_more_questions_than_a_reward_may_ask_is_told_of_when_it_is_trained(tmp_path):
+    asked = {"prompt": "2 + 2?", "response": "four", "answer": True}
+    few, many = (
+        build_examples("binary", rows(*(asked | {"question": f"{n}?"} for n in range(count))), tokenizer(), 128)
+        for count in (MOST_QUESTIONS, MOST_QUESTIONS + 1)
+    )
+    nothing = few.split(0, seed=0)[1]  # held out, so that no model is asked
+    told = [[], []]
+    for lines, train in zip(told, (few, many)):
+        console = SimpleNamespace(print=lambda line, lines=lines, **_: lines.append(line))
+        context = SimpleNamespace(staging=tmp_path, console=console, phase=SimpleNamespace(name="rules"))
+        calibrate(SimpleNamespace(context=context, objective=Binary()), train, nothing)
+        assert RewardSpec.read(tmp_path).questions == questions_of(train)
+    assert told[0] == []
+    assert "warning: the rows ask 65 questions; no reward asks more than 64" in told[1][0]

@@ -68,6 +68,29 @@ def test_an_engine_over_two_gpus_cannot_share_a_pool_with_models():
         plan(config({"train": 2}, {"pool": "train", "tensor_parallel": 2}), Resources(cpus=32, gpus=2))
 
 
+def with_judge(judge_pool: str, devices: int, device: str = "auto", **rollout) -> Config:
+    label = {"kind": "label", "data": "rows.jsonl", "judge": {"model": "somewhere", "pool": judge_pool}}
+    pools = {name: {"devices": devices if name == judge_pool else 1} for name in ("train", "rollout", "judge")}
+    settings = {"device": device, "pools": pools, "rollout": rollout, "phases": [label]}
+    return Config.model_validate(settings | {"models": {"policy": "somewhere"}})
+
+
+def test_a_judge_alone_spans_its_pool():
+    on_gpus = plan(with_judge("judge", 2), Resources(cpus=8, gpus=4)).pools["judge"]
+    assert on_gpus.bundles == ({"CPU": 1.0, "GPU": 2},)
+    assert (on_gpus.seats["judge"].ranks, on_gpus.seats["judge"].gpus) == (1, 2)
+    on_cpus = plan(with_judge("judge", 2), Resources(cpus=8)).pools["judge"]
+    assert on_cpus.bundles == ({"CPU": 1.0},) and on_cpus.seats["judge"].ranks == 1
+
+
+def test_a_judge_beside_others_has_a_share_and_no_bundle_is_empty():
+    beside_engine = plan(with_judge("rollout", 2), Resources(cpus=8, gpus=4)).pools["rollout"]
+    assert [seat.gpus for seat in beside_engine.seats.values()] == [0.5, 0.5]
+    assert beside_engine.bundles == ({"CPU": 2.0, "GPU": 1},)
+    beside_policy = plan(with_judge("train", 2), Resources(cpus=8)).pools["train"]
+    assert [bundle["CPU"] for bundle in beside_policy.bundles] == [2.0, 1.0]
+
+
 def test_pools_larger_than_the_cluster_say_what_they_need_and_what_there_is():
     with pytest.raises(UserError, match=r"need 8 GPUs \(train: 8 for policy\) but the cluster has 4"):
         plan(config({"train": 8}, kinds=("sft",)), Resources(cpus=64, gpus=4))

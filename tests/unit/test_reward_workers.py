@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 from pathlib import Path
@@ -84,6 +85,33 @@ def test_a_sample_that_cannot_be_scored_is_dropped_and_the_others_are_not(functi
 def test_what_a_function_does_to_its_streams_and_its_own_process_is_its_own_affair(function):
     with Workers("odd", Call(function, limits=PATIENT)) as workers:
         assert workers.score(SAMPLES) == ([3, 4, 5, 6, 7, 8], [])
+
+
+def test_a_daemon_of_the_functions_ends_with_its_worker():
+    """It holds the worker's output, which a thread of ours reads until the last holder is gone."""
+    before = set(threading.enumerate())
+    with Workers("odd", Call(bad_rewards.daemonises, limits=PATIENT)) as workers:
+        assert workers.score(SAMPLES) == ([3, 4, 5, 6, 7, 8], [])
+    readers = [one for one in threading.enumerate() if one.name == "reward-output" and one not in before]
+    for reader in readers:
+        reader.join(2)
+    assert not any(reader.is_alive() for reader in readers)
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        (bad_rewards.DiesWhenMade, "its process ended with exit code 9"),
+        (bad_rewards.HangsWhenMade, r"no answer within 0.3 s to its loading"),
+    ],
+)
+def test_what_cannot_be_loaded_is_told_and_no_sample_is_blamed(monkeypatch, source, why):
+    monkeypatch.setattr("rlhf.rewards.process.LOAD_S", 0.3)
+    with (
+        Workers("odd", Call(source, limits=TWICE)) as workers,
+        pytest.raises(UserError, match=f"^reward 'odd' cannot be loaded in its own process: {why}"),
+    ):
+        workers.score(SAMPLES)
 
 
 def test_nan_is_no_failure():

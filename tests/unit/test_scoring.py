@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +28,7 @@ from rlhf.phases.answers import batch_of
 from rlhf.phases.base import PhaseContext, Tracker
 from rlhf.phases.experience import Collector
 from rlhf.phases.scoring import Drought, Scorer, failed
-from rlhf.rewards.spec import RewardSpec
+from rlhf.rewards.spec import MOST_QUESTIONS, RewardSpec
 from rlhf.rewards.workers import Failure
 from rlhf.rundir import RunDirectory
 
@@ -173,6 +175,15 @@ def test_a_model_of_questions_is_asked_each_of_every_answer(tmp_path):
     assert values(scores.rewards) == pytest.approx([(logs[0] + logs[1]) / 2, (logs[2] + logs[3]) / 2], abs=1e-5)
 
 
+def test_a_model_of_more_questions_than_a_reward_may_ask_is_refused(tmp_path):
+    (tmp_path / "reward").mkdir()
+    for count, refused in ((MOST_QUESTIONS, False), (MOST_QUESTIONS + 1, True)):
+        RewardSpec(reads="questions", questions=tuple(f"{n}?" for n in range(count))).write(tmp_path / "reward")
+        context = context_of(tmp_path, [{"source": "model"}])
+        with pytest.raises(UserError, match=r"all 65 questions .* 64 at most") if refused else nullcontext():
+            scorer_of(context)
+
+
 def test_the_judge_scores_in_the_drivers_process(tmp_path):
     context = context_of(tmp_path, [{"source": "judge"}], judge={"url": "http://127.0.0.1:1/v1", "kind": "pointwise"})
     context.judge = SimpleNamespace(score=lambda samples: [0.5, math.nan])
@@ -194,13 +205,21 @@ def test_three_steps_without_a_score_end_the_run():
     failure = Failure("slow", tuple(answers("a")), "no answer within 5 s (limits.timeout_s)", "", 2)
     drought = Drought()
     told = ["nothing to learn from: no sample of the step has a score"]
-    assert drought.see(0, 4, [failure]) == drought.see(0, 4, []) == told
-    assert drought.see(1, 4, []) == []
-    assert drought.see(0, 4, []) and drought.see(0, 4, [])
+    assert drought.see(0, 4, [failure], {}) == drought.see(0, 4, [], {}) == told
+    assert drought.see(1, 4, [], {}) == []
+    assert drought.see(0, 4, [], {}) and drought.see(0, 4, [], {})
     with pytest.raises(
         UserError, match=r"the last 3 steps has a score; the last failure: reward 'slow': prompt row 0 \(.say"
     ):
-        drought.see(0, 4, [failure])
+        drought.see(0, 4, [failure], {})
+
+
+def test_a_drought_tells_what_came_of_the_judges_questions():
+    drought, judged = Drought(), {"judge/asked": 12, "judge/malformed": 12}
+    drought.see(0, 4, [], judged)
+    drought.see(0, 4, [], judged)
+    with pytest.raises(UserError, match=r"is NaN; questions so far: judge/asked 12, judge/malformed 12"):
+        drought.see(0, 4, [], judged)
 
 
 def collector_of(context: PhaseContext, scorer: Scorer) -> Collector:
@@ -209,6 +228,18 @@ def collector_of(context: PhaseContext, scorer: Scorer) -> Collector:
 
     groups = {"policy": Group(0.0), **scorer.groups}
     return Collector(context, PROMPTS, groups, scorer, generate)
+
+
+def test_a_step_reports_what_came_of_the_judges_questions(tmp_path):
+    context = context_of(tmp_path, [{"source": "judge"}], judge={"url": "http://127.0.0.1:1/v1", "kind": "pointwise"})
+    assert context.judge_figures() == {}
+    counted = {"asked": 4, "failed": 1}
+    context.judge = SimpleNamespace(score=lambda samples: [0.5] * len(samples), metrics=lambda: counted)
+    with scorer_of(context) as scorer:
+        collector = collector_of(context, scorer)
+        collector.groups["reference"] = Group(1.0)
+        figures = collector.collect(GRPO(), Timer()).figures
+    assert {"judge/asked": 4, "judge/failed": 1}.items() <= figures.items()
 
 
 @pytest.mark.parametrize("algorithm", [GRPO(), ReMax()])
@@ -237,6 +268,21 @@ def test_a_step_without_any_score_is_empty_and_the_third_ends_the_run(tmp_path):
         assert empty[1].notes == ["nothing to learn from: no sample of the step has a score"]
         assert "reward/always_raises" not in empty[0].figures
         with pytest.raises(UserError, match=r"the last failure: reward 'always_raises': prompt row .*raised KeyError"):
+            collector.collect(GRPO(), Timer())
+
+
+def test_steps_without_a_score_count_on_after_an_interruption(tmp_path):
+    context = context_of(tmp_path, [{"source": "bad_rewards:always_raises"}], sampling={"samples": 2})
+    with scorer_of(context) as scorer:
+        state = {}
+        for _ in range(2):
+            collector = collector_of(context, scorer)
+            collector.resume(state)
+            collector.collect(GRPO(), Timer())
+            state = json.loads(json.dumps(collector.state()))
+        collector = collector_of(context, scorer)
+        collector.resume(state)
+        with pytest.raises(UserError, match="no sample of the last 3 steps has a score"):
             collector.collect(GRPO(), Timer())
 
 

@@ -64,7 +64,8 @@ def watcher(tmp_path) -> Watcher:
     watch = {"every": 2, "patience": 1, "gold": ["data.demo.gold:gold"]}
     phase = {"kind": "rl", "data": "unused", "reward": ["data.demo.gold:well_formed"], "watch": watch, "steps": 8}
     phase["sampling"] = {"temperature": TEMPERATURE}
-    config = Config.model_validate({"run": {"output": str(tmp_path)}, "phases": [phase]})
+    models = {"policy": {"path": "a-model"}}
+    config = Config.model_validate({"run": {"output": str(tmp_path)}, "models": models, "phases": [phase]})
     context = PhaseContext(
         config, config.phases[0], None, RunDirectory(tmp_path), {}, "id", tmp_path / "s", Console(file=StringIO())
     )
@@ -150,9 +151,21 @@ def hacked(watcher: Watcher, golds: list[float], start: int = 0) -> list[bool]:
     return stops
 
 
+def kept(watcher: Watcher) -> dict[str, str]:
+    """The weights that are kept, by directory."""
+    return {path.name: (path / "weights").read_text() for path in watcher.kept.glob("*")}
+
+
+def continued(watcher: Watcher, saved: dict, step: int) -> Watcher:
+    """After an interruption that left the checkpoint of `step`."""
+    again = Watcher(watcher.context, watcher.settings, watcher.groups, watcher.gold)
+    again.resume(json.loads(json.dumps(saved)), step)
+    return again
+
+
 def test_the_policy_of_golds_best_look_is_kept_where_the_run_stops(watcher):
     assert hacked(watcher, [0.3, 0.6, 0.1]) == [False, False, True]
-    assert (watcher.kept / "weights").read_text() == "3"
+    assert kept(watcher) == {"step-3": "3"}
     figures = watcher.figures()
     assert (figures["stopped_at"], figures["step_at_best"]) == (5, 3)
     assert (figures["gold_at_best"], figures["watch_gold"]) == (pytest.approx(0.6), pytest.approx(0.1))
@@ -170,16 +183,61 @@ def test_a_run_that_may_not_stop_is_told_once_and_goes_on(watcher):
     assert (watcher.context.run.root / ALARMS).read_text().count("turned down") == 1
 
 
+def test_the_policy_that_the_checkpoint_knows_stays_until_the_next_checkpoint(watcher):
+    hacked(watcher, [0.3, 0.5])
+    saved = watcher.state()
+    watcher.saved()
+    assert kept(watcher) == {"step-3": "3"}
+    hacked(watcher, [0.6, 0.7], start=2)
+    assert kept(watcher) == {"step-3": "3", "step-7": "7"}
+
+    again = continued(watcher, saved, step=4)  # its looks after the checkpoint turn out otherwise
+    assert kept(again) == {"step-3": "3"}
+    assert hacked(again, [0.1], start=2) == [True]
+    again.context.runtime = SimpleNamespace(release=lambda role: None, group=lambda build, pool: build)
+    assert again.best_policy().path == str(again.kept / "step-3")
+    assert again.figures()["step_at_best"] == 3
+
+
+def test_the_next_checkpoint_leaves_golds_best_alone(watcher):
+    hacked(watcher, [0.3, 0.5])
+    watcher.saved()
+    hacked(watcher, [0.6], start=2)
+    watcher.saved()
+    assert kept(watcher) == {"step-5": "5"}
+
+
+def test_what_an_interruption_left_of_an_export_is_no_policy(watcher):
+    (watcher.kept / ".step-3.partial").mkdir(parents=True)
+    again = continued(watcher, {}, step=0)
+    assert hacked(again, [0.3, 0.5, 0.1]) == [False, False, True]
+    assert kept(again) == {"step-3": "3"}
+
+
+def test_a_run_without_its_watch_tells_and_keeps_nothing_of_the_one_before(watcher):
+    hacked(watcher, [0.3, 0.6, 0.1])
+    watcher.settings = None
+    continued(watcher, {}, step=0)
+    assert (watcher.context.run.root / ALARMS).read_text() == ""
+    assert kept(watcher) == {}
+
+
+def test_gold_of_one_prompt_tells_no_turn_and_says_so(watcher):
+    watcher.gold.of_prompts = (0.4, float("nan"))
+    watcher.look(1, experience(), tracker(watcher.context))
+    assert (watcher.looks[0].gold, watcher.looks[0].gold_error) == (pytest.approx(0.4), None)
+    assert "one prompt alone has a gold score" in (watcher.context.run.root / ALARMS).read_text()
+
+
 def test_an_interrupted_run_watches_on_as_it_would_have(watcher):
     hacked(watcher, [0.3, 0.6])
-    saved = json.loads(json.dumps(watcher.state()))
+    saved = watcher.state()
     hacked(watcher, [0.1], start=2)
     whole = watcher.looks
     other = {"phase": "other", "step": 99, "time": 0.0, "text": ""}
     with open(watcher.context.run.root / ALARMS, "a") as file:
         file.write(json.dumps(other) + "\n")
-    again = Watcher(watcher.context, watcher.settings, watcher.groups, watcher.gold)
-    again.resume(saved, step=4)
+    again = continued(watcher, saved, step=4)
     told = [json.loads(line) for line in (watcher.context.run.root / ALARMS).read_text().splitlines()]
     assert [(row["phase"], row["step"]) for row in told] == [("rl", 3), ("other", 99)]
     assert hacked(again, [0.1], start=2) == [True]
