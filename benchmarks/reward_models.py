@@ -19,7 +19,7 @@ from data.imports import load_object
 from rlhf.config.schema import Config
 
 SOURCES = "examples.gsm8k"
-PASSES = 2
+PASSES = 1
 PAIRS_A_STEP = 16
 
 

@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,9 +36,20 @@ def command(output: Path, *more: str) -> list[str]:
 
 
 def launch(output: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(output, *more), cwd=ROOT, capture_output=True, text=True, timeout=540, env=environment()
-    )
+    return finish(command(output, *more))
+
+
+def launch_phases(directory: Path, phases: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
+    """Runs the phases on the demo's pools, into `directory`/run; fails where the command does."""
+    config = {"extends": str(ROOT / "configs/demo.yaml"), "run": {"output": str(directory / "run")}, "phases": phases}
+    (directory / "config.yaml").write_text(yaml.safe_dump(config))
+    done = finish([sys.executable, "launch.py", "run", str(directory / "config.yaml")])
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done
+
+
+def finish(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=590, env=environment())
 
 
 def environment() -> dict[str, str]:

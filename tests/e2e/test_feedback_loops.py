@@ -5,14 +5,11 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-import yaml
-from conftest import ROOT, environment, lines
+from conftest import launch_phases, lines
 
 PROMPTS = {"path": "data.demo.tasks:prompts", "args": {"rows": 64}}
 LEARN = {"max_length": 128, "optim": {"lr": 1.0e-4, "schedule": "constant", "warmup": 0.0}}
@@ -121,19 +118,10 @@ def run(tmp_path_factory):
     directory = tmp_path_factory.mktemp("feedback")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Shorter)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    config = {"extends": str(ROOT / "configs/demo.yaml"), "run": {"output": str(directory / "run")}}
-    config["phases"] = phases(f"http://127.0.0.1:{server.server_port}/v1")
-    (directory / "config.yaml").write_text(yaml.safe_dump(config))
-    done = subprocess.run(
-        [sys.executable, "launch.py", "run", str(directory / "config.yaml")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=590,
-        env=environment(),
-    )
-    server.shutdown()
-    assert done.returncode == 0, done.stderr[-4000:]
+    try:
+        done = launch_phases(directory, phases(f"http://127.0.0.1:{server.server_port}/v1"))
+    finally:
+        server.shutdown()
     return directory / "run", done
 
 

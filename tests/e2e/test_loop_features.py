@@ -8,8 +8,7 @@ import subprocess
 import sys
 
 import pytest
-import yaml
-from conftest import ROOT, environment, lines
+from conftest import ROOT, environment, launch_phases, lines
 from safetensors.torch import load_file
 
 SFT = {"policy": "phase:sft", "reference": "phase:sft"}
@@ -90,18 +89,7 @@ PHASES = [
 def run(tmp_path_factory):
     """The run's directory and what it printed."""
     directory = tmp_path_factory.mktemp("algorithms")
-    config = {"extends": str(ROOT / "configs/demo.yaml"), "run": {"output": str(directory / "run")}, "phases": PHASES}
-    (directory / "config.yaml").write_text(yaml.safe_dump(config))
-    done = subprocess.run(
-        [sys.executable, "launch.py", "run", str(directory / "config.yaml")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=580,
-        env=environment(),
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return directory / "run", done
+    return directory / "run", launch_phases(directory, PHASES)
 
 
 def test_refills_take_the_place_of_prompts_that_teach_nothing_and_unscored_samples_are_counted(run):
