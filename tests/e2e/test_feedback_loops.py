@@ -91,14 +91,12 @@ def phases(judge: str) -> list[dict]:
 
 
 class Shorter(BaseHTTPRequestHandler):
-    """Prefers the shorter answer; of every fifth question it makes nothing."""
-
-    asked = 0
+    """Prefers the shorter answer."""
 
     def do_POST(self):
         question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][-1]["content"]
         first, second = (question.partition(f"[Answer {letter}]\n")[2].partition("\n\n")[0] for letter in "AB")
-        said = "I would rather not say." if len(first + second) % 5 == 0 else "A" if len(first) < len(second) else "B"
+        said = "A" if len(first) < len(second) else "B"
         body = {"id": "1", "object": "chat.completion", "created": 0, "model": "judge"}
         body["choices"] = [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}]
         content = json.dumps(body).encode()
@@ -176,7 +174,7 @@ def test_a_judge_s_labels_are_pairs_to_learn_from(run):
     figures = json.loads((directory / "summary.json").read_text())["phases"]["label"]
     assert len(rows) > 1 and all(len(row["chosen"]) < len(row["rejected"]) for row in rows)
     assert all(row["annotator"] == "judge" for row in rows)
-    assert figures["malformed"] > 0
+    assert figures["rows"] == len(rows) <= figures["pairs"] and figures["asked"] > figures["rows"]
     assert len(lines(directory, "dpo")) == 2
 
 
