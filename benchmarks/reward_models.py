@@ -1,7 +1,7 @@
 """Every loss of reward models on real data: four solutions of each of a thousand word problems, and dialogues with a harmless and
-a harmful answer. Held out are other questions than were trained on; chance is 0.5.
+a harmful answer. Held out are other questions than were trained on.
 
-    python benchmarks/reward_models.py DATA          # DATA: the directory of gsm8k_*.jsonl and hh_harmless.jsonl.gz; a quarter of an hour
+    python benchmarks/reward_models.py DATA          # DATA: the directory of gsm8k_*.jsonl and hh_harmless.jsonl.gz; about twenty minutes
 
 K-wise and pairwise losses are compared twice: on the same comparisons (one pass over the questions), and at the same tokens.
 """
@@ -45,13 +45,11 @@ def reward(name: str, loss: str, rows: dict[str, Any], start: str = "problems", 
     return phase | rows | settings
 
 
-def solutions(kind: str, data: Path) -> dict[str, Any]:
+def solutions(kind: str, data: Path, **args: Any) -> dict[str, Any]:
     """Training rows, and those of other questions."""
+    file = str(data / "gsm8k_model_solutions.jsonl")
     parts = [
-        {
-            "path": f"{SOURCES}:solution_{kind}",
-            "args": {"path": str(data / "gsm8k_model_solutions.jsonl"), "part": part},
-        }
+        {"path": f"{SOURCES}:solution_{kind}", "args": {"path": file, "part": part, **args}}
         for part in ("train", "heldout")
     ]
     return dict(zip(("data", "eval_data"), parts))
@@ -68,7 +66,7 @@ def phases(data: Path) -> list[dict[str, Any]]:
         reward("plackett_luce", "plackett_luce", rankings, batch_size=8),
         reward("pointwise", "pointwise", solutions("ratings", data), batch_size=32),
         reward("binary", "binary", solutions("thumbs", data), batch_size=32),
-        reward("process", "process", solutions("steps", data), batch_size=32),
+        reward("process", "process", solutions("steps", data, misplaced=0.5), batch_size=16, epochs=4),
         reward("dialogue_pairs", "pairwise", {"data": dialogues}, start="dialogues"),
     ]
 
@@ -97,16 +95,33 @@ def run(data: Path, output: Path, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def chance(name: str, data: Path) -> float:
+    """What a model without a clue reaches: one half of pairs, no correlation, the more frequent label of the others."""
+    if name not in ("binary", "process"):
+        return 0.0 if name == "pointwise" else 0.5
+    settings = next(phase for phase in phases(data) if phase["name"] == name)["eval_data"]
+    rows = load_object(settings["path"])(**settings["args"])
+    labels = [label for row in rows for label in (row["labels"] if name == "process" else [row["label"]])]
+    return max(mean(labels), 1 - mean(labels))
+
+
+def table(rows: list[dict[str, Any]], data: Path) -> str:
     """Markdown: a line for each loss."""
-    lines = ["| reward model | held-out accuracy, each seed | ECE | tokens | steps |", "|---|---|---|---|---|"]
+    lines = ["| reward model | held-out accuracy (pointwise: correlation), each seed | chance | ECE | tokens | steps |"]
+    lines.append("|---|---|---|---|---|---|")
     for name in dict.fromkeys(row["name"] for row in rows):
         own = [row for row in rows if row["name"] == name]
         figures = [row["figures"] for row in own]
+        reached = (
+            "rating_correlation"
+            if name == "pointwise"
+            else next(key for key in ("pair_accuracy", "accuracy") if key in figures[0])
+        )
         cells = [
-            name,
-            " ".join(f"{each.get('pair_accuracy', each.get('accuracy', float('nan'))):.3f}" for each in figures),
-            f"{mean(each.get('ece', float('nan')) for each in figures):.3f}",
+            name.replace("_", " "),
+            " ".join(f"{each[reached]:.3f}" for each in figures),
+            f"{chance(name, data):.3f}",
+            f"{mean(each['ece'] for each in figures):.3f}" if "ece" in figures[0] else "",
             f"{mean(row['tokens'] for row in own):,.0f}",
             f"{own[0]['steps']}",
         ]
@@ -122,8 +137,9 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = [row for seed in arguments.seeds for row in run(arguments.data.resolve(), arguments.output, seed)]
     (arguments.output / "rows.json").write_text(json.dumps(rows, indent=1))
-    (arguments.output / "table.md").write_text(table(rows))
-    print(table(rows))
+    lines = table(rows, arguments.data.resolve())
+    (arguments.output / "table.md").write_text(lines)
+    print(lines)
 
 
 if __name__ == "__main__":
