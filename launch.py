@@ -71,6 +71,26 @@ def run(
             raise typer.Exit(1)
 
 
+@app.command()
+def corpus(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    address: Annotated[str | None, typer.Option(help="join this cluster, where `workers` is above 1")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="remove what an earlier run of this name left")] = False,
+) -> None:
+    """Make a config's corpora and nothing else: clean, deduplicate, tokenise; an interrupted one continues."""
+    with told_plainly(interrupted="interrupted; the same command continues"):
+        settings = load_config(config, overrides or ())
+        check(settings)
+        if fresh:
+            _remove(Path(settings.run.directory))
+        from rlhf import api
+
+        directory = api.make_corpora(settings, address=address)
+        for page in sorted(directory.glob("artifacts/*/corpus.html")):
+            Console().print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
 def _submit(config: Path, overrides: list[str], address: str | None, fresh: bool) -> int:
     if fresh:
         raise UserError("--fresh removes a directory of this machine, not the job's: choose another run.name instead")
@@ -123,6 +143,11 @@ def _phases_table(config: Config) -> Table:
 
     table = _table("phase", "kind", "models start from", "data", "steps")
     for phase in config.phases:
+        if phase.kind == "corpus":
+            sources = "\n".join(source.name for source in phase.sources)
+            steps = f"{', '.join(step.name for step in phase.steps)}; {phase.workers} at once"
+            table.add_row(phase.name, phase.kind, "", sources, steps)
+            continue
         models = needed_models(config, phase).items()
         starts = "\n".join(f"{role}: {model.path or 'scratch'}" for role, model in models)
         paths = [phase.data.path] if isinstance(phase.data.path, str) else phase.data.path

@@ -19,10 +19,12 @@ from actors.cluster import cluster
 from actors.group import WorkerGroup
 from actors.judge_server import JudgeServer
 from actors.monitor import Monitor
+from actors.pieces import run_pieces
 from actors.placement import ROLLOUT, Placement, plan
 from actors.rollout_pool import EnginePool
 from actors.staging import StagedBatch
 from data.batch import Batch
+from data.corpus.work import Piece
 from data.errors import UserError
 from data.tokenizer import load_tokenizer, stop_token_ids
 from rlhf.config.schema import Config
@@ -131,6 +133,10 @@ class ClusterRuntime:
         for (name, _), group in self._groups.items():
             if name == role:
                 group.release()
+
+    def run_pieces(self, pieces: Sequence[Piece], workers: int) -> Iterator[None]:
+        """As Ray Data tasks, `workers` at once; the run directory must be on a disk that all nodes share."""
+        return run_pieces(pieces, workers)
 
     def report(self, metrics: Mapping[str, float], phase: str) -> None:
         """Exports the step's metrics, and how much went through the driver so far."""

@@ -20,7 +20,7 @@ from data.demo.tasks import instructions
 from data.examples import build_examples
 from data.loader import Order
 from data.sources import open_rows
-from data.tokenizer import train_tokenizer
+from data.tokenizer_training import train_tokenizer
 from rlhf.config.load import load_config
 from rlhf.engine.device import init_distributed, resolve
 from rlhf.engine.engine import Engine

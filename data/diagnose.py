@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import gzip
 import json
 import zlib
@@ -18,6 +19,15 @@ NAMES = {str: "text", bool: "a boolean", int: "a number", float: "a number", lis
 def describe(value: Any) -> str:
     """What a value is, in JSON's words."""
     return "null" if value is None else NAMES.get(type(value), type(value).__name__)
+
+
+def missing_file(path: Path) -> str:
+    """One line: what does not exist, and what is there of a similar name."""
+    folder = path.parent
+    if not folder.is_dir():
+        return f"{path} does not exist: there is no directory {folder}"
+    near = difflib.get_close_matches(path.name, [entry.name for entry in folder.iterdir()], n=3)
+    return f"{path} does not exist" + (f"; {folder} has {', '.join(near)}" if near else "")
 
 
 def check_json_lines(file: Path) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from data.feedback import kinds
 from data.feedback.options import FeedbackOptions
 from data.sources import Rows
 from data.text import text_units
-from data.unit import DataReport, Example, Unit
+from data.unit import DataReport, Example, Unit, pieces_of
 
 PLAIN = {"text": text_units, "chat": chat_units}
 KINDS = {**PLAIN, **kinds.READERS}
@@ -121,15 +120,7 @@ class Examples:
 
     def spans(self, unit: int) -> list[tuple[str, bool]]:
         """The unit's text in pieces, each with whether it is trained on; the rows of a comparison are set off by a line."""
-        pieces: list[tuple[str, bool]] = []
-        for row in self.rows(unit):
-            if pieces:
-                pieces.append(("\n", False))
-            for trained, run in groupby(range(len(row.tokens)), key=lambda place, row=row: bool(row.mask[place])):
-                pieces.append(
-                    (self.tokenizer.decode(row.tokens[list(run)], clean_up_tokenization_spaces=False), trained)
-                )
-        return pieces
+        return pieces_of(self.rows(unit), self.tokenizer)
 
 
 def build_examples(

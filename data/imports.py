@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import os
+import re
 import sys
-from functools import reduce
+from collections.abc import Callable, Mapping
+from functools import partial, reduce
 from typing import Any
 
 from data.errors import UserError
+
+
+def names_object(spec: str) -> bool:
+    """Whether this reads as `module:attribute` and not as a path."""
+    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec) is not None
 
 
 def load_object(spec: str) -> Any:
@@ -37,3 +45,16 @@ def load_object(spec: str) -> Any:
         near = difflib.get_close_matches(attribute, vars(module), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UserError(f"{spec!r}: module {module_name!r} has no {attribute!r}{hint}") from error
+
+
+def load_call(spec: str, args: Mapping[str, Any], option: str) -> Callable[[], Any]:
+    """The function that `spec` names, bound to its keyword arguments, which the config's `option` gives.
+
+    Raises UserError as `load_object` does, and where the arguments do not fit the function.
+    """
+    function = load_object(spec)
+    try:
+        inspect.signature(function).bind(**args)
+    except TypeError as error:
+        raise UserError(f"{spec}: {option} do not fit the function: {error}") from error
+    return partial(function, **args)

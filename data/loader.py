@@ -11,19 +11,14 @@ from data.errors import UserError
 
 
 @dataclass(frozen=True)
-class Order:
-    """A new seeded permutation each epoch. Which units a step takes depends on (seed, step) alone, so a resumed run needs
-    the step's number and nothing else.
-
-    The last units of an epoch that do not fill a batch are left out, so that every step weighs the same; since each epoch
-    is shuffled anew, they are other units every time.
+class InSequence:
+    """The units as they are numbered, without an end: for data that are shuffled already.
 
     Raises UserError where there are fewer units than a batch takes.
     """
 
     units: int
     batch_size: int
-    seed: int
 
     def __post_init__(self) -> None:
         if self.units < self.batch_size:
@@ -35,6 +30,22 @@ class Order:
     @property
     def steps_per_epoch(self) -> int:
         return self.units // self.batch_size
+
+    def indices(self, step: int) -> list[int]:
+        """The units of this step, counted from 0 over all epochs."""
+        return list(range(step * self.batch_size, (step + 1) * self.batch_size))
+
+
+@dataclass(frozen=True)
+class Order(InSequence):
+    """A new seeded permutation each epoch. Which units a step takes depends on (seed, step) alone, so a resumed run needs
+    the step's number and nothing else.
+
+    The last units of an epoch that do not fill a batch are left out, so that every step weighs the same; since each epoch
+    is shuffled anew, they are other units every time.
+    """
+
+    seed: int
 
     def indices(self, step: int) -> list[int]:
         """The units of this step, counted from 0 over all epochs."""

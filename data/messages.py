@@ -17,6 +17,16 @@ SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
+def lookup(row: Mapping[str, Any], name: str) -> Any:
+    """The value of a column, or of a dotted name that reaches into a nested one; None where there is none."""
+    if name in row:
+        return row[name]
+    value: Any = row
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
 def text_of(row: Mapping[str, Any], column: str, origin: str) -> str:
     """The column's text. Raises UserError where it is anything else."""
     value = row.get(column)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import difflib
 import hashlib
-import inspect
 import itertools
 import json
 import re
@@ -21,9 +20,10 @@ import datasets
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-from data.diagnose import check_json_lines, check_whole
+from data.diagnose import check_json_lines, check_whole, missing_file
 from data.errors import UserError
-from data.imports import load_object
+from data.imports import load_call, names_object
+from data.messages import lookup
 
 FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".arrow": "arrow", ".txt": "text"}
 BOOKKEEPING = {"dataset_info.json", "state.json", "dataset_dict.json"}  # beside the .arrow files of a saved data set
@@ -67,7 +67,7 @@ class Rows(Sequence[dict]):
         if not self._renamed:
             return row
         kept = {name: value for name, value in row.items() if name not in self._renamed.values()}
-        return kept | {wanted: _lookup(row, name) for wanted, name in self._renamed.items()}
+        return kept | {wanted: lookup(row, name) for wanted, name in self._renamed.items()}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[index] for index in range(len(self)))
@@ -147,11 +147,11 @@ def _open(spec: str, split: str, args: Mapping[str, Any]) -> list[Part]:
     path = Path(spec).expanduser()
     if path.exists():
         return [_open_file(file) for file in (_files(path) if path.is_dir() else [path])]
-    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec):
+    if names_object(spec):
         return [_call(spec, args)]
     if re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", spec) and _format(path) is None:
         return [_open_cached(spec, split, args)]
-    raise UserError(_missing_file(path))
+    raise UserError(missing_file(path))
 
 
 def _files(directory: Path) -> list[Path]:
@@ -207,7 +207,7 @@ def _open_cached(name: str, split: str, args: Mapping[str, Any]) -> Part:
         snapshot = snapshot_download(name, repo_type="dataset", local_files_only=True)
     except (LocalEntryNotFoundError, HFValidationError) as error:
         raise UserError(
-            f"{_missing_file(Path(name))}; nor is a data set of this name in the Hugging Face cache (fetch one with: "
+            f"{missing_file(Path(name))}; nor is a data set of this name in the Hugging Face cache (fetch one with: "
             f"hf download --repo-type dataset {name})"
         ) from error
     try:
@@ -221,12 +221,7 @@ def _open_cached(name: str, split: str, args: Mapping[str, Any]) -> Part:
 
 
 def _call(spec: str, args: Mapping[str, Any]) -> Part:
-    function = load_object(spec)
-    try:
-        inspect.signature(function).bind(**args)
-    except TypeError as error:
-        raise UserError(f"{spec}: data.args do not fit the function: {error}") from error
-    rows = list(function(**args))
+    rows = list(load_call(spec, args, "data.args")())
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise UserError(f"{spec}, row {number}: wanted a dict, found {type(row).__name__}")
@@ -240,23 +235,6 @@ def _format(path: Path) -> str | None:
 
 def _columns(parts: Sequence[Part]) -> list[str]:
     return list(dict.fromkeys(name for part in parts for name in part.columns))
-
-
-def _lookup(row: Mapping[str, Any], name: str) -> Any:
-    if name in row:
-        return row[name]
-    value: Any = row
-    for key in name.split("."):
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
-
-
-def _missing_file(path: Path) -> str:
-    folder = path.parent
-    if not folder.is_dir():
-        return f"{path} does not exist: there is no directory {folder}"
-    near = difflib.get_close_matches(path.name, [entry.name for entry in folder.iterdir()], n=3)
-    return f"{path} does not exist" + (f"; {folder} has {', '.join(near)}" if near else "")
 
 
 def _file_digest(file: Path) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from data.errors import UserError
 from data.messages import text_of
 from data.render import TOKENIZED_AT_ONCE, batched
 from data.sources import Rows
+from data.tokenizer import end_of_text
 from data.unit import DataReport, Example, Unit
 
 
@@ -18,18 +18,15 @@ def text_units(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, 
     """Column `text`. Every token is trained on but a row's first, which nothing predicts; each cut repeats one token as the
     next row's first, so that every token of a document but its very first is predicted once."""
     rows.require("text")
-    if tokenizer.eos_token_id is None:
-        raise UserError(
-            f"tokenizer {tokenizer.name_or_path}: no end-of-text token to end documents with; set its eos_token"
-        )
+    end = end_of_text(tokenizer)
     for numbers in batched(range(len(rows)), TOKENIZED_AT_ONCE):
         texts = [text_of(rows[number], "text", rows.origin(number)) for number in numbers]
         for number, text, tokens in zip(numbers, texts, tokenizer(texts, verbose=False)["input_ids"], strict=True):
             if not text.strip():
                 report.drop("without text")
                 continue
-            if tokens[-1:] != [tokenizer.eos_token_id]:
-                tokens.append(tokenizer.eos_token_id)
+            if tokens[-1:] != [end]:
+                tokens.append(end)
             report.truncated += len(tokens) > max_length
             document = np.array(tokens, np.int32)
             for start in range(0, len(document) - 1, max_length - 1):

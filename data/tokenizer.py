@@ -1,13 +1,13 @@
-"""Tokenizers: loaded, or trained from the corpus; their chat template, and the tokens that end an answer."""
+"""Tokenizers: loaded and told apart; their chat template, and the tokens that end an answer. Training: data/tokenizer_training.py."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from data.errors import UserError
 
@@ -43,37 +43,6 @@ def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE (Sennrich et al. 2016, over bytes as in GPT-2) with a ChatML template; equal texts give an equal
-    tokenizer. A small corpus may give fewer than `vocab_size` tokens.
-
-    Raises UserError where `vocab_size` has no room for the 256 bytes and the 4 special tokens, or there is no text.
-    """
-    special = [END_OF_TEXT, TURN_START, TURN_END, PADDING]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    smallest = len(alphabet) + len(special)
-    if vocab_size < smallest:
-        raise UserError(
-            f"tokenizer.vocab_size is {vocab_size}; the 256 bytes and {len(special)} special tokens alone are {smallest}"
-        )
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    if tokenizer.get_vocab_size() == smallest < vocab_size:
-        raise UserError("the data has no text to train a tokenizer from")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=END_OF_TEXT,
-        pad_token=PADDING,
-        extra_special_tokens=[TURN_START, TURN_END],
-        chat_template=CHATML,
-    )
-
-
 def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The tokenizer, with ChatML set on it where it has no chat template of its own.
 
@@ -92,6 +61,15 @@ def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokeni
                 f"tokenizer {tokenizer.name_or_path}: no chat template and no end-of-text token; set one of them"
             )
     return tokenizer
+
+
+def end_of_text(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that ends a document. Raises UserError where the tokenizer has none."""
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"tokenizer {tokenizer.name_or_path}: no end-of-text token to end documents with; set its eos_token"
+        )
+    return tokenizer.eos_token_id
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -115,6 +93,15 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Where generation stops: the end-of-text token and the chat template's end-of-turn token."""
     ids = (tokenizer.eos_token_id, end_of_turn(tokenizer))
     return tuple(sorted({token for token in ids if token is not None}))
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A hash, in hexadecimal, of what makes tokens of a text; the chat template is no part of it."""
+    described = json.loads(tokenizer.backend_tokenizer.to_str())
+    for passing in ("truncation", "padding"):  # left there by the last call
+        described.pop(passing, None)
+    described = [described, tokenizer.eos_token_id]
+    return hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def shared_prefix(first: str, second: str) -> int:

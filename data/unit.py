@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from data.errors import UserError
 
@@ -24,6 +26,17 @@ class Example:
 
 
 Unit = tuple[Example, ...]  # what is drawn as a whole: one row, or those of a comparison, the best first
+
+
+def pieces_of(rows: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:
+    """The rows' text in pieces, each with whether it is trained on; rows are set off by a line."""
+    pieces: list[tuple[str, bool]] = []
+    for row in rows:
+        if pieces:
+            pieces.append(("\n", False))
+        for trained, run in groupby(range(len(row.tokens)), key=lambda place, row=row: bool(row.mask[place])):
+            pieces.append((tokenizer.decode(row.tokens[list(run)], clean_up_tokenization_spaces=False), trained))
+    return pieces
 
 
 @dataclass

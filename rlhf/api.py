@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from data.errors import UserError
 from data.sample import Sample
 from rlhf.config.check import check
+from rlhf.config.roles import CORPUS
 from rlhf.config.schema import Config
 from rlhf.controller import Controller
 from rlhf.interfaces import Algorithm, RewardSource, Runtime
@@ -35,11 +39,29 @@ def run(
     Raises UserError for mistakes in the config or the data, before anything is spawned where that is possible.
     """
     check(config, algorithm=algorithm, reward=reward, rollout_given=rollout is not None)
+    connect = _connecting(config, address, algorithm, reward)
+    controller = Controller(config, connect, algorithm=algorithm, reward=reward, rollout=rollout, console=console)
+    return controller.run()
 
+
+def make_corpora(config: Config, *, address: str | None = None, console: Console | None = None) -> Path:
+    """Runs the config's corpus phases alone, without a cluster where none of them has several workers; returns the run's
+    directory. The other phases say what the corpora must not contain.
+
+    Raises UserError for mistakes in the config or the data, and where the config has no corpus phase.
+    """
+    check(config)
+    if not any(phase.kind == CORPUS for phase in config.phases):
+        raise UserError("there is no phase of kind corpus in this config; add one, or use `launch.py run`")
+    controller = Controller(config, _connecting(config, address), console=console)
+    controller.run(kinds=(CORPUS,))
+    return controller.run_directory.root
+
+
+def _connecting(config: Config, address: str | None, *given: Any) -> Callable[[], AbstractContextManager[Runtime]]:
     def connect() -> AbstractContextManager[Runtime]:
         from actors.runtime import connect
 
-        return connect(config, address, algorithm, reward)
+        return connect(config, address, *given)
 
-    controller = Controller(config, connect, algorithm=algorithm, reward=reward, rollout=rollout, console=console)
-    return controller.run()
+    return connect

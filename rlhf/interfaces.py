@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from data.batch import Batch
+from data.corpus.work import Piece
 from data.sample import Prompt, Sample, Sampling
 
 Output = Literal["logprobs", "logprobs_entropy", "values", "scores"]
@@ -241,6 +242,10 @@ class Runtime(Protocol):
 
     def release(self, role: str) -> None:
         """Frees the role's model; its processes stay for later phases."""
+        ...
+
+    def run_pieces(self, pieces: Sequence[Piece], workers: int) -> Iterable[None]:
+        """Runs all pieces, `workers` at once, in any order; yields once for each that is done."""
         ...
 
     def report(self, metrics: Mapping[str, float], phase: str) -> None:

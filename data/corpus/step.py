@@ -83,7 +83,8 @@ class Preparation(Step):
     @abstractmethod
     def prepare(self, stage: Stage, work: Work) -> Step:
         """The step that looks at the documents of `stage`, which it finds in the same units and rows. What is heavy goes
-        through `work.map`, which runs it on the cluster and never twice. `kinds` and `sources` are those of the preparation.
+        through `work.map`, which runs it on the cluster and never twice; the stage may be read there alone, for in a run that
+        goes on after an interruption it may be gone where all pieces are done. `kinds` and `sources` are those of the preparation.
         """
 
     def apply(self, placed: Sequence[Placed]) -> list[Outcome]:

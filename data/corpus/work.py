@@ -48,19 +48,19 @@ class Work:
     # texts that must not be trained on, by the name of the data set: of this run's evaluations and RL prompts
     reserved: Mapping[str, Callable[[], Iterable[str]]] = field(default_factory=dict)
 
-    def map(self, name: str, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    def map(self, name: str, function: Callable[[Any], Any], items: Sequence[Any], told: str = "") -> list[Any]:
         """`function(item)` for every item, anywhere; the results, JSON values, in the items' order. `function` is picklable (a
         module's function, or a frozen dataclass with `__call__`) and so are the items. What is done already is not done
-        again."""
+        again. told: what progress is called, by default the name."""
         marks = self.directory / name
         marks.mkdir(parents=True, exist_ok=True)
         pieces = [Piece(function, item, marks / f"{number:06d}.json") for number, item in enumerate(items)]
         left = [piece for piece in pieces if not piece.mark.exists()]
         done = len(pieces) - len(left)
-        self.watch(name, done, len(pieces))
+        self.watch(told or name, done, len(pieces))
         for _ in self.execute(left):
             done += 1
-            self.watch(name, done, len(pieces))
+            self.watch(told or name, done, len(pieces))
         return [json.loads(piece.mark.read_text()) for piece in pieces]
 
     def inside(self, name: str) -> Work:

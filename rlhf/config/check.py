@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
+from rlhf.config.corpus_rules import CORPUS_RULES, corpus_steps_fit
 from rlhf.config.explain import did_you_mean
 from rlhf.config.judge_rules import JUDGE_RULES
 from rlhf.config.model_rules import FILE, MODEL_RULES, Advice
@@ -16,7 +17,7 @@ from rlhf.config.reward_rules import (
     rewards_can_score,
     rewards_fit,
 )
-from rlhf.config.roles import DATA_SETS, PHASE, resolve_models, result_role, samples_answers
+from rlhf.config.roles import CORPUS, DATA_SETS, PHASE, resolve_models, result_role, samples_answers
 from rlhf.config.schema import Config, Data, Phase
 
 if TYPE_CHECKING:  # it imports torch, and a mistake should be told at once
@@ -32,15 +33,18 @@ def check(
     """
     advice = [line for rule in CONFIG_RULES for line in rule(config)]
     for phase in config.phases:
+        advice += [line for rule in (goals_name_a_bound, *CORPUS_RULES) for line in rule(config, phase)]
+    for phase in config.model_phases:
         models = {role: model for role, model in resolve_models(config, phase).items() if _certain(phase, role)}
         advice += [line for rule in PHASE_RULES for line in rule(config, phase)]
         advice += [line for rule in MODEL_RULES for line in rule(config, phase, models)]
     if reward is None:
-        advice += [line for phase in config.phases for line in reward_is_there(phase)]
+        advice += [line for phase in config.model_phases for line in reward_is_there(phase)]
     if not rollout_given:
-        advice += [line for phase in config.phases for line in environment_is_there(phase)]
+        advice += [line for phase in config.model_phases for line in environment_is_there(phase)]
     if not advice:  # these import torch and the user's modules: where a cheaper rule is broken, it answers at once
         advice = [
+            *corpus_steps_fit(config),
             *algorithms_fit(config, algorithm, reward),
             *reward_losses_fit(config),
             *functions_are_there(config, reward, rollout_given),
@@ -135,6 +139,9 @@ def _leaves_a_data_set(config: Config, phase: Phase, name: str, source: str) -> 
     where = f"phases.{phase.name}.{name}.path"
     if source not in earlier:
         yield f"{where}: no phase {source!r} runs before {phase.name!r}{did_you_mean(source, earlier)}"
+    elif config.phases[names.index(source)].kind == CORPUS:
+        if phase.kind != "pretrain" or name != "data":
+            yield f"{where}: phase {source!r} leaves a corpus, which only the data of a pretrain phase can be; name files of rows"
     elif result_role(config.phases[names.index(source)]) is not None:
         yield f"{where}: phase {source!r} leaves a model and no data set; name a phase of kind {' or '.join(DATA_SETS)}"
 
@@ -216,7 +223,7 @@ def functions_are_there(config: Config, reward: Any, rollout_given: bool) -> Adv
     """Rewards and rollouts are found, and are of the right kind."""
     from rlhf.rollout import resolve_rollout
 
-    for phase in config.phases:
+    for phase in config.model_phases:
         yield from rewards_can_score(phase, reward)
         if not rollout_given and (rollout := getattr(phase, "rollout", None)):
             try:
@@ -251,7 +258,6 @@ PHASE_RULES = (
     best_of_n_has_a_choice,
     rewards_fit,
     watch_can_stop,
-    goals_name_a_bound,
     data_exists,
     *JUDGE_RULES,
 )

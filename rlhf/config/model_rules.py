@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.config.explain import did_you_mean
-from rlhf.config.roles import JUDGE, PHASE, resolve_models, result_role, scores_answers
+from rlhf.config.roles import JUDGE, PHASE, corpus_of, resolve_models, result_role, scores_answers
 from rlhf.config.schema import Config, Model, Phase
 
 Models = Mapping[str, Model]  # by role
@@ -111,7 +111,7 @@ def tokenizer_fits_the_model(config: Config, phase: Phase, models: Models) -> Ad
     where = f"phases.{phase.name}.tokenizer"
     if models["policy"].path and phase.tokenizer is not None and phase.tokenizer.path is None:
         yield f"{where}: a new tokenizer does not fit a model that was trained with another; set {where}=null to keep the model's own"
-    elif models["policy"].architecture and phase.tokenizer is None:
+    elif models["policy"].architecture and phase.tokenizer is None and corpus_of(config, phase) is None:
         yield f"{where}: a model from scratch brings no tokenizer; set {where}.vocab_size to train one, or {where}.path"
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from rlhf.config.rewards import Reward
-from rlhf.config.schema import Config, Model, Phase, PhaseBase
+from rlhf.config.schema import AnyPhase, Config, Corpus, Model, Phase, PhaseBase
 
 ROLES = {
+    "corpus": (),
     "pretrain": ("policy",),
     "sft": ("policy",),
     "reward": ("reward",),
@@ -17,10 +18,11 @@ ROLES = {
 ROLE_OF_NEED = {"ref_logprobs": "reference", "values": "critic"}  # what an algorithm or loss needs: who computes it
 PHASE = "phase:"  # a path that names an earlier phase's artifact
 JUDGE = "judge"
-DATA_SETS = ("best_of_n", "label")  # kinds of phases that leave a data set and no model
+DATA_SETS = ("best_of_n", "label")  # kinds of phases that leave rows and no model
+CORPUS = "corpus"  # the kind that leaves a corpus
 
 
-def resolve_models(config: Config, phase: PhaseBase) -> dict[str, Model]:
+def resolve_models(config: Config, phase: AnyPhase) -> dict[str, Model]:
     """{role: model} of the roles that the phase's kind can use.
 
     The phase's `models` cover the top level's field by field; a path wins over an architecture. The reference then starts as the policy does, the critic as
@@ -28,6 +30,8 @@ def resolve_models(config: Config, phase: PhaseBase) -> dict[str, Model]:
     reference and critic are built, the algorithm or loss decides (`rlhf.needs`); the reward models are those that
     `reward_models` names, each with the settings of `models.reward`; a judge is there if this run serves one.
     """
+    if phase.kind == CORPUS:
+        return {}
     models = {role: _overlaid(config, phase, role) for role in ("policy", "reference", "critic", "reward")}
     start = models["reward"] if models["reward"].path else models["policy"]
     models["critic"] = _starting_as(models["critic"], start)
@@ -41,14 +45,14 @@ def resolve_models(config: Config, phase: PhaseBase) -> dict[str, Model]:
     return found
 
 
-def reward_parts(phase: PhaseBase) -> list[Reward]:
+def reward_parts(phase: AnyPhase) -> list[Reward]:
     """Every reward that the phase scores answers with, those that only watch among them."""
     watch = getattr(phase, "watch", None)
     watching = [*watch.gold, *([watch.format] if watch.format else [])] if watch else []
     return [*getattr(phase, "reward", ()), *watching]
 
 
-def reward_models(phase: PhaseBase) -> dict[str, str | None]:
+def reward_models(phase: AnyPhase) -> dict[str, str | None]:
     """{role: path} of the reward models that score answers in the phase: `reward` is the config's role and has no path here;
     those that a reward names itself are reward_1, reward_2, … in the order of their first mention."""
     parts = [part for part in reward_parts(phase) if part.source == "model"]
@@ -63,13 +67,20 @@ def scores_answers(role: str) -> bool:
 
 
 def result_role(phase: Phase) -> str | None:
-    """The role of the model that the phase leaves; None where it leaves a data set."""
-    return None if phase.kind in DATA_SETS else "reward" if phase.kind == "reward" else "policy"
+    """The role of the model that the phase leaves; None where it leaves a data set or a corpus."""
+    return None if phase.kind in (CORPUS, *DATA_SETS) else "reward" if phase.kind == "reward" else "policy"
+
+
+def corpus_of(config: Config, phase: PhaseBase) -> Corpus | None:
+    """The corpus phase that the phase's data are, where they are one."""
+    return next(
+        (other for other in config.phases if other.kind == CORPUS and phase.data.path == PHASE + other.name), None
+    )
 
 
 def samples_answers(phase: Phase) -> bool:
     """Whether the phase needs the rollout engines."""
-    return phase.kind in ("rl", *DATA_SETS) or phase.answers is not None
+    return phase.kind in ("rl", *DATA_SETS) or getattr(phase, "answers", None) is not None
 
 
 def _overlaid(config: Config, phase: PhaseBase, role: str) -> Model:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_serializer, model_validator
 
+from rlhf.config.corpus import DEFAULT_STEPS, Mixture, Reserved, Source, StepConfig, TokenizerTraining
 from rlhf.config.node import Fraction, Function, Named, Node, Short
 from rlhf.config.rewards import Correction, Judge, Piecewise, Reward, Shaping, Watch
 
@@ -116,17 +117,11 @@ class Goal(Node):
     at_most: float | None = None
 
 
-class PhaseBase(Node):
+class AnyPhase(Node):
     # default: the kind. No dots and no leading digit: overrides read phases.<name>.<setting> and phases.<index>.<setting>
     name: str = Field("", pattern=r"^[A-Za-z_][\w-]*$", description="a letter, then letters, digits, '_' and '-'")
-    models: dict[Literal["policy", "reference", "critic", "reward"], Model] = {}  # laid over the top-level `models`
-    data: Data
-    max_length: int = Field(512, ge=2)  # tokens of a row, prompt and answer
     seed: int | None = None  # default: the run's
-    answers: AnswerEvaluation | None = None
     goals: dict[str, Goal] = {}
-    checkpoint_every: int = Field(100, ge=0)  # steps; 0: never, an interrupted phase begins anew
-    optim: Optim = Optim()
 
     @model_validator(mode="before")
     @classmethod
@@ -134,6 +129,29 @@ class PhaseBase(Node):
         if isinstance(value, dict) and not value.get("name"):
             value = {**value, "name": value.get("kind", "")}
         return value
+
+
+class Corpus(AnyPhase):
+    """Texts cleaned, deduplicated and tokenised: a data set that a later `pretrain` names as its data's path."""
+
+    kind: Literal["corpus"]
+    sources: list[Source] = Field(min_length=1)
+    steps: list[StepConfig] = DEFAULT_STEPS
+    reserved: dict[str, Reserved] = {}  # by a name for the report: kept out, beside what this run evaluates on
+    tokenizer: TokenizerTraining | None = TokenizerTraining()  # null: documents only
+    holdout: Fraction = 0.01  # share of the documents, drawn by their ids, that no window to train on is made of
+    unit_mb: float = Field(32.0, gt=0)  # of files that one worker reads at once, and of an output file
+    max_document_mb: float = Field(16.0, gt=0)  # a longer one is quarantined
+    workers: int = Field(1, ge=1)  # 1: in this process, without Ray; more: at once, by Ray Data
+
+
+class PhaseBase(AnyPhase):
+    models: dict[Literal["policy", "reference", "critic", "reward"], Model] = {}  # laid over the top-level `models`
+    data: Data
+    max_length: int = Field(512, ge=2)  # tokens of a row, prompt and answer
+    answers: AnswerEvaluation | None = None
+    checkpoint_every: int = Field(100, ge=0)  # steps; 0: never, an interrupted phase begins anew
+    optim: Optim = Optim()
 
 
 class SupervisedPhase(PhaseBase):
@@ -146,7 +164,8 @@ class SupervisedPhase(PhaseBase):
 
 class Pretrain(SupervisedPhase):
     kind: Literal["pretrain"]
-    tokenizer: Tokenizer | None = None  # default: the policy's own
+    tokenizer: Tokenizer | None = None  # default: the policy's own, or that of the corpus
+    mixture: Mixture = Mixture()  # of a corpus's sources
 
 
 class Sft(SupervisedPhase):
@@ -250,7 +269,7 @@ class Label(PhaseBase):
     gold: Function | None = None  # of a sample, as in answers.scores: how often the labels agree with it is reported
 
 
-Phase = Annotated[Pretrain | Sft | RewardModel | Dpo | Rl | BestOfN | Label, Field(discriminator="kind")]
+Phase = Annotated[Corpus | Pretrain | Sft | RewardModel | Dpo | Rl | BestOfN | Label, Field(discriminator="kind")]
 
 
 class Config(Node):
@@ -260,3 +279,8 @@ class Config(Node):
     models: dict[Literal["policy", "reference", "critic", "reward"], Model] = {}
     rollout: Rollout = Rollout()
     phases: list[Phase] = Field(min_length=1)
+
+    @property
+    def model_phases(self) -> list[Phase]:
+        """Those that work with models: all but the making of a corpus."""
+        return [phase for phase in self.phases if phase.kind != "corpus"]

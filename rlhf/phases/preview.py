@@ -9,7 +9,8 @@ from typing import Any
 from data.errors import UserError
 from data.examples import build_examples
 from data.prompts import build_prompts
-from data.tokenizer import ensure_chat_template, load_tokenizer, train_tokenizer
+from data.tokenizer import ensure_chat_template, load_tokenizer
+from data.tokenizer_training import train_tokenizer
 from data.unit import DataReport
 from rlhf.config.explain import did_you_mean
 from rlhf.config.roles import DATA_SETS, PHASE, resolve_models, result_role

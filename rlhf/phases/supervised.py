@@ -15,7 +15,8 @@ from data.errors import UserError
 from data.examples import Examples, build_examples
 from data.feedback.options import FeedbackOptions
 from data.loader import Order
-from data.tokenizer import ensure_chat_template, load_tokenizer, train_tokenizer
+from data.tokenizer import ensure_chat_template, load_tokenizer
+from data.tokenizer_training import train_tokenizer
 from rlhf.config.schema import SupervisedPhase
 from rlhf.interfaces import Objective, Pending
 from rlhf.objectives import LanguageModel, resolve_loss, resolve_reward_loss

@@ -31,7 +31,7 @@ def curves(rows: Sequence[Row], names: Sequence[str]) -> Html:
             axis.set_title(name, fontsize=9, loc="left")
             axis.spines["right"].set_visible(False)
 
-    return _svg(11, 1.9 * lines, paint)
+    return svg(11, 1.9 * lines, paint)
 
 
 def overoptimisation(looks: Sequence[Row], stopped_at: float | None) -> Html:
@@ -58,7 +58,7 @@ def overoptimisation(looks: Sequence[Row], stopped_at: float | None) -> Html:
         proxy.set_ylabel("reward (proxy)", color=ORANGE)
         gold.set_ylabel("gold", color=BLUE)
 
-    return _svg(11, 4.2, paint)
+    return svg(11, 4.2, paint)
 
 
 def _value(row: Row, name: str) -> float:
@@ -72,7 +72,7 @@ def _course(rows: Sequence[Row], name: str) -> tuple[list[int], list[float]]:
     return [row["step"] for row in own], [_value(row, name) for row in own]
 
 
-def _svg(width: float, height: float, paint: Callable[[Figure], None]) -> Html:
+def svg(width: float, height: float, paint: Callable[[Figure], None]) -> Html:
     """What is painted on a figure of this size, in inches."""
     import matplotlib
     from matplotlib.figure import Figure  # without pyplot: no window system, no global state

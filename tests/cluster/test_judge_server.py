@@ -20,7 +20,8 @@ from actors.errors import WorkerError
 from actors.judge_server import JudgeServer
 from actors.placement import Resources, plan
 from actors.runtime import ClusterRuntime
-from data.tokenizer import stop_token_ids, train_tokenizer
+from data.tokenizer import stop_token_ids
+from data.tokenizer_training import train_tokenizer
 from rlhf.config.rewards import Judge
 from rlhf.config.schema import Config, Rollout
 from rlhf.judge.client import Client

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data.sources import Part, Rows
-from data.tokenizer import train_tokenizer
+from data.tokenizer_training import train_tokenizer
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
 LINES = [

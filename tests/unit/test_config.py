@@ -149,11 +149,11 @@ def test_text_that_looks_like_a_number_stays_text_when_written_and_read(tmp_path
         ({"models": {"polcy": "x"}}, "phases[1].models.polcy is not a setting; did you mean policy?"),
         (
             {"kind": "rewrd"},
-            "kind: found 'rewrd', wanted one of pretrain, sft, reward, dpo, rl, best_of_n, label; did you mean reward?",
+            "kind: found 'rewrd', wanted one of corpus, pretrain, sft, reward, dpo, rl, best_of_n, label; did you mean reward?",
         ),
         (
             {"kind": None},
-            "phases[1].kind: found nothing, wanted one of pretrain, sft, reward, dpo, rl, best_of_n, label",
+            "phases[1].kind: found nothing, wanted one of corpus, pretrain, sft, reward, dpo, rl, best_of_n, label",
         ),
         ({"steps": 0}, "phases[1].steps: found 0, wanted a whole number at least 1"),
         ({"steps": 2.5}, "phases[1].steps: found 2.5, wanted a whole number at least 1"),

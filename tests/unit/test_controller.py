@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from rlhf.config.schema import Config
-from rlhf.controller import Controller, identity
+from rlhf.controller import Controller
+from rlhf.lineage import identity
 from rlhf.rundir import fingerprint
 
 PROMPTS = {"path": "data.demo.tasks:prompts", "args": {"rows": 4}}

@@ -10,7 +10,7 @@ from data.examples import build_examples
 from data.messages import parse_dialogue
 from data.prompts import build_prompts
 from data.sources import open_rows
-from data.tokenizer import train_tokenizer
+from data.tokenizer_training import train_tokenizer
 
 DIALOGUE = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: 2 + 3?\n\nAssistant: {}"
 

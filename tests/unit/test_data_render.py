@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from data.errors import UserError
 from data.render import Template
-from data.tokenizer import CHATML, train_tokenizer
+from data.tokenizer import CHATML
+from data.tokenizer_training import train_tokenizer
 
 MARKED = (  # ChatML with transformers' marks around what the assistant says
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"

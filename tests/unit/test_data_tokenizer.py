@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import UserError
-from data.tokenizer import CHATML, end_of_turn, ensure_chat_template, load_tokenizer, stop_token_ids, train_tokenizer
+from data.tokenizer import CHATML, end_of_turn, ensure_chat_template, load_tokenizer, stop_token_ids
+from data.tokenizer_training import train_tokenizer
 
 HEADERS = (  # in the manner of templates with named headers, the answer's end not the end of text
     "{% for m in messages %}<|im_start|>{{ m['role'] }}<|pad|>\n\n{{ m['content'] | trim }}<|im_end|>{% endfor %}"

@@ -13,7 +13,7 @@ from data.feedback.steps import step_batch, steps_of
 from data.render import Template
 from data.sample import Prompt, Sample
 from data.sources import open_rows
-from data.tokenizer import train_tokenizer
+from data.tokenizer_training import train_tokenizer
 from examples.gsm8k import solution_rankings, solution_ratings, solution_steps, solution_thumbs
 
 ROW = {"prompt": "2 * 3 + 1?", "steps": ["2 * 3 = 6", "6 + 1 = 8"], "labels": [True, False]}

@@ -1,0 +1,180 @@
+"""Cleans a corpus: its files become documents, documents pass the steps, unit by unit; what is left is a `Stage`.
+
+Consecutive steps run in one pass over a unit. A step that must know the whole corpus ends a pass: what came so far is written
+to disk, and it prepares itself from that. Each unit of each pass is one piece of `Work`, so a run that was killed goes on
+where it was, and the result does not depend on where and in which order the pieces ran.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from data.corpus.document import Document, Shard
+from data.corpus.extract import extract
+from data.corpus.readers import read_unit
+from data.corpus.source import Quarantined, Unit
+from data.corpus.step import Dropped, Placed, Preparation, Stage, Step
+from data.corpus.tally import Tally, merged
+from data.corpus.work import Work
+
+CHUNK_CHARACTERS = 2**21  # of the texts that pass a step together
+CHUNK_DOCUMENTS = 256
+EXTRACT = "extract"  # the name of what makes documents of files, in reports
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """The documents, and what became of all that was in the files."""
+
+    stage: Stage
+    by_source: Mapping[str, tuple[Tally, ...]]  # extraction, then each step in its order
+    quarantined: tuple[Quarantined, ...]
+    figures: Mapping[str, Mapping[str, Any]]  # of steps that tell more than counts, by the step's name
+
+    @property
+    def tallies(self) -> tuple[Tally, ...]:
+        """Of all sources together."""
+        steps = zip(*self.by_source.values(), strict=True)
+        return tuple(merged([tally.as_dict() for tally in tallies]) for tallies in steps)
+
+
+@dataclass(frozen=True)
+class FromFiles:
+    """The first pass reads a unit's files."""
+
+    max_document_bytes: int
+
+    def read(self, unit: Unit, tally: Tally, quarantined: list[Quarantined]) -> Iterator[Document]:
+        clock = time.perf_counter()
+        for record in read_unit(unit, self.max_document_bytes):
+            if isinstance(record, Quarantined):
+                quarantined.append(record)
+                continue
+            tally.seen += 1
+            tally.characters_in += len(record.content) if isinstance(record.content, str) else len(str(record.content))
+            made = extract(record)
+            tally.seconds += time.perf_counter() - clock
+            if isinstance(made, Dropped):
+                tally.reasons[made.reason] += 1
+                tally.show(
+                    made.reason, f"{unit.source.name}/{record.part.name}#{record.place}", str(record.content)[:300]
+                )
+            else:
+                tally.kept += 1
+                tally.characters_out += sum(len(document.text) for document in made)
+                yield from made
+            clock = time.perf_counter()
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The piece of work: one unit through consecutive steps."""
+
+    names: tuple[str, ...]
+    steps: tuple[Step, ...]
+    source: FromFiles | Stage
+    target: Stage
+
+    def __call__(self, item: tuple[int, Unit]) -> dict[str, Any]:
+        """Writes the unit's documents; returns the tallies and what was quarantined."""
+        number, unit = item
+        tallies = [Tally(name) for name in self.names]
+        quarantined: list[Quarantined] = []
+        if isinstance(self.source, Stage):
+            documents = self.source.read(number)
+        else:
+            extracted = Tally(EXTRACT)
+            found = self.source.read(unit, extracted, quarantined)
+            documents = (Placed(document, number, row) for row, document in enumerate(found))
+        with Shard(self.target.path(number)) as shard:
+            for chunk in chunks(documents):
+                for placed in self._through(chunk, tallies):
+                    shard.add(placed.document)
+        if not isinstance(self.source, Stage):
+            tallies.insert(0, extracted)
+        return {
+            "tallies": [tally.as_dict() for tally in tallies],
+            "quarantined": [each.as_dict() for each in quarantined],
+        }
+
+    def _through(self, chunk: list[Placed], tallies: Sequence[Tally]) -> list[Placed]:
+        for step, tally in zip(self.steps, tallies, strict=True):
+            meant = [each for each in chunk if step.meant_for(each.document)]
+            tally.passed_by += len(chunk) - len(meant)
+            clock = time.perf_counter()
+            outcomes = iter(step.apply(meant) if meant else ())
+            tally.seconds += time.perf_counter() - clock
+            left = []
+            for each in chunk:
+                if not step.meant_for(each.document):
+                    left.append(each)
+                    continue
+                outcome = next(outcomes)
+                tally.note(each.document, outcome)
+                if not isinstance(outcome, Dropped):
+                    left.append(Placed(outcome, each.unit, each.row))
+            chunk = left
+        return chunk
+
+
+def chunks(documents: Iterable[Placed]) -> Iterator[list[Placed]]:
+    """Consecutive documents, few enough to be in memory at once. Cut by the documents alone."""
+    chunk: list[Placed] = []
+    characters = 0
+    for each in documents:
+        chunk.append(each)
+        characters += len(each.document.text)
+        if len(chunk) == CHUNK_DOCUMENTS or characters >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
+
+
+def clean(units: Sequence[Unit], steps: Sequence[tuple[str, Step]], work: Work, max_document_bytes: int) -> Cleaned:
+    """Everything in the units that survives the steps. Beside the last, no pass's documents stay on disk.
+
+    Raises UserError where a step's own files are missing or wrong.
+    """
+    source: FromFiles | Stage = FromFiles(max_document_bytes)
+    results: list[list[dict[str, Any]]] = []  # by pass, then unit
+    figures: dict[str, Mapping[str, Any]] = {}
+    pending: list[tuple[str, Step]] = []
+
+    def finish_pass() -> Stage:
+        number = len(results)
+        target = Stage(work.directory / f"pass-{number}", tuple(unit.source.name for unit in units))
+        names = tuple(name for name, _ in pending)
+        run = Pass(names, tuple(step for _, step in pending), source, target)
+        told = ", ".join((EXTRACT, *names) if not results else names)
+        results.append(work.map(f"pass-{number}-done", run, list(enumerate(units)), told))
+        if isinstance(source, Stage):
+            shutil.rmtree(source.directory, ignore_errors=True)
+        pending.clear()
+        return target
+
+    for number, (name, step) in enumerate(steps):
+        if isinstance(step, Preparation):
+            if step.needs_corpus:
+                source = finish_pass()
+            step = step.prepare(source, work.inside(f"{number}-{name}"))
+            figures |= {name: told} if (told := getattr(step, "figures", None)) else {}
+        pending.append((name, step))
+    stage = finish_pass()
+    quarantined = [Quarantined(**each) for result in results[0] for each in result["quarantined"]]
+    by_source = {
+        name: tuple(chain.from_iterable(_of_source(name, units, results_of_pass) for results_of_pass in results))
+        for name in dict.fromkeys(stage.sources)
+    }
+    return Cleaned(stage, by_source, tuple(quarantined), figures)
+
+
+def _of_source(name: str, units: Sequence[Unit], results: Sequence[Mapping[str, Any]]) -> list[Tally]:
+    """One pass's tallies of a source, by step."""
+    tallies = [result["tallies"] for unit, result in zip(units, results, strict=True) if unit.source.name == name]
+    return [merged(of_step) for of_step in zip(*tallies, strict=True)]

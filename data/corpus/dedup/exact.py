@@ -1,0 +1,82 @@
+"""Drops documents whose text another document has already, in the whole corpus: within a source and across sources."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from data.corpus.dedup.droplist import DropListed
+from data.corpus.dedup.repeats import find_repeats, write_hashes
+from data.corpus.step import Preparation, Stage, Step
+from data.corpus.work import Work
+
+_SPACE = re.compile(r"\s")
+_BLOCK_CHARACTERS = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactDuplicates(Preparation):
+    """Of documents with the same text, the first in the order of units stays; only documents that the step is meant for count.
+
+    normalise: texts are the same that differ in white space alone, or in how an accented letter is put together (Unicode NFC).
+        Letter case and punctuation always count; `NearDuplicates` overlooks them.
+
+    In memory: see data/corpus/dedup/repeats.py. On disk, for the time of the run: 24 bytes a document.
+    """
+
+    normalise: bool = True
+
+    def prepare(self, stage: Stage, work: Work) -> Step:
+        hashes, found = work.directory / "hashes", work.directory / "found"
+        counts = work.map("texts", HashTexts(self, stage, hashes), stage.units)
+        parts = find_repeats(work, hashes, counts, found)
+        return DropListed(
+            what="exact duplicate",
+            directory=found,
+            parts=parts,
+            unit_sources=stage.sources,
+            kinds=self.kinds,
+            sources=self.sources,
+        )
+
+
+@dataclass(frozen=True)
+class HashTexts:
+    """The piece of work: one unit."""
+
+    step: ExactDuplicates
+    stage: Stage
+    directory: Path
+
+    def __call__(self, unit: int) -> int:
+        digests = (
+            (text_digest(placed.document.text, self.step.normalise), placed.row, 0)
+            for placed in self.stage.read(unit)
+            if self.step.meant_for(placed.document)
+        )
+        return write_hashes(self.directory, unit, digests)
+
+
+def text_digest(text: str, normalise: bool) -> bytes:
+    """16 bytes. Needs a few MiB beside the text, however long that is."""
+    hashed = blake2b(digest_size=16)
+    for block in _blocks(text):
+        if not normalise:
+            hashed.update(block.encode())
+        elif words := unicodedata.normalize("NFC", block).split():
+            hashed.update((" ".join(words) + " ").encode())
+    return hashed.digest()
+
+
+def _blocks(text: str) -> Iterator[str]:
+    """The text in blocks that end between words."""
+    start = 0
+    while start < len(text):
+        end = _SPACE.search(text, start + _BLOCK_CHARACTERS)
+        stop = end.end() if end else len(text)
+        yield text[start:stop]
+        start = stop

@@ -1,0 +1,137 @@
+"""Drops documents that are nearly the same as an earlier one: candidates by MinHash, then compared exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data.corpus.dedup.arrays import save_array
+from data.corpus.dedup.droplist import DropListed
+from data.corpus.dedup.leaders import compare
+from data.corpus.step import Preparation, Stage, Step
+from data.corpus.work import Work
+from data.errors import UserError
+
+if TYPE_CHECKING:
+    from data.corpus.dedup.minhash import Lsh
+
+ROWS = 7  # a pair of half the threshold's similarity is then a candidate in 4 % of cases, whatever the threshold
+RECALL = 0.99  # of pairs at exactly the threshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearDuplicates(Preparation):
+    """Drops a document whose Jaccard similarity with an earlier document that stays is at least `threshold`; earlier in the order
+    of units and rows. Compared are the sets of shingles, `words` consecutive words each, of the simplified text (letter case,
+    accents, punctuation, white space and the value of numbers do not count). Of such documents at least 99 % are found, more the
+    more alike they are; none is dropped that is less alike. Documents with fewer words than one shingle stay: see ExactDuplicates.
+
+    Candidates are documents with the same minimum hashes in all of 7 rows of one band (Leskovec et al., Mining of Massive
+    Datasets, section 3.4); datatrove computes and matches them. Candidates of candidates make groups; in each, in order, every
+    document is compared with those of the group that stay.
+
+    In memory at once: in one piece about 150 bytes for each document that is a candidate and for each pair of one band, but no text
+    and no signature; elsewhere the signatures of one unit for one band, or the shingles of one document. On disk, for the time of the run:
+    bands(threshold) * 60 bytes a document (1.2 kB at 0.8), and about 1.5 times the texts of the candidates.
+    """
+
+    threshold: float = 0.8
+    words: int = 5
+
+    def __post_init__(self) -> None:
+        if not 0.3 <= self.threshold <= 1:
+            raise UserError(f"NearDuplicates: threshold is {self.threshold}; give a similarity from 0.3 to 1")
+        if self.words < 1:
+            raise UserError(f"NearDuplicates: words is {self.words}; give 1 or more")
+
+    def prepare(self, stage: Stage, work: Work) -> Step:
+        search = Search(self, stage, work.directory, bands(self.threshold), work.seed)
+        work.map("signatures", search.sign, stage.units)
+        work.map("pairs", search.pair, range(search.bands))
+        work.map("groups", search.group, [0])
+        parts = compare(self.threshold, search.shingles_of, stage, work)
+        return DropListed(
+            what="near-duplicate",
+            directory=work.directory / "found",
+            parts=parts,
+            unit_sources=stage.sources,
+            kinds=self.kinds,
+            sources=self.sources,
+        )
+
+
+def bands(threshold: float) -> int:
+    """The fewest with which a pair at the threshold is a candidate with probability RECALL or more: 1 - (1 - threshold^ROWS)^bands
+    (Leskovec et al., section 3.4.2)."""
+    missed = 1 - threshold**ROWS  # by one band
+    return math.ceil(math.log(1 - RECALL) / math.log(missed)) if missed else 1
+
+
+@dataclass(frozen=True)
+class Search:
+    """The pieces of work up to the groups of candidates, as methods."""
+
+    step: NearDuplicates
+    stage: Stage
+    directory: Path
+    bands: int
+    seed: int
+
+    def _lsh(self) -> Lsh:
+        from data.corpus.dedup.minhash import Lsh
+
+        return Lsh(self.step.words, self.bands, ROWS, self.seed)
+
+    def sign(self, unit: int) -> None:
+        placed = self.stage.read(unit)
+        texts = (each.document.text if self.step.meant_for(each.document) else "" for each in placed)
+        self._lsh().write_signatures(self.directory / "hashes", unit, texts)
+
+    def pair(self, band: int) -> None:
+        self._lsh().write_pairs(self.directory / "hashes", self.directory / "neighbours", band)
+
+    def group(self, _: int) -> None:
+        """Writes the candidates, unit * 2^32 + row each: `candidates.npy` in order; `grouped.npy` by group, groups by their first
+        member; `starts.npy`, where each group begins and the last one ends."""
+        lsh = self._lsh()
+        candidates = first = np.zeros(0, np.uint64)
+        for band in range(self.bands):
+            pairs = lsh.read_pairs(self.directory / "neighbours", band)
+            joined = pairs[:, ::2].astype(np.uint64) << np.uint64(32) | pairs[:, 1::2]
+            candidates, first = grouped(np.concatenate([np.column_stack([candidates, first]), joined]))
+        order = np.argsort(first, kind="stable")
+        _, starts = np.unique(first[order], return_index=True)
+        save_array(self.directory / "candidates.npy", candidates)
+        save_array(self.directory / "grouped.npy", candidates[order])
+        save_array(self.directory / "starts.npy", np.append(starts, len(candidates)))
+
+    def shingles_of(self, unit: int, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """The sets of shingles of these documents of a unit, in their order."""
+        lsh = self._lsh()
+        wanted = iter(rows.tolist())
+        row = next(wanted, None)
+        for placed in self.stage.read(unit):
+            if placed.row == row:
+                yield lsh.shingles(placed.document.text)
+                row = next(wanted, None)
+            if row is None:
+                return
+
+
+def grouped(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All that occur in the pairs [pairs, 2], ascending, and for each the first that it is joined with, by any chain of pairs."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    members, ends = np.unique(pairs, return_inverse=True)
+    if not len(members):
+        return members, members
+    edges = coo_array((np.ones(len(pairs), bool), ends.reshape(-1, 2).T), shape=(len(members), len(members)))
+    _, label = connected_components(edges, directed=False)
+    _, first = np.unique(label, return_index=True)
+    return members, members[first[label]]

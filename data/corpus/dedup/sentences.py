@@ -1,0 +1,123 @@
+"""Removes spans of sentences that another document has already: notices, menus, disclaimers, quoted passages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from data.corpus.dedup.droplist import repeats_of
+from data.corpus.dedup.repeats import digest, find_repeats, write_hashes
+from data.corpus.dedup.simple import simplified
+from data.corpus.document import Document
+from data.corpus.step import Dropped, Outcome, Placed, Preparation, Stage, Step
+from data.corpus.work import Work
+from data.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentenceDuplicates(Preparation):
+    """Of any span of `sentences` consecutive sentences, the first occurrence stays, in the order of units, rows and sentences,
+    and all others are taken out of their texts (Raffel et al. 2020, JMLR 21:140, section 2.2). Overlapping spans add up, so
+    longer passages go as a whole. Sentences are the same that differ in letter case, accents, punctuation and white space
+    alone. What is left keeps its order and its paragraphs, and its document notes the number of sentences taken out in the
+    mark `repeated_sentences`.
+
+    sentences: in a span, at least 1.
+    least_words: a document that lost a span and has fewer words left is dropped.
+
+    Made for prose: by default neither code nor dialogues are touched. (datatrove's steps for this keep the occurrence of the
+    least row, of whatever file, and number at most 65,536 sentences in a document; hence not used.)
+
+    In memory: see data/corpus/dedup/repeats.py. On disk, for the time of the run: 24 bytes a sentence.
+    """
+
+    only_kinds: ClassVar[tuple[str, ...]] = ("web", "text", "book", "scientific")
+    sentences: int = 3
+    least_words: int = 20
+
+    def __post_init__(self) -> None:
+        if self.sentences < 1:
+            raise UserError(f"SentenceDuplicates: sentences is {self.sentences}; give 1 or more")
+
+    def prepare(self, stage: Stage, work: Work) -> Step:
+        hashes, found = work.directory / "hashes", work.directory / "found"
+        counts = work.map("sentences", HashSpans(self, stage, hashes), stage.units)
+        parts = find_repeats(work, hashes, counts, found, overlap=self.sentences)
+        kinds = self.only_kinds if self.kinds is None else self.kinds
+        return WithoutRepeats(preparation=self, directory=found, parts=parts, kinds=kinds, sources=self.sources)
+
+
+@dataclass(frozen=True)
+class HashSpans:
+    """The piece of work: one unit."""
+
+    step: SentenceDuplicates
+    stage: Stage
+    directory: Path
+
+    def __call__(self, unit: int) -> int:
+        return write_hashes(self.directory, unit, self._spans(unit))
+
+    def _spans(self, unit: int) -> Iterator[tuple[bytes, int, int]]:
+        for placed in self.stage.read(unit):
+            if self.step.meant_for(placed.document):
+                for place, span in enumerate(_spans(placed.document.text, self.step.sentences)):
+                    if span.strip():
+                        yield digest(span.encode()), placed.row, place
+
+
+def _spans(text: str, sentences: int) -> Iterator[str]:
+    """Each span of so many sentences, simplified."""
+    from data.corpus.words import WORDS
+
+    simple = [simplified(sentence) for sentence in WORDS.sent_tokenize(text)]
+    for start in range(len(simple) - sentences + 1):
+        yield "\n".join(simple[start : start + sentences])
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithoutRepeats(Step):
+    """What SentenceDuplicates prepares."""
+
+    preparation: SentenceDuplicates
+    directory: Path
+    parts: int
+
+    def apply(self, placed: Sequence[Placed]) -> list[Outcome]:
+        if not placed:
+            return []
+        repeats = repeats_of(self.directory, self.parts, placed[0].unit)
+        rows = np.array([each.row for each in placed])
+        starts, stops = (np.searchsorted(repeats["row"], rows, side) for side in ("left", "right"))
+        return [
+            self._without(each.document, repeats["place"][start:stop].tolist()) if start < stop else each.document
+            for each, start, stop in zip(placed, starts, stops, strict=True)
+        ]
+
+    def _without(self, document: Document, places: Sequence[int]) -> Outcome:
+        from data.corpus.words import WORDS
+
+        span = self.preparation.sentences
+        repeated = {sentence for place in places for sentence in range(place, place + span)}
+        text = without_sentences(document.text, WORDS.span_tokenize(document.text), repeated)
+        if not text or len(WORDS.word_tokenize(text)) < self.preparation.least_words:
+            return Dropped("nothing left but repeated sentences")
+        return replace(document, text=text, marks={**document.marks, "repeated_sentences": len(repeated)})
+
+
+def without_sentences(text: str, spans: Sequence[tuple[int, int]], repeated: set[int]) -> str:
+    """The text without those sentences, by their number. Of the white space around each hole, the one with most line ends stays."""
+    left = []
+    gap = ""
+    begin = 0
+    for number, (start, stop) in enumerate(spans):
+        gap = max(gap, text[begin:start], key=lambda space: space.count("\n"))
+        begin = stop
+        if number not in repeated:
+            left += [gap if left else "", text[start:stop]]
+            gap = ""
+    return "".join(left)

@@ -1,0 +1,45 @@
+"""Makes documents of records: one extractor for each kind of source."""
+
+from __future__ import annotations
+
+from data.corpus.document import Document
+from data.corpus.extract.book import extract_book
+from data.corpus.extract.code import extract_code
+from data.corpus.extract.dialogue import extract_dialogues
+from data.corpus.extract.scientific import extract_scientific
+from data.corpus.extract.text import extract_text
+from data.corpus.extract.web import extract_page
+from data.corpus.source import Record
+from data.corpus.step import Dropped
+
+EXTRACTORS = {  # by kind of source; each takes a Record and gives a list of Extracted, or Dropped
+    "web": extract_page,
+    "text": extract_text,
+    "book": extract_book,
+    "code": extract_code,
+    "scientific": extract_scientific,
+    "dialogue": extract_dialogues,
+}
+
+
+def extract(record: Record) -> list[Document] | Dropped:
+    """The record's documents: one, or for a tree of turns one for each of its conversations, numbered from 1 in their ids."""
+    source = record.unit.source
+    found = EXTRACTORS[source.kind](record)
+    if isinstance(found, Dropped):
+        return found
+    row = f"{source.name}/{record.part.name}#{record.place}"
+    return [
+        Document(
+            text=each.text,
+            id=row if len(found) == 1 else f"{row}.{number}",
+            source=source.name,
+            kind=source.kind,
+            file=record.part.name,
+            place=record.place,
+            language=each.language or source.language,
+            url=record.url,
+            marks=each.marks,
+        )
+        for number, each in enumerate(found, 1)
+    ]

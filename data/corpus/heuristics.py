@@ -1,0 +1,196 @@
+"""Quality rules that need no training: those of Gopher, C4 and FineWeb, as datatrove has them, with its names and defaults.
+
+They were made for English web pages. Rules for lines (C4, FineWeb) look at web pages only unless told otherwise: in plain text a
+line may be broken anywhere. In languages that put no spaces between words, where a word is a letter (`words.py`),
+set `min_avg_word_length` to null and raise the n-grams; `min_stop_words` needs `stop_words` of the language, or null.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from data.corpus.document import Document
+from data.corpus.step import Dropped, Outcome, Single, Step
+
+if TYPE_CHECKING:
+    from datatrove.pipeline.filters.base_filter import BaseFilter
+
+REASONS = {
+    "gopher_short_doc": "too few words",
+    "gopher_long_doc": "too many words",
+    "gopher_below_avg_threshold": "words too short",
+    "gopher_above_avg_threshold": "words too long",
+    "gopher_too_many_hashes": "too many # signs",
+    "gopher_too_many_ellipsis": "too many ellipses",
+    "gopher_too_many_bullets": "too many lines with a bullet",
+    "gopher_too_many_end_ellipsis": "too many lines that end in an ellipsis",
+    "gopher_below_alpha_threshold": "too few words with letters",
+    "gopher_enough_stop_words": "too few stop words",
+    "empty": "no text",
+    "dup_para_frac": "repeated paragraphs",
+    "dup_para_char_frac": "repeated paragraphs, by their length",
+    "dup_line_frac": "repeated lines",
+    "dup_line_char_frac": "repeated lines, by their length",
+    **{f"top_{n}_gram": f"one phrase of {n} words again and again" for n in range(2, 11)},
+    **{f"duplicated_{n}_n_grams": f"repeated phrases of {n} words" for n in range(2, 11)},
+    "lorem_ipsum": "lorem ipsum",
+    "curly_bracket": "curly bracket",
+    "too_few_sentences": "too few sentences",
+    "< 3 paragraphs": "too few long lines",
+    "line_punct_ratio": "too few lines that end in punctuation",
+    "short_line_ratio": "too many short lines",
+    "char_dup_ratio": "repeated lines, by their length",
+    "list_ratio": "too many lines for its words",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rule(Single):
+    """A filter of datatrove; the fields beside those of `Step` are its parameters."""
+
+    only_kinds: ClassVar[tuple[str, ...]] = ("web", "text")
+
+    @abstractmethod
+    def make(self, parameters: Mapping[str, Any]) -> BaseFilter: ...
+
+    @cached_property
+    def rule(self) -> BaseFilter:
+        general = {field.name for field in fields(Step)}
+        return self.make({field.name: getattr(self, field.name) for field in fields(self) if field.name not in general})
+
+    def look(self, document: Document) -> Outcome:
+        from datatrove.data import Document as Page
+        from datatrove.pipeline.filters.base_filter import get_filter_result
+
+        page = Page(text=document.text, id=document.id)
+        # ratios of nothing would divide by zero
+        kept, reason = get_filter_result(self.rule.filter(page)) if page.text.strip() else (False, "empty")
+        if not kept:
+            return Dropped(REASONS.get(reason, reason))
+        if not page.text:
+            return Dropped(REASONS["empty"])
+        return document if page.text == document.text else replace(document, text=page.text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GopherQuality(_Rule):
+    """Rae et al. 2021 (Gopher, arXiv:2112.11446), appendix A1, "quality filtering". null switches a rule off.
+
+    Of words that are not punctuation: number and mean length in characters. max_symbol_word_ratio: # signs, and ellipses, to
+    words. max_bullet_lines_ratio, max_ellipsis_lines_ratio: of the lines. max_non_alpha_words_ratio: despite datatrove's
+    name, the least share of words with a letter. min_stop_words: how many different ones of `stop_words` (null: English).
+    """
+
+    min_doc_words: int | None = 50
+    max_doc_words: int | None = 100_000
+    min_avg_word_length: float | None = 3
+    max_avg_word_length: float | None = 10
+    max_symbol_word_ratio: float | None = 0.1
+    max_bullet_lines_ratio: float | None = 0.9
+    max_ellipsis_lines_ratio: float | None = 0.3
+    max_non_alpha_words_ratio: float | None = 0.8
+    min_stop_words: int | None = 2
+    stop_words: tuple[str, ...] | None = None
+
+    def make(self, parameters: Mapping[str, Any]) -> BaseFilter:
+        from datatrove.pipeline.filters import GopherQualityFilter
+
+        from data.corpus.words import WORDS
+
+        return GopherQualityFilter(**parameters, language=WORDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GopherRepetition(_Rule):
+    """Rae et al. 2021, appendix A1, table A1. null switches a rule off.
+
+    dup_…_frac: repeated lines or paragraphs to all; dup_…_char_frac: the characters in them to all characters. top_n_grams:
+    (words, characters in the most frequent phrase of so many words to all); dup_n_grams: in all that occur more than once.
+    """
+
+    dup_line_frac: float | None = 0.3
+    dup_para_frac: float | None = 0.3
+    dup_line_char_frac: float | None = 0.2
+    dup_para_char_frac: float | None = 0.2
+    top_n_grams: tuple[tuple[int, float], ...] = ((2, 0.2), (3, 0.18), (4, 0.16))
+    dup_n_grams: tuple[tuple[int, float], ...] = ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
+
+    def make(self, parameters: Mapping[str, Any]) -> BaseFilter:
+        from datatrove.pipeline.filters import GopherRepetitionFilter
+
+        from data.corpus.words import WORDS
+
+        return GopherRepetitionFilter(**parameters, language=WORDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class C4(_Rule):
+    """Raffel et al. 2020 (T5, JMLR 21/140), section 2.2. Changes the text: lines that break a rule go, and what is left of a
+    line loses its citation marks. -1 switches a number off. The paper's list of bad words is the step `WordList`.
+
+    split_paragraph: rules for lines (the paper), else for sentences. Lines: filter_no_terminal_punct, min_words_per_line,
+    max_word_length (characters), filter_javascript, filter_policy ("privacy policy", "use cookies", …). Whole documents:
+    filter_lorem_ipsum, filter_curly_bracket, min_num_sentences of the lines that are left.
+    """
+
+    only_kinds: ClassVar[tuple[str, ...]] = ("web",)
+    split_paragraph: bool = True
+    remove_citations: bool = True
+    filter_no_terminal_punct: bool = True
+    min_num_sentences: int = 5
+    min_words_per_line: int = 3
+    max_word_length: int = 1000
+    filter_lorem_ipsum: bool = True
+    filter_javascript: bool = True
+    filter_curly_bracket: bool = True
+    filter_policy: bool = True
+
+    def make(self, parameters: Mapping[str, Any]) -> BaseFilter:
+        from datatrove.pipeline.filters import C4QualityFilter
+
+        from data.corpus.words import WORDS
+
+        return C4QualityFilter(**parameters, language=WORDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class C4Paragraphs(_Rule):
+    """Xue et al. 2021 (mC4, arXiv:2010.11934), section 3.1: at least three lines of 200 characters or more; for languages
+    without terminal punctuation, in place of `C4`."""
+
+    only_kinds: ClassVar[tuple[str, ...]] = ("web",)
+
+    def make(self, parameters: Mapping[str, Any]) -> BaseFilter:
+        from datatrove.pipeline.filters import C4ParagraphFilter
+
+        return C4ParagraphFilter(**parameters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineWeb(_Rule):
+    """Penedo et al. 2024 (FineWeb, arXiv:2406.17557), section 3.6.
+
+    line_punct_thr: least share of lines that end in a stop character (stop_chars; null: terminal punctuation of all scripts);
+    line_punct_exclude_zero: let those pass that have none. short_line_thr: most lines of at most short_line_length
+    characters. char_duplicates_ratio: most characters in repeated lines. new_line_ratio: most line breaks to words.
+    """
+
+    only_kinds: ClassVar[tuple[str, ...]] = ("web",)
+    line_punct_thr: float = 0.12
+    line_punct_exclude_zero: bool = False
+    stop_chars: tuple[str, ...] | None = None
+    short_line_thr: float = 0.67
+    short_line_length: int = 30
+    char_duplicates_ratio: float = 0.01
+    new_line_ratio: float = 0.3
+
+    def make(self, parameters: Mapping[str, Any]) -> BaseFilter:
+        from datatrove.pipeline.filters import FineWebQualityFilter
+
+        from data.corpus.words import WORDS
+
+        return FineWebQualityFilter(**parameters, language=WORDS)

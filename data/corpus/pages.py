@@ -1,0 +1,89 @@
+"""Web pages as text: the charset that a page declares, and the pages of WARC archives."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from data.corpus.rows import Found, Trouble, megabytes
+
+BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+DECLARED_WITHIN_BYTES = 1024  # HTML Living Standard, 13.2.3.2: how far a page is scanned for its charset
+DECLARED = re.compile(
+    rb"""<meta[^>]*?charset\s*=\s*["']?\s*([\w.:+-]+)|<\?xml[^>]*?encoding\s*=\s*["']([\w.:+-]+)""", re.I
+)
+IN_HEADER = re.compile(r"""charset\s*=\s*["']?([\w.:+-]+)""", re.I)
+MEANT = {  # by these labels, says the WHATWG Encoding Standard, section 4.2
+    **dict.fromkeys(("iso-8859-1", "latin1", "latin-1", "l1", "ascii", "us-ascii"), "cp1252"),
+    **dict.fromkeys(("gb2312", "gbk", "gb_2312-80"), "gb18030"),
+    **dict.fromkeys(("shift_jis", "shift-jis", "sjis", "x-sjis"), "cp932"),
+    **dict.fromkeys(("euc-kr", "ks_c_5601-1987", "korean"), "cp949"),
+    **dict.fromkeys(("iso-8859-9", "latin5"), "cp1254"),
+    **dict.fromkeys(("utf-16", "utf-16le", "utf-16be"), "utf-8"),  # declared in bytes that can be read as ASCII
+    "windows-874": "cp874",
+    "x-user-defined": "utf-8",
+}
+HTML_TYPES = ("text/html", "application/xhtml+xml")
+
+
+def decode_page(content: bytes, header_charset: str = "") -> str:
+    """By its byte order mark, else the charset of the HTTP header or of the page itself, else as UTF-8.
+
+    Raises UnicodeError, with a reason, where the bytes are no such text.
+    """
+    for mark, encoding in BYTE_ORDER_MARKS.items():
+        if content.startswith(mark):
+            return _decode(content[len(mark) :], encoding, f"the byte order mark of {encoding}")
+    declared = DECLARED.search(content[:DECLARED_WITHIN_BYTES])
+    label = header_charset or (next(filter(None, declared.groups())).decode("ascii") if declared else "")
+    label = label.lower()
+    return _decode(content, MEANT.get(label, label) or "utf-8", f"charset {label}" if label else "no charset")
+
+
+def warc_pages(stream: BinaryIO, limit_bytes: int) -> Iterator[Found | Trouble]:
+    """HTML responses, at their records' byte offsets; other responses are troubles, requests and the like nothing.
+
+    Raises OSError where the archive is broken.
+    """
+    from warcio.archiveiterator import ArchiveIterator
+    from warcio.exceptions import ArchiveLoadFailed
+
+    archive = ArchiveIterator(stream)
+    try:
+        for record in archive:
+            if record.rec_type == "response" and record.http_headers is not None:
+                yield _page(record, archive.offset, limit_bytes)
+    except ArchiveLoadFailed as error:
+        raise OSError(f"broken WARC: {' '.join(str(error).split())}") from error
+
+
+def _page(record, offset: int, limit_bytes: int) -> Found | Trouble:
+    status = record.http_headers.get_statuscode()
+    content_type = record.http_headers.get_header("Content-Type") or ""
+    kind = content_type.partition(";")[0].strip().lower()
+    if status != "200":
+        return Trouble(offset, f"HTTP status {status}")
+    if kind not in HTML_TYPES:
+        return Trouble(offset, f"no HTML page but {kind or 'of an unknown type'}")
+    content = record.content_stream().read(limit_bytes + 1)
+    if len(content) > limit_bytes:
+        return Trouble(offset, f"a page longer than {megabytes(limit_bytes)}")
+    if getattr(record.raw_stream, "limit", 0) and not record.raw_stream.read(1):
+        return Trouble(offset, "a page that the archive has only the beginning of")
+    charset = IN_HEADER.search(content_type)
+    try:
+        text = decode_page(content, charset[1] if charset else "")
+    except UnicodeError as error:
+        return Trouble(offset, str(error))
+    return Found(offset, text, url=record.rec_headers.get_header("WARC-Target-URI") or "")
+
+
+def _decode(content: bytes, encoding: str, why: str) -> str:
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        wrong = f"byte {content[error.start]:#x} at {error.start}"
+        raise UnicodeError(f"not {encoding.upper()} text ({wrong}), with {why}") from error
+    except (LookupError, UnicodeError) as error:
+        raise UnicodeError(f"{why} is none that Python knows") from error

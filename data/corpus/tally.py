@@ -1,0 +1,81 @@
+"""What a step did with the documents that passed it: counts, reasons, and a few examples of each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import takewhile
+from typing import Any
+
+from data.corpus.document import Document
+from data.corpus.step import Dropped, Outcome
+
+EXAMPLES = 3  # of each reason
+EXCERPT = 300  # characters of an example
+CHANGED = "changed"  # the key under which examples of changed texts stand
+
+
+@dataclass
+class Tally:
+    """Sums of one step; those of several units add up."""
+
+    name: str
+    seen: int = 0
+    passed_by: int = 0  # not meant for the step: of another kind or source
+    kept: int = 0
+    changed: int = 0  # of those kept
+    characters_in: int = 0
+    characters_out: int = 0
+    seconds: float = 0.0
+    reasons: Counter[str] = field(default_factory=Counter)  # of dropping -> documents
+    examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)  # by reason: id and excerpt
+
+    @property
+    def dropped(self) -> int:
+        return self.reasons.total()
+
+    def note(self, before: Document, after: Outcome) -> None:
+        self.seen += 1
+        self.characters_in += len(before.text)
+        if isinstance(after, Dropped):
+            self.reasons[after.reason] += 1
+            self.show(after.reason, before.id, before.text[:EXCERPT])
+            return
+        self.kept += 1
+        self.characters_out += len(after.text)
+        if after.text != before.text:
+            self.changed += 1
+            self.show(CHANGED, before.id, excerpt_of_change(before.text, after.text))
+
+    def show(self, reason: str, identity: str, text: str) -> None:
+        shown = self.examples.setdefault(reason, [])
+        if len(shown) < EXAMPLES:
+            shown.append({"id": identity, "text": text})
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values, with `dropped`."""
+        return {**asdict(self), "reasons": dict(self.reasons), "dropped": self.dropped}
+
+
+def merged(tallies: Iterable[Mapping[str, Any]]) -> Tally:
+    """The sum of one step's tallies, of `as_dict`; examples are the first ones, in the order of the units."""
+    total: Tally | None = None
+    for tally in tallies:
+        total = total or Tally(tally["name"])
+        for name in ("seen", "passed_by", "kept", "changed", "characters_in", "characters_out", "seconds"):
+            setattr(total, name, getattr(total, name) + tally[name])
+        total.reasons.update(tally["reasons"])
+        for reason, examples in tally["examples"].items():
+            for example in examples:
+                total.show(reason, example["id"], example["text"])
+    if total is None:
+        raise ValueError("no tallies to merge")
+    return total
+
+
+def excerpt_of_change(before: str, after: str) -> str:
+    """The changed text around its first difference, and nothing of what was taken out."""
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, after)))
+    start = max(0, same - EXCERPT // 3)
+    return ("…" if start else "") + after[start : start + EXCERPT]

@@ -1,0 +1,150 @@
+"""Divides the files of the sources into units of work. Looks at names and sizes (and the row groups of large parquet files)
+alone, so that any number of workers finds the same units."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from data.corpus.formats import READ, ending_of, is_compressed, is_read, splits
+from data.corpus.source import Part, Quarantined, Source, Unit
+from data.diagnose import missing_file
+from data.errors import UserError
+from data.imports import load_call, names_object
+
+Sized = tuple[Part, int]  # and its bytes
+
+
+def plan_units(sources: Sequence[Source], unit_bytes: int) -> tuple[list[Unit], list[Quarantined]]:
+    """The units of all sources, references first and then in their order, and the files that no unit has.
+
+    unit_bytes: of files, as they lie on disk. Small files share a unit; of larger ones those that can be are cut: lines and
+    paragraphs at byte ranges, parquet at row groups. A `module:function` is one unit. The files of a directory come in the
+    order of their names, hidden ones left out; a file that a source lists twice is read once.
+
+    Raises UserError where a path does not exist, or a function cannot be loaded or does not take the source's args.
+    """
+    units: list[Unit] = []
+    quarantined: list[Quarantined] = []
+    for source in sorted(sources, key=lambda source: not source.reference):
+        sized: list[Sized] = []
+        for path, name in _files(source):
+            reason = _unreadable(path, name, source.kind)
+            if reason:
+                quarantined.append(Quarantined(source.name, name, None, reason))
+            else:
+                sized.extend(_cut(path, name, source, unit_bytes))
+        units += [Unit(source, parts) for parts in _grouped(sized, unit_bytes)]
+        functions = [spec for spec in source.path if _is_function(spec)]
+        for spec in functions:
+            load_call(spec, source.args, f"args of source {source.name!r}")
+        units += [Unit(source, (Part(spec, spec),)) for spec in functions]
+    return units, quarantined
+
+
+def _is_function(spec: str) -> bool:
+    return names_object(spec) and not os.path.exists(spec)
+
+
+def _files(source: Source) -> Iterator[tuple[str, str]]:
+    """Path and name of each file, and of directories that give none."""
+    paths = [os.path.abspath(os.path.expanduser(spec)) for spec in source.path if not _is_function(spec)]
+    for path in paths:
+        if not os.path.lexists(path):
+            raise UserError(f"source {source.name!r}: {missing_file(Path(path))}")
+    if len(paths) == 1 and os.path.isdir(paths[0]):
+        base = paths[0]
+    else:  # names below what all paths share, so that no two are the same
+        base = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    seen: set[str] = set()
+    for path in paths:
+        found = (list(_below(path)) if os.path.isdir(path) else []) or [path]
+        for file in sorted(found, key=lambda file: _name(file, base)):
+            if file not in seen:
+                yield file, _name(file, base)
+        seen.update(found)
+
+
+def _below(directory: str) -> Iterator[str]:
+    """All files in it that are not hidden, and the directories that may not be listed. Links to directories are followed, but
+    none into one that was seen."""
+    seen: set[str] = set()
+    unlisted: list[str] = []
+    for folder, subfolders, files in os.walk(
+        directory, followlinks=True, onerror=lambda error: unlisted.append(error.filename)
+    ):
+        if os.path.realpath(folder) in seen:
+            subfolders.clear()
+            continue
+        seen.add(os.path.realpath(folder))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        yield from (os.path.join(folder, name) for name in files if not name.startswith("."))
+    yield from unlisted
+
+
+def _name(path: str, base: str) -> str:
+    name = os.path.relpath(path, base).replace(os.sep, "/")
+    return os.fsencode(name).decode("utf-8", "backslashreplace")  # names of files need not be UTF-8
+
+
+def _unreadable(path: str, name: str, kind: str) -> str | None:
+    """Why no unit has this file."""
+    if os.path.isdir(path):
+        return "a directory without files, or one that may not be listed"
+    if not is_read(name, kind):
+        if is_read(name.lower().removesuffix(".gz"), kind):
+            return f"{ending_of(name)} files are read without .gz only"
+        wanted = ", ".join(READ[kind]) if kind != "code" else "endings of programming languages, .jsonl, .parquet, …"
+        return f"a source of kind {kind} reads no {ending_of(name) or 'files without an ending'} (it reads {wanted})"
+    if not os.path.exists(path):
+        return "a link to nothing"
+    if not os.path.isfile(path):
+        return "not a regular file"
+    return None if os.path.getsize(path) else "the file is empty"
+
+
+def _cut(path: str, name: str, source: Source, unit_bytes: int) -> Iterator[Sized]:
+    size, ending = os.path.getsize(path), ending_of(name)
+    of_lines = ending == ".jsonl" or (source.split != "file" and splits(name, source.kind))
+    if size > unit_bytes and of_lines and not is_compressed(name):
+        for start in range(0, size, unit_bytes):
+            end = start + unit_bytes
+            yield Part(path, name, start, end if end < size else None), min(end, size) - start
+    elif size > unit_bytes and ending == ".parquet":
+        yield from _cut_parquet(path, name, size, unit_bytes)
+    else:
+        yield Part(path, name), size
+
+
+def _cut_parquet(path: str, name: str, size: int, unit_bytes: int) -> Iterator[Sized]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_metadata(path)
+    except (pa.ArrowException, OSError):
+        yield Part(path, name), size  # the reader says what is wrong with it
+        return
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    sizes = [sum(group.column(n).total_compressed_size for n in range(group.num_columns)) for group in groups]
+    start, held = 0, 0
+    for number, group_bytes in enumerate(sizes):
+        if held and held + group_bytes > unit_bytes:
+            yield Part(path, name, start, number), held
+            start, held = number, 0
+        held += group_bytes
+    yield Part(path, name, start, None), held
+
+
+def _grouped(sized: Sequence[Sized], unit_bytes: int) -> Iterator[tuple[Part, ...]]:
+    held: list[Part] = []
+    held_bytes = 0
+    for part, part_bytes in sized:
+        if held and held_bytes + part_bytes > unit_bytes:
+            yield tuple(held)
+            held, held_bytes = [], 0
+        held.append(part)
+        held_bytes += part_bytes
+    if held:
+        yield tuple(held)

@@ -1,0 +1,54 @@
+"""Texts of any length to token ids, a bounded amount at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterable, Iterator
+from typing import TypeVar
+
+from transformers import PreTrainedTokenizerBase
+
+Key = TypeVar("Key", bound=Hashable)
+
+PIECE_CHARACTERS = 2**20  # a tokenizer holds some 50 bytes for each byte of a text
+AT_ONCE_CHARACTERS = 2**21  # enough to keep the tokenizer's threads busy
+SEARCHED_CHARACTERS = 2**16  # how far beyond a piece's length a place to cut is looked for
+WORD_GAP = re.compile(r"(?<=\w)(?= \w)")  # between two words, where tokenizers cut as well
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, texts: Iterable[tuple[Key, str]]
+) -> Iterator[tuple[Key, list[int], bool]]:
+    """(key, token ids, whether the text ends here) of each (key, text), in their order, without the tokens that a tokenizer adds
+    at both ends. A text of more than `PIECE_CHARACTERS` comes in several parts, cut between words: the ids are those of the
+    whole, save where it has no two words to cut between."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    held: list[tuple[Key, str, bool]] = []
+    characters = 0
+    for key, text in texts:
+        for start, stop in cuts(text):
+            held.append((key, text[start:stop], stop == len(text)))
+            characters += stop - start
+            if characters >= AT_ONCE_CHARACTERS:
+                yield from _encoded(backend, held)
+                held, characters = [], 0
+    yield from _encoded(backend, held)
+
+
+def cuts(text: str, limit: int = PIECE_CHARACTERS) -> Iterator[tuple[int, int]]:
+    """Where each part of a text begins and ends; a part has `limit` characters or somewhat more. At least one."""
+    start = 0
+    while len(text) - start > limit:
+        place = WORD_GAP.search(text, start + limit, start + limit + SEARCHED_CHARACTERS)
+        stop = place.start() if place else start + limit
+        yield start, stop
+        start = stop
+    yield start, len(text)
+
+
+def _encoded(backend, held):
+    found = backend.encode_batch_fast([text for _, text, _ in held], add_special_tokens=False)
+    for (key, _, last), encoding in zip(held, found, strict=True):
+        yield key, encoding.ids, last

@@ -1,0 +1,140 @@
+"""Training rows from tokens at rest: windows of the sources' streams, in the mixture's order.
+
+Exact resume rests on three things. Row r of a training is a pure function of r, of the token files and of (seed, weights,
+temperature, schedule, total_rows, max_length); so a checkpoint stores no more than its step s, and training goes on with row
+s * batch_size, at token position s * batch_size * (max_length - 1), in whichever process and on any number of ranks. A source's
+windows are shuffled anew in each of its passes by (seed, source, pass), and its passes follow each other without a gap, whatever
+the other sources do. And the token files do not change: their order, lengths and the tokenizer's fingerprint are in the index.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from data.batch import Batch
+from data.errors import UserError
+from data.tokenizer import tokenizer_fingerprint
+from data.tokens.mixture import Mixture
+from data.tokens.store import Stream, TokenStore
+from data.unit import DataReport, Example, pieces_of
+
+
+class Shuffled:
+    """Visits the windows of all sources in the order of a training."""
+
+    def __init__(self, mixture: Mixture):
+        self.mixture = mixture
+        self._permutations: dict[str, tuple[int, np.ndarray]] = {}  # by source: of the pass last asked for
+
+    def __len__(self) -> int:
+        return self.mixture.pass_rows
+
+    def locate(self, row: int) -> tuple[str, int]:
+        """The row's source and which of its windows."""
+        source, drawn = self.mixture.locate(row)
+        number, place = divmod(drawn, self.mixture.windows[source])
+        if self._permutations.get(source, (None,))[0] != number:
+            self._permutations[source] = number, self._permutation(source, number)
+        return source, int(self._permutations[source][1][place])
+
+    def _permutation(self, source: str, number: int) -> np.ndarray:
+        """(windows,) uint32, 4 bytes a window."""
+        name = int.from_bytes(hashlib.blake2b(source.encode(), digest_size=8).digest(), "little")
+        windows = np.arange(self.mixture.windows[source], dtype=np.uint32)
+        return np.random.default_rng((self.mixture.seed, name, number)).permutation(windows)
+
+
+class Once:
+    """Visits every window once, source after source."""
+
+    def __init__(self, windows: Mapping[str, int]):
+        self._sources = [source for source, count in windows.items() if count]
+        self._starts = list(accumulate((windows[source] for source in self._sources), initial=0))
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def locate(self, row: int) -> tuple[str, int]:
+        place = bisect_right(self._starts, row) - 1
+        return self._sources[place], row - self._starts[place]
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """What `data.examples.Examples` is for rows in memory. A unit is a window, and gives a row of the batch for each document in
+    it. Units of a training set are numbered over the whole training, beyond its length, which is one pass; `data.loader.InSequence` is their order."""
+
+    store: TokenStore
+    streams: Mapping[str, Stream]
+    visits: Shuffled | Once
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int  # tokens of a row at most
+    report: DataReport
+    rows_of_largest_unit: int = 1  # a comparison's rows must stay together, a window's need not
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    token_columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, store: TokenStore, tokenizer: PreTrainedTokenizerBase, mixture: Mixture, max_length: int) -> TokenRows:
+        """mixture: of `store.windows(max_length)`.
+
+        Raises UserError where the tokens are not this tokenizer's.
+        """
+        if tokenizer_fingerprint(tokenizer) != store.tokenizer:
+            raise UserError(
+                f"{store.directory}: its tokens were made by another tokenizer than this model's; use the one they were made by, "
+                "or write them again"
+            )
+        return cls._reading(store, store.trained, Shuffled(mixture), tokenizer, max_length)
+
+    @classmethod
+    def _reading(cls, store, streams, visits, tokenizer, max_length) -> TokenRows:
+        documents = sum(stream.documents for stream in streams.values())
+        tokens = sum(stream.tokens for stream in streams.values())
+        report = DataReport(str(store.directory), documents, len(visits), tokens, tokens - documents)
+        return cls(store, streams, visits, tokenizer, max_length, report)
+
+    def held_out(self) -> TokenRows:
+        """All held-out windows, each once; may be empty."""
+        streams = self.store.held_out
+        windows = {source: stream.windows(self.max_length) for source, stream in streams.items()}
+        return self._reading(self.store, streams, Once(windows), self.tokenizer, self.max_length)
+
+    def __len__(self) -> int:
+        return len(self.visits)
+
+    def rows(self, unit: int) -> list[Example]:
+        """The window's rows, one for each document in it."""
+        source, window = self.visits.locate(unit)
+        return self.streams[source].window(window, self.max_length)
+
+    def batch(self, units: Sequence[int]) -> Batch:
+        """The rows of these windows under each other: tokens, lengths, action_mask; meta says of each row its source, and by file
+        and row its document in the corpus's shards."""
+        rows = [row for unit in units for row in self.rows(unit)]
+        return Batch.from_rows([row.tokens for row in rows], [row.mask for row in rows], [row.meta for row in rows])
+
+    def spans(self, unit: int) -> list[tuple[str, bool]]:
+        """The window's text in pieces, each with whether it is trained on; documents are set off by a line."""
+        return pieces_of(self.rows(unit), self.tokenizer)
+
+    def position(self, unit: int) -> int:
+        """The token position of a unit of the training: how many tokens those before it advance by, documents' first tokens and
+        the space after a source's last token counted."""
+        return unit * (self.max_length - 1)
+
+    def at_token(self, position: int) -> int:
+        """The unit in which this token position of the training lies."""
+        return position // (self.max_length - 1)
+
+
+def for_rank(units: Sequence[int], rank: int, ranks: int) -> Sequence[int]:
+    """This rank's part of a step's units; the parts of all ranks after each other are all of them, for any number of ranks."""
+    return units[len(units) * rank // ranks : len(units) * (rank + 1) // ranks]

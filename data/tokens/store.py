@@ -1,0 +1,147 @@
+"""Tokenised documents at rest, memory-mapped: each source is one stream of tokens, cut into windows of equal length.
+
+`data.tokens.write` describes the files.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.errors import UserError
+from data.tokens.write import HELD_OUT, INDEX, TRAINED
+from data.unit import Example
+
+SHORTEST_WINDOW = 3  # tokens; one of two may hold the end of a document and the start of the next: nothing to predict
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    """One file of tokens, opened where it is first read, on every machine anew."""
+
+    directory: str
+    name: str  # of the unit, and of held-out documents with .held-out
+    tokens: int
+    documents: int
+    dtype: str
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """(tokens,), of the store's dtype."""
+        return np.memmap(f"{self.directory}/{self.name}.tokens", self.dtype, "r")
+
+    @cached_property
+    def places(self) -> np.ndarray:
+        """(2, documents) int64: where each document starts, and its row in the unit's parquet file."""
+        return np.load(f"{self.directory}/{self.name}.documents.npy", mmap_mode="r", allow_pickle=False)
+
+    def examples(self, start: int, stop: int, source: str) -> Iterator[Example]:
+        """The tokens from start to stop, a row for each document in them that has two or more."""
+        starts, rows = self.places
+        first, end = np.searchsorted(starts, start, "right") - 1, np.searchsorted(starts, stop, "left")
+        bounds = [start, *starts[first + 1 : end].tolist(), stop]
+        for document, (left, right) in zip(range(first, end), pairwise(bounds)):
+            if right - left > 1:
+                mask = np.ones(right - left, bool)
+                mask[0] = False
+                meta = {"source": source, "file": self.name, "row": int(rows[document])}
+                yield Example(self.ids[left:right].astype(np.int32), mask, meta)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a memory map would travel as the whole file
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A source's documents one after another, the files in the order of the index."""
+
+    source: str
+    files: tuple[TokenFile, ...]
+
+    @property
+    def tokens(self) -> int:
+        return self._ends[-1]
+
+    @property
+    def documents(self) -> int:
+        return sum(file.documents for file in self.files)
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return list(accumulate((file.tokens for file in self.files), initial=0))
+
+    def windows(self, max_length: int) -> int:
+        """How many windows of at most `max_length` tokens the stream is cut into; each begins with the last token of the one
+        before."""
+        return -(-max(self.tokens - 1, 0) // (max_length - 1))
+
+    def window(self, number: int, max_length: int) -> list[Example]:
+        """The window's rows, one for each document in it: documents do not see each other. Every token is trained on but a
+        row's first, so that over all windows every token of a document but its very first is predicted once. A document that
+        has a single token in the window is left out: there is nothing to predict."""
+        start = number * (max_length - 1)
+        stop = min(start + max_length, self.tokens)
+        rows = []
+        for place in range(bisect_right(self._ends, start) - 1, len(self.files)):
+            begin = self._ends[place]
+            if begin >= stop:
+                break
+            file = self.files[place]
+            rows += file.examples(max(start - begin, 0), min(stop - begin, file.tokens), self.source)
+        return rows
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """What `data.tokens.write.tokenise` left in a directory."""
+
+    directory: Path
+    tokenizer: str  # its fingerprint
+    vocabulary: int
+    trained: Mapping[str, Stream]  # by source
+    held_out: Mapping[str, Stream]  # of the same sources; may be empty
+
+    @classmethod
+    def open(cls, directory: Path) -> TokenStore:
+        """Raises UserError where there is no index, or a file is not as long as it says."""
+        try:
+            index = json.loads((directory / INDEX).read_text())
+        except FileNotFoundError:
+            raise UserError(
+                f"{directory}: no {INDEX}; name the directory of tokens that a corpus phase wrote"
+            ) from None
+        streams = {
+            part: {source: _stream(directory, source, files[part], index) for source, files in index["sources"].items()}
+            for part in (TRAINED, HELD_OUT)
+        }
+        return cls(directory, index["tokenizer"], index["vocabulary"], streams[TRAINED], streams[HELD_OUT])
+
+    def windows(self, max_length: int) -> dict[str, int]:
+        """How many windows of at most `max_length` tokens each source has to train on. Raises UserError where that is below 3."""
+        if max_length < SHORTEST_WINDOW:
+            raise UserError(f"max_length is {max_length}; rows of tokens need at least {SHORTEST_WINDOW}")
+        return {source: stream.windows(max_length) for source, stream in self.trained.items()}
+
+
+def _stream(directory: Path, source: str, files: list[dict[str, Any]], index: dict[str, Any]) -> Stream:
+    entries = tuple(
+        TokenFile(str(directory), file["file"], file["tokens"], file["documents"], index["dtype"]) for file in files
+    )
+    token_bytes = np.dtype(index["dtype"]).itemsize
+    for entry in entries:
+        path = directory / f"{entry.name}.tokens"
+        found_bytes = path.stat().st_size if path.exists() else 0
+        if found_bytes != entry.tokens * token_bytes:
+            raise UserError(
+                f"{path}: {found_bytes} bytes where the index says {entry.tokens * token_bytes}; write the tokens again"
+            )
+    return Stream(source, entries)

@@ -1,0 +1,157 @@
+"""Writes the documents of a corpus stage as token ids, and the index by which `data.tokens.store` finds them.
+
+Beside `index.json` each unit has two files, and two more for its held-out documents:
+`unit-00000.tokens`: ids, little-endian, of 16 bits where the vocabulary fits and else of 32; every document ends with the
+end-of-text token. `unit-00000.documents.npy`: (2, documents) int64, where each document starts, and its row in the unit's parquet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from data.corpus.document import Document, read_documents
+from data.corpus.step import Stage
+from data.corpus.work import Work
+from data.tokenizer import end_of_text, load_tokenizer, tokenizer_fingerprint
+from data.tokens.encode import encode
+
+TRAINED, HELD_OUT = "train", "held_out"
+INDEX = "index.json"
+
+
+@dataclass(frozen=True)
+class WriteTokens:
+    """`write_tokens` of one unit, for `Work.map`."""
+
+    tokenizer: str
+    directory: str
+    holdout: float
+
+    def __call__(self, unit: str) -> dict[str, Any]:
+        return write_tokens(Path(unit), Path(self.tokenizer), Path(self.directory), self.holdout)
+
+
+def tokenise(
+    stage: Stage,
+    tokenizer: Path,
+    directory: Path,
+    work: Work,
+    holdout: float = 0.0,
+    units: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """Writes all units, or these, by `work.map`, then the index, which it returns.
+
+    tokenizer: its directory. holdout: share of the documents, 0 to 1, that are kept apart; which, their ids alone say.
+
+    Raises UserError where the tokenizer has no end-of-text token.
+    """
+    loaded = load_tokenizer(tokenizer)
+    end_of_text(loaded)
+    units = list(stage.units if units is None else units)
+    function = WriteTokens(str(tokenizer), str(directory), holdout)
+    written = work.map("tokens", function, [str(stage.path(unit)) for unit in units])
+    sources: dict[str, dict[str, list]] = {stage.sources[unit]: {TRAINED: [], HELD_OUT: []} for unit in units}
+    for unit, counts in zip(units, written, strict=True):
+        for part in (TRAINED, HELD_OUT):
+            if counts[part]["documents"]:
+                sources[stage.sources[unit]][part].append(counts[part])
+    index = {
+        "dtype": token_type(loaded),
+        "vocabulary": len(loaded),
+        "tokenizer": tokenizer_fingerprint(loaded),
+        "sources": sources,
+    }
+    partial = directory / f".{INDEX}.partial"
+    partial.write_text(json.dumps(index, indent=1))
+    os.replace(partial, directory / INDEX)
+    return index
+
+
+def write_tokens(unit: Path, tokenizer: Path, directory: Path, holdout: float = 0.0) -> dict[str, Any]:
+    """Writes the files of one unit (a parquet file of documents). Returns, under "train" and "held_out" each, the file's
+    name without its ending and the counts of its tokens and documents, and under "empty" how many documents had no text."""
+    loaded = load_tokenizer(tokenizer)
+    end, opening, kind = end_of_text(loaded), _opening(loaded), token_type(loaded)
+    directory.mkdir(parents=True, exist_ok=True)
+    files = {
+        TRAINED: _DocumentFile(directory, unit.stem, kind),
+        HELD_OUT: _DocumentFile(directory, f"{unit.stem}.held-out", kind),
+    }
+    empty = 0
+
+    def texts() -> Iterator[tuple[tuple[int, str], str]]:
+        nonlocal empty
+        for row, document in enumerate(read_documents(unit)):
+            if document.text.strip():
+                yield (row, HELD_OUT if is_held_out(document, holdout) else TRAINED), document.text
+            else:
+                empty += 1
+
+    within = None  # the row of the document that the last ids were of
+    for (row, part), ids, last in encode(loaded, texts()):
+        if row != within:
+            if last and ids in ([], [end]):
+                empty += 1
+                continue
+            files[part].begin(row)
+            files[part].add(opening)
+        within = row
+        files[part].add(ids)
+        if last and ids[-1:] != [end]:
+            files[part].add([end])
+    return {**{part: file.finish() for part, file in files.items()}, "empty": empty}
+
+
+def is_held_out(document: Document, share: float) -> bool:
+    """Whether the document is among the `share` of all that is held out; its id alone says so."""
+    digest = hashlib.blake2b(document.id.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") < share * 2**64
+
+
+def token_type(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The numpy name of the smallest type that holds every token id, little-endian."""
+    return "<u2" if len(tokenizer) <= 2**16 else "<u4"
+
+
+class _DocumentFile:
+    """Ids of documents one after another; there whole or not at all."""
+
+    def __init__(self, directory: Path, name: str, kind: str):
+        self._directory, self._name, self._kind = directory, name, kind
+        self._tokens = 0
+        self._starts, self._rows = array("q"), array("q")
+        self._file = (directory / f".{name}.tokens.partial").open("wb")
+
+    def begin(self, row: int) -> None:
+        self._starts.append(self._tokens)
+        self._rows.append(row)
+
+    def add(self, ids: Sequence[int]) -> None:
+        self._file.write(np.asarray(ids, self._kind).tobytes())
+        self._tokens += len(ids)
+
+    def finish(self) -> Mapping[str, Any]:
+        self._file.close()
+        documents = np.array([self._starts, self._rows], "<i8")
+        partial = self._directory / f".{self._name}.documents.npy.partial"
+        with partial.open("wb") as file:
+            np.save(file, documents, allow_pickle=False)
+        os.replace(partial, self._directory / f"{self._name}.documents.npy")
+        os.replace(self._file.name, self._directory / f"{self._name}.tokens")
+        return {"file": self._name, "tokens": self._tokens, "documents": len(self._starts)}
+
+
+def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the tokenizer puts before a text: its beginning-of-text token or nothing."""
+    first = tokenizer("")["input_ids"][:1]
+    return first if first and first[0] == tokenizer.bos_token_id else []

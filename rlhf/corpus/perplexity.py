@@ -1,0 +1,94 @@
+"""A corpus step that asks a small language model how surprising each text is (CCNet, Wenzek et al. 2020, section 4.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from data.corpus.document import Document
+from data.corpus.step import Dropped, Outcome, Placed, Step
+from data.tokenizer import load_tokenizer
+from rlhf.engine import device
+
+TOKENS_AT_ONCE = 4096  # of one forward pass, padding among them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perplexity(Step):
+    """Marks each document with `perplexity`, exp of the mean loss over its first tokens, and drops what is outside of the bounds:
+    far above is no language that the model knows, far below is what repeats itself. The bounds depend on the model: look at the
+    marks of a first run.
+
+    model: a causal language model's directory or phase:<name>. max_tokens: of a document that are read.
+    """
+
+    model: str
+    at_most: float | None = None
+    at_least: float | None = None
+    max_tokens: int = 512
+
+    def apply(self, placed: Sequence[Placed]) -> list[Outcome]:
+        tokenizer, model = _load(self.model)
+        texts = [each.document.text[: self.max_tokens * 32] for each in placed]  # a token is hardly ever longer
+        encoded = tokenizer(texts, truncation=True, max_length=self.max_tokens, verbose=False)["input_ids"]
+        found = _perplexities(model, [tokens or [0] for tokens in encoded])
+        return [self._judged(each.document, value) for each, value in zip(placed, found, strict=True)]
+
+    def _judged(self, document: Document, perplexity: float | None) -> Outcome:
+        if perplexity is None:
+            return Dropped("too short for a perplexity")
+        if self.at_most is not None and perplexity > self.at_most:
+            return Dropped(f"perplexity above {self.at_most:g}")
+        if self.at_least is not None and perplexity < self.at_least:
+            return Dropped(f"perplexity below {self.at_least:g}")
+        return replace(document, marks={**document.marks, "perplexity": float(f"{perplexity:.3g}")})
+
+
+@lru_cache(maxsize=1)
+def _load(path: str) -> tuple[Any, torch.nn.Module]:
+    from transformers import AutoModelForCausalLM
+
+    place = device.resolve("auto")
+    model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, use_safetensors=True, dtype=place.dtype())
+    return load_tokenizer(path), model.to(place.torch_device).eval()
+
+
+def _perplexities(model: torch.nn.Module, rows: Sequence[list[int]]) -> list[float | None]:
+    """None for rows of a single token. In rows of their order, so that a row's neighbours, and with them its last bits, do not
+    depend on how many workers there are."""
+    found: list[float | None] = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums do not depend on how many cores a worker has
+    try:
+        start = 0
+        while start < len(rows):
+            stop, longest = start, 0
+            while stop < len(rows) and max(longest, len(rows[stop])) * (stop + 1 - start) <= TOKENS_AT_ONCE:
+                longest = max(longest, len(rows[stop]))
+                stop += 1
+            stop = max(stop, start + 1)
+            found += _losses(model, rows[start:stop])
+            start = stop
+    finally:
+        torch.set_num_threads(threads)
+    return [None if loss is None else math.exp(min(loss, 700.0)) for loss in found]
+
+
+@torch.inference_mode()
+def _losses(model: torch.nn.Module, rows: Sequence[list[int]]) -> list[float | None]:
+    """The mean loss over each row's tokens but the first."""
+    lengths = [len(row) for row in rows]
+    tokens = torch.zeros(len(rows), max(lengths), dtype=torch.long)
+    for line, row in zip(tokens, rows, strict=True):
+        line[: len(row)] = torch.tensor(row)
+    tokens = tokens.to(next(model.parameters()).device)
+    logits = model(input_ids=tokens).logits  # right padding: causal rows do not see it
+    losses = cross_entropy(logits[:, :-1].flatten(0, 1).float(), tokens[:, 1:].flatten(), reduction="none")
+    losses = losses.view(len(rows), -1).cpu()
+    return [float(line[: n - 1].mean()) if n > 1 else None for line, n in zip(losses, lengths, strict=True)]

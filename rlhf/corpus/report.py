@@ -1,0 +1,114 @@
+"""What became of a corpus, as JSON values: of every source and step what was kept, dropped and why, with examples."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data.corpus.clean import Cleaned
+from data.corpus.step import Stage
+from data.unit import DataReport
+
+QUARANTINE_SHOWN = 200  # entries in the report; quarantine.jsonl has them all
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A piece of work: what the documents of a unit are like."""
+
+    stage: Stage
+
+    def __call__(self, unit: int) -> dict[str, Any]:
+        """Documents and bytes in UTF-8, in all and by language; documents by the power of two of their words; what steps noted
+        of masked places."""
+        found: dict[str, Any] = {"documents": 0, "bytes": 0}
+        languages: dict[str, Counter[str]] = {}
+        lengths: Counter[str] = Counter()
+        for placed in self.stage.read(unit):
+            document = placed.document
+            size = len(document.text.encode())
+            found["documents"] += 1
+            found["bytes"] += size
+            languages.setdefault(document.language or "unknown", Counter()).update(documents=1, bytes=size)
+            lengths[str(int(math.log2(len(document.text.split()) + 1)))] += 1
+        return {**found, "languages": languages, "lengths": lengths}
+
+
+def corpus_report(
+    cleaned: Cleaned,
+    surveys: Sequence[Mapping[str, Any]],  # by unit
+    tokens: Mapping[str, Mapping[str, int]],  # by source: tokens to train on and held out; empty without a tokenizer
+    fertility: Mapping[str, Any],
+    kinds: Mapping[str, str],  # by source
+    references: Iterable[str],
+) -> dict[str, Any]:
+    """The content of report.json."""
+    known, quarantined = set(references), Counter(each.source for each in cleaned.quarantined)
+    units = list(zip(cleaned.stage.sources, surveys, strict=True))
+    written = [survey for source, survey in units if source not in known]
+    sources = []
+    for name, tallies in cleaned.by_source.items():
+        left = _sum(survey for source, survey in units if source == name)
+        sources.append(
+            {
+                "name": name,
+                "kind": kinds[name],
+                "reference": name in known,
+                "read": tallies[0].seen,
+                "quarantined": quarantined.pop(name, 0),
+                "documents": left["documents"],
+                "bytes": left["bytes"],
+                "dropped": dict(sum((tally.reasons for tally in tallies), Counter())),
+                **tokens.get(name, {}),
+            }
+        )
+    for name, count in quarantined.items():  # sources of which nothing could be read
+        sources.append({"name": name, "kind": kinds[name], "reference": name in known, "read": 0, "quarantined": count})
+    return {
+        "sources": sources,
+        "steps": [tally.as_dict() for tally in cleaned.tallies],
+        "figures": cleaned.figures,
+        **_sum(written),
+        "tokens_per_byte": fertility,
+        "quarantined": [each.as_dict() for each in cleaned.quarantined[:QUARANTINE_SHOWN]],
+        "quarantined_in_all": len(cleaned.quarantined),
+    }
+
+
+def _sum(surveys: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    documents = size = 0
+    languages: dict[str, Counter[str]] = {}
+    lengths: Counter[str] = Counter()
+    for survey in surveys:
+        documents += survey["documents"]
+        size += survey["bytes"]
+        lengths.update(survey["lengths"])
+        for language, counts in survey["languages"].items():
+            languages.setdefault(language, Counter()).update(counts)
+    ordered = sorted(languages.items(), key=lambda item: -item[1]["bytes"])
+    return {
+        "documents": documents,
+        "bytes": size,
+        "languages": {name: dict(counts) for name, counts in ordered},
+        "lengths": {power: lengths[power] for power in sorted(lengths, key=int)},
+    }
+
+
+def data_reports(report: Mapping[str, Any]) -> list[DataReport]:
+    """Of each source, for the run's own report."""
+    return [
+        DataReport(
+            source["name"],
+            source["read"],
+            source.get("documents", 0),
+            source.get("tokens", 0) + source.get("held_out_tokens", 0),
+            dropped=Counter(source.get("dropped", {})),
+            warnings=[f"{source['quarantined']} files or places could not be read: quarantine.jsonl"]
+            if source["quarantined"]
+            else [],
+        )
+        for source in report["sources"]
+    ]

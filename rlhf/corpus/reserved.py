@@ -1,0 +1,64 @@
+"""What a corpus must not contain: the texts that this very run evaluates on, asks in RL, or was told to keep out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+
+from data.sources import Rows, open_rows
+from rlhf.config.corpus import Reserved
+from rlhf.config.roles import DATA_SETS, PHASE
+from rlhf.config.schema import Config, Corpus, Data, Phase
+
+
+def reserved_sets(config: Config, corpus: Corpus) -> dict[str, Data | Reserved]:
+    """{name: data set} of what is named in `reserved`, and in every other phase: evaluation data, prompts whose answers are
+    scored, prompts of rl, best_of_n and label, and data that held-out rows are drawn from (which rows, the seed says later, so
+    all of them count). What an earlier phase writes is not among them: it was sampled from prompts that are."""
+    found: dict[str, Data | Reserved] = dict(corpus.reserved)
+    for phase in config.model_phases:
+        for name, data in _evaluated(phase):
+            paths = [data.path] if isinstance(data.path, str) else data.path
+            if not any(path.startswith(PHASE) for path in paths):
+                found.setdefault(f"{phase.name}.{name}", data)
+    return found
+
+
+def _evaluated(phase: Phase) -> Iterator[tuple[str, Data]]:
+    if phase.kind in ("rl", *DATA_SETS) or phase.data.holdout:
+        yield "data", phase.data
+    if eval_data := getattr(phase, "eval_data", None):
+        yield "eval_data", eval_data
+    if phase.answers:
+        yield "answers", phase.answers.data
+
+
+def open_reserved(data: Data | Reserved) -> Rows:
+    """Raises UserError where it cannot be read."""
+    if isinstance(data, Reserved):
+        rows = open_rows(data.path)
+        rows.require(*data.columns)
+        return rows
+    return open_rows(data.path, split=data.split, columns=data.columns, args=data.args, limit=data.limit)
+
+
+def reserved_texts(
+    sets: Mapping[str, Rows], columns: Mapping[str, list[str]]
+) -> dict[str, Callable[[], Iterable[str]]]:
+    """For `data.corpus.work.Work`: by the set's name, what yields its texts. columns: those that count; default all."""
+    return {name: partial(_texts, rows, columns.get(name, [])) for name, rows in sets.items()}
+
+
+def _texts(rows: Rows, columns: list[str]) -> Iterator[str]:
+    for row in rows:
+        yield from strings([row[name] for name in columns] if columns else row)
+
+
+def strings(value: object) -> Iterator[str]:
+    """Every string inside a row: messages are nested."""
+    if isinstance(value, str):
+        yield value
+    else:
+        children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        for child in children:
+            yield from strings(child)

@@ -1,0 +1,52 @@
+"""The steps of a corpus by name, and how a config's list becomes objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rlhf.config.corpus import StepConfig
+from rlhf.config.roles import PHASE
+from rlhf.named import build
+
+if TYPE_CHECKING:  # its imports are for those who clean
+    from data.corpus.step import Step
+    from rlhf.rundir import Artifact
+
+STEPS = {
+    "gopher_quality": "data.corpus.heuristics:GopherQuality",
+    "gopher_repetition": "data.corpus.heuristics:GopherRepetition",
+    "c4": "data.corpus.heuristics:C4",
+    "fineweb": "data.corpus.heuristics:FineWeb",
+    "language": "data.corpus.language:Language",
+    "word_list": "data.corpus.wordlist:WordList",
+    "classifier": "data.corpus.classifier:Classifier",
+    "perplexity": "rlhf.corpus.perplexity:Perplexity",
+    "exact_duplicates": "data.corpus.dedup.exact:ExactDuplicates",
+    "near_duplicates": "data.corpus.dedup.near:NearDuplicates",
+    "sentence_duplicates": "data.corpus.dedup.sentences:SentenceDuplicates",
+    "decontaminate": "data.corpus.decontaminate:Decontaminate",
+    "pii": "data.corpus.pii:Pii",
+}
+
+
+def resolve_steps(configured: Sequence[StepConfig], artifacts: Mapping[str, Artifact] = {}) -> list[tuple[str, Step]]:
+    """(name, step) of each, in their order; a name that comes again is numbered, for the report. A parameter phase:<name> is
+    that phase's directory, where it has one among the artifacts.
+
+    Raises UserError where a step or a parameter of it is wrong.
+    """
+    from data.corpus.step import Step
+
+    found: list[tuple[str, Step]] = []
+    for each in configured:
+        parameters = {name: _resolved(value, artifacts) for name, value in each.parameters.items()}
+        step = build("step", each.name, parameters, STEPS, Step)
+        times = sum(name.split(" ")[0] == each.name for name, _ in found)
+        found.append((f"{each.name} {times + 1}" if times else each.name, step))
+    return found
+
+
+def _resolved(value: Any, artifacts: Mapping[str, Artifact]) -> Any:
+    name = value.removeprefix(PHASE) if isinstance(value, str) and value.startswith(PHASE) else None
+    return str(artifacts[name].path) if name in artifacts else value

@@ -1,0 +1,157 @@
+"""What a phase's result depends on: its config, the code and data that it names, its parents. Where nothing of it changed, a
+finished phase is not run again."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError
+from data.feedback.convert import conversion_of
+from data.imports import load_object
+from data.sources import Rows
+from rlhf.config.roles import CORPUS, PHASE, corpus_of, reward_parts
+from rlhf.config.schema import Config, Corpus, Data, Phase
+from rlhf.corpus.reserved import open_reserved, reserved_sets
+from rlhf.corpus.steps import STEPS
+from rlhf.needs import needed_models
+from rlhf.phases import supervised
+from rlhf.phases.base import open_data
+from rlhf.rundir import Artifact, fingerprint
+
+# What may change without the phase's result changing: how long calls may take, how often they are tried and where they run
+# decides whether there is a score, and not which, so that a run that failed on a limit goes on under a wider one.
+LIMITS = {"limits"}
+COSMETIC: dict[str, Any] = {
+    "goals": True,
+    "checkpoint_every": True,
+    "store_every": True,
+    "reward": {"__all__": LIMITS},
+    "watch": {"gold": {"__all__": LIMITS}, "format": LIMITS},
+    "judge": {"timeout_s", "retries", "at_once", "pool", "key_variable"},
+}
+
+
+def lineage_of(
+    config: Config, phase: Phase, artifacts: Mapping[str, Artifact], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """JSON values. given: the caller's own objects instead of the config's, by name. `conversions` says which data sets become
+    rows of another kind. Of a function, its own lines count, and not those of what it calls.
+
+    Raises UserError where a function that the config names is not there.
+    """
+    if phase.kind == CORPUS:
+        return _of_a_corpus(config, phase, artifacts)
+    settings = phase.model_dump(mode="json", exclude=COSMETIC | {"models": True})
+    models = needed_models(config, phase, given.get("algorithm"))
+    paths = {role: model.path for role, model in models.items() if model.path}
+    rows = {name: open_data(data, artifacts) for name, data in _sets(config, phase)}
+    lineage = {
+        "phase": settings,
+        "models": {role: model.model_dump(mode="json", exclude={"pool"}) for role, model in models.items()},
+        "parents": {role: _parent(path, artifacts) for role, path in paths.items() if path.startswith(PHASE)},
+        "data": {name: opened.fingerprint for name, opened in rows.items()},
+        "seed": config.run.seed,
+        "code": {path: source_of(path) for path in functions_of(phase, given)},
+    }
+    if corpus := corpus_of(config, phase):
+        lineage["parents"]["data"] = artifacts[corpus.name].id
+    if converted := conversions(phase, rows):
+        lineage["conversions"] = converted
+    return lineage | {name: identity(value) for name, value in given.items()}
+
+
+def _sets(config: Config, phase: Phase) -> Iterator[tuple[str, Data]]:
+    """The phase's data sets of rows, by setting."""
+    for name in ("data", "eval_data"):
+        if isinstance(data := getattr(phase, name, None), Data) and not (name == "data" and corpus_of(config, phase)):
+            yield name, data
+    for name in ("answers", "ptx"):
+        if part := getattr(phase, name, None):
+            yield name, part.data
+
+
+def _of_a_corpus(config: Config, phase: Corpus, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+    """Files count by name, size and time of their last change: they may be too many to be read before every run."""
+    parameters = [value for step in phase.steps for value in _strings(step.parameters)]
+    paths = [path for source in phase.sources for path in _strings(source.path)]
+    tokenizer = [phase.tokenizer.path] if phase.tokenizer and phase.tokenizer.path else []
+    reserved = reserved_sets(config, phase)
+    functions = [path for path in paths if ":" in path] + [step.name for step in phase.steps if step.name not in STEPS]
+    return {
+        "phase": phase.model_dump(mode="json", exclude={"goals": True, "workers": True}),
+        "parents": {path: _parent(path, artifacts) for path in parameters if path.startswith(PHASE)},
+        "files": {path: _stat_of(Path(path)) for path in (*paths, *parameters, *tokenizer) if Path(path).exists()},
+        "reserved": {name: open_reserved(data).fingerprint for name, data in reserved.items()},
+        "seed": config.run.seed,
+        "code": {path: source_of(path) for path in functions if not Path(path).exists()},
+    }
+
+
+def _stat_of(path: Path) -> str:
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    stats = [(str(file), file.stat()) for file in files]
+    return fingerprint([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    children = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return [text for child in children for text in _strings(child)]
+
+
+def _parent(path: str, artifacts: Mapping[str, Artifact]) -> str:
+    if path.removeprefix(PHASE) not in artifacts:
+        raise UserError(f"{path}: this phase has not run yet; run the config first: launch.py run")
+    return artifacts[path.removeprefix(PHASE)].id
+
+
+def conversions(phase: Phase, rows: Mapping[str, Rows]) -> dict[str, str]:
+    """{data set: what its rows are turned into}, of those that are not of the kind that the phase's loss reads."""
+    if phase.kind not in supervised.RECIPES:
+        return {}
+    kind = supervised.rows_of(phase)
+    found = {name: conversion_of(kind, rows[name].columns) for name in ("data", "eval_data") if name in rows}
+    return {name: text for name, text in found.items() if text}
+
+
+def functions_of(phase: Phase, given: Mapping[str, Any]) -> list[str]:
+    """Every module:attribute that the phase calls by its config, but for what is given in its place and what yields its data."""
+    if given.get("reward") is not None:
+        phase = phase.model_copy(update={"reward": []})
+    paths = [part.source for part in reward_parts(phase)]
+    paths += [score.source for score in answers.scores.values()] if (answers := getattr(phase, "answers", None)) else []
+    paths += [getattr(phase, name, None) for name in ("gold", "rollout") if given.get(name) is None]
+    named = [getattr(phase, name, None) for name in ("algorithm", "loss") if given.get(name) is None]
+    paths += [part.name for part in named if part]
+    return sorted({path for path in paths if path and ":" in path})
+
+
+def source_of(path: str) -> str | None:
+    """A function's or class's source; of any other object, that of the module that makes it: what the object holds may read
+    otherwise in every process. Raises UserError where nothing is there."""
+    value = load_object(path)
+    if inspect.isfunction(value) or inspect.isclass(value):
+        return identity(value)
+    try:
+        return fingerprint(inspect.getsource(sys.modules[path.partition(":")[0]]))
+    except (OSError, TypeError):  # no Python
+        return None
+
+
+def identity(value: Any) -> str | None:
+    """An object's parameters and source, so that an edited algorithm or reward runs again."""
+    if value is None:
+        return None
+    code = value if inspect.isfunction(value) or inspect.isclass(value) else type(value)
+    try:
+        source = inspect.getsource(code)
+    except (OSError, TypeError):  # typed into an interpreter: no source to compare
+        source = ""
+    described = code.__qualname__ if code is value else f"{value!r} {getattr(value, '__dict__', '')}"
+    return fingerprint([re.sub(r" at 0x[0-9a-f]+", "", described), source])  # an address is another in every process

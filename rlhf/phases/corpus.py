@@ -1,0 +1,247 @@
+"""A corpus: files become clean documents, a tokenizer is trained from them, and they become tokens to train on.
+
+Everything is done in pieces that are done once (`data.corpus.work`), in this process or by Ray Data, with the same result. The
+artifact holds `documents/` (parquet), `tokens/`, the tokenizer, `report.json`, `corpus.html` and `quarantine.jsonl`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from data.corpus.clean import Cleaned, clean
+from data.corpus.document import Document
+from data.corpus.source import Quarantined, Source
+from data.corpus.step import Stage
+from data.corpus.units import plan_units
+from data.corpus.work import Executor, Piece, Work, in_this_process
+from data.errors import UserError
+from data.tokenizer import load_tokenizer
+from data.tokenizer_training import fertility, train_tokenizer
+from data.tokens.write import HELD_OUT, TRAINED, is_held_out, tokenise
+from rlhf.config.corpus import Reserved, TokenizerTraining
+from rlhf.config.corpus import Source as ConfiguredSource
+from rlhf.corpus.page import corpus_page
+from rlhf.corpus.report import Survey, corpus_report, data_reports
+from rlhf.corpus.reserved import open_reserved, reserved_sets, reserved_texts
+from rlhf.corpus.steps import resolve_steps
+from rlhf.metrics import Bar
+from rlhf.phases.base import Metrics, PhaseContext
+from rlhf.rundir import write_atomically
+
+MB = 10**6
+DOCUMENTS, TOKENS, REPORT, PAGE, QUARANTINE = "documents", "tokens", "report.json", "corpus.html", "quarantine.jsonl"
+SHARDS, TOKENIZER = "token-shards", "tokenizer"  # where they are made
+
+
+def run(context: PhaseContext) -> Metrics:
+    """Cleans, trains the tokenizer, tokenises, reports. Raises UserError where nothing is left."""
+    phase = context.phase
+    steps = resolve_steps(phase.steps, context.artifacts)
+    sources = [plain(source) for source in phase.sources]
+    with working(context) as work:
+        # 1. documents
+        units, unread = plan_units(sources, round(phase.unit_mb * MB))
+        cleaned = clean(units, steps, work, round(phase.max_document_mb * MB))
+        written = [number for number, unit in enumerate(units) if not unit.source.reference]
+        surveys = work.map("survey", Survey(cleaned.stage), list(cleaned.stage.units))
+        size = sum(surveys[unit]["bytes"] for unit in written)
+        if not size:
+            raise UserError(f"phases.{phase.name}: no document is left: {lost(cleaned, unread)}")
+
+        # 2. the tokenizer, tokens
+        index: Mapping[str, Any] = {}
+        told: Mapping[str, Any] = {}
+        if phase.tokenizer is not None:
+            sample = Sample(
+                cleaned.stage, tuple(written), min(1.0, phase.tokenizer.sample_mb * MB / size), phase.holdout
+            )
+            directory = work.directory / TOKENIZER
+            work.map("tokenizer-done", MakeTokenizer(sample, phase.tokenizer, directory), [0], "tokenizer")
+            (told,) = work.map("fertility", TokensPerByte(sample, directory), [0], "tokens per byte")
+            index = tokenise(cleaned.stage, directory, work.directory / SHARDS, work, phase.holdout, written)
+
+        # 3. the report, and everything into the artifact
+        cleaned = Cleaned(cleaned.stage, cleaned.by_source, (*unread, *cleaned.quarantined), cleaned.figures)
+        tokens = {name: counted(files) for name, files in index["sources"].items()} if index else {}
+        kinds = {source.name: source.kind for source in sources}
+        references = [source.name for source in sources if source.reference]
+        report = corpus_report(cleaned, surveys, tokens, told, kinds, references)
+        leave(context, work, cleaned, report, written)
+    for each in data_reports(report):
+        context.read(each)
+    return figures(report)
+
+
+def plain(source: ConfiguredSource) -> Source:
+    """The config's source in the values of the floor below."""
+    values = source.model_dump(exclude={"weight"})
+    return Source(**{**values, "path": (source.path,) if isinstance(source.path, str) else tuple(source.path)})
+
+
+@contextmanager
+def working(context: PhaseContext) -> Iterator[Work]:
+    """Where the phase works: what is left of an interrupted run of the same inputs, and of no other."""
+    phase = context.phase
+    root = context.run.checkpoints(phase.name, context.id).directory
+    directory = root / context.id
+    for other in root.glob("*"):
+        if other != directory:
+            shutil.rmtree(other)
+    directory.mkdir(parents=True, exist_ok=True)
+    sets = reserved_sets(context.config, phase)
+    columns = {name: data.columns for name, data in sets.items() if isinstance(data, Reserved)}
+    reserved = reserved_texts({name: open_reserved(data) for name, data in sets.items()}, columns)
+    with bars(context) as watch:
+        yield Work(directory, context.seed, executor(context), watch, reserved)
+
+
+def executor(context: PhaseContext) -> Executor:
+    workers = context.phase.workers
+    if workers == 1:
+        return in_this_process
+
+    def on_the_cluster(pieces: Sequence[Piece]) -> Iterable[None]:
+        return context.runtime.run_pieces(pieces, workers)
+
+    return on_the_cluster
+
+
+@contextmanager
+def bars(context: PhaseContext) -> Iterator[Any]:
+    """One progress bar after the other: a new one for each kind of piece."""
+    shown: dict[str, Bar] = {}
+
+    def close() -> None:
+        for bar in shown.values():
+            bar.__exit__()
+        shown.clear()
+
+    def watch(name: str, done: int, total: int) -> None:
+        if name not in shown:
+            close()
+            shown[name] = Bar(context.console, f"{context.phase.name}: {name}", total, done, ())
+            shown[name].__enter__()
+        shown[name].update(done, {})
+
+    try:
+        yield watch
+    finally:
+        close()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Documents drawn evenly from all units, by their ids; none of those held out."""
+
+    stage: Stage
+    units: tuple[int, ...]
+    share: float
+    holdout: float
+
+    def __iter__(self) -> Iterator[Document]:
+        for unit in self.units:
+            for placed in self.stage.read(unit):
+                document = placed.document
+                if not is_held_out(document, self.holdout) and is_held_out(
+                    document, self.holdout + self.share * (1 - self.holdout)
+                ):
+                    yield document
+
+
+@dataclass(frozen=True)
+class MakeTokenizer:
+    """A piece of work: the tokenizer's directory."""
+
+    sample: Sample
+    settings: TokenizerTraining
+    directory: Path
+
+    def __call__(self, _: int) -> dict[str, Any]:
+        settings = self.settings
+        if settings.path:
+            tokenizer = load_tokenizer(settings.path)
+        else:
+            texts = (document.text for document in self.sample)
+            tokenizer = train_tokenizer(texts, settings.vocab_size, settings.kind, settings.special_tokens)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        tokenizer.save_pretrained(self.directory)
+        return {"vocabulary": len(tokenizer)}
+
+
+@dataclass(frozen=True)
+class TokensPerByte:
+    """A piece of work: the tokenizer's figures on the sample."""
+
+    sample: Sample
+    directory: Path
+
+    def __call__(self, _: int) -> dict[str, Any]:
+        return fertility(load_tokenizer(self.directory), self.sample)
+
+
+def counted(files: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, int]:
+    """A source's tokens, from the index."""
+    return {
+        name: sum(file["tokens"] for file in files[part])
+        for name, part in (("tokens", TRAINED), ("held_out_tokens", HELD_OUT))
+    }
+
+
+def lost(cleaned: Cleaned, unread: Sequence[Quarantined]) -> str:
+    """Where everything went, in a few words."""
+    reasons = {reason: count for tally in cleaned.tallies for reason, count in tally.reasons.items()}
+    most = sorted(reasons.items(), key=lambda item: -item[1])[:3]
+    parts = [f"{count:,} {reason}" for reason, count in most]
+    if count := len(unread) + len(cleaned.quarantined):
+        parts.append(f"{count:,} could not be read ({(*unread, *cleaned.quarantined)[0].reason})")
+    return ", ".join(parts) or "its sources have none"
+
+
+def leave(
+    context: PhaseContext, work: Work, cleaned: Cleaned, report: Mapping[str, Any], written: Sequence[int]
+) -> None:
+    """Puts the artifact together. Documents and tokens are linked, not copied, from where they were made."""
+    staging = context.staging
+    (staging / DOCUMENTS).mkdir()
+    for unit in written:
+        link(cleaned.stage.path(unit), staging / DOCUMENTS)
+    if context.phase.tokenizer is not None:
+        (staging / TOKENS).mkdir()
+        for name, target in ((SHARDS, staging / TOKENS), (TOKENIZER, staging)):
+            for file in sorted((work.directory / name).glob("[!.]*")):
+                link(file, target)
+    write_atomically(staging / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(staging / PAGE, corpus_page(f"{context.config.run.name}: {context.phase.name}", report))
+    lines = [json.dumps(asdict(each), ensure_ascii=False) for each in cleaned.quarantined]
+    write_atomically(staging / QUARANTINE, "".join(line + "\n" for line in lines))
+
+
+def link(file: Path, directory: Path) -> None:
+    """A copy that takes no room where the file system allows it."""
+    try:
+        os.link(file, directory / file.name)
+    except OSError:
+        shutil.copy2(file, directory / file.name)
+
+
+def figures(report: Mapping[str, Any]) -> Metrics:
+    """For goals and the summary."""
+    read = sum(source["read"] for source in report["sources"])
+    found = {
+        "records_read": read,
+        "documents": report["documents"],
+        "megabytes": report["bytes"] / MB,
+        "quarantined": report["quarantined_in_all"],
+    }
+    if report["tokens_per_byte"]:
+        found["tokens"] = sum(source.get("tokens", 0) for source in report["sources"])
+        found["held_out_tokens"] = sum(source.get("held_out_tokens", 0) for source in report["sources"])
+        found["tokens_per_byte"] = report["tokens_per_byte"]["tokens_per_byte"]
+    return {name: float(value) for name, value in found.items()}

@@ -1,0 +1,335 @@
+"""Every place of a file comes out once, as a record or in quarantine, however the file is cut; bad input never raises."""
+
+import gzip
+import io
+import json
+import tracemalloc
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from corpus_cases import LIMIT_BYTES, read_all, source_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from warcio.statusandheaders import StatusAndHeaders
+from warcio.warcwriter import WARCWriter
+
+from data.corpus.lines import read_lines, read_paragraphs
+from data.corpus.pages import decode_page
+
+TEXTS = ["one", "zwei\nLinien", "trois — é"]
+FORMATS = ("a.jsonl", "a.jsonl.gz", "a.json", "a.json.gz", "a.parquet", "a.arrow", "stream.arrow")
+
+
+def rows(count: int):
+    yield from ({"text": f"row {number}"} for number in range(count))
+
+
+def odd_rows():
+    yield from [{"text": "fine"}, 7, {"text": "\ud800"}, {"text": None}]
+
+
+def failing_rows():
+    yield {"text": "fine"}
+    raise KeyError("of the user")
+
+
+def write(path, table: list[dict]) -> None:
+    """As other programs write it."""
+    lines, packed = "".join(json.dumps(row) + "\n" for row in table), path.name.endswith(".gz")
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(table), path, row_group_size=2)
+    elif path.suffix == ".arrow":
+        data = pa.Table.from_pylist(table)
+        opened = pa.ipc.new_stream if path.name.startswith("stream") else pa.ipc.new_file
+        with pa.OSFile(str(path), "wb") as sink, opened(sink, data.schema) as writer:
+            writer.write_table(data, max_chunksize=2)
+    else:
+        text = lines if ".jsonl" in path.name else json.dumps(table, indent=1)
+        path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+
+
+def quarantine(path, content: bytes, **fields):
+    """(contents of the records, (place, reason, read) of the rest) of a file with this content."""
+    path.write_bytes(content)
+    records, quarantined = read_all(source_of(path, **fields))
+    return [each.content for each in records], [(each.place, each.reason, each.read) for each in quarantined]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_of_rows_gives_the_same_texts(tmp_path, name):
+    write(tmp_path / name, [{"body": {"text": text}, "url": "u", "language": "de", "n": 1} for text in TEXTS])
+    records, quarantined = read_all(source_of(tmp_path / name, column="body.text"))
+    assert quarantined == []
+    assert [record.content for record in records] == TEXTS
+    assert {(record.url, record.language) for record in records} == {("u", "de")}
+    if "jsonl" not in name:
+        assert [record.place for record in records] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_dialogues_record_is_the_whole_row(tmp_path, name):
+    table = [{"messages": [{"role": "user", "content": text}], "n": 1} for text in TEXTS]
+    write(tmp_path / name, table)
+    assert [record.content for record in read_all(source_of(tmp_path / name, kind="dialogue"))[0]] == table
+
+
+def test_parquet_units_cut_at_row_groups_have_all_rows_once(tmp_path):
+    write(tmp_path / "a.parquet", [{"text": str(number)} for number in range(11)])
+    for unit_bytes in (1, 200, 10**6):
+        records, _ = read_all(source_of(tmp_path / "a.parquet"), unit_bytes)
+        assert [(record.place, record.content) for record in records] == [(n, str(n)) for n in range(11)]
+
+
+def pieces_of_ranges(read, content: bytes, cuts: list[int], limit_bytes: int):
+    bounds = sorted({0, *(cut for cut in cuts if cut < len(content))})
+    ranges = zip(bounds, [*bounds[1:], None])
+    return [piece for start, stop in ranges for piece in read(io.BytesIO(content), start, stop, limit_bytes)]
+
+
+blocks = st.lists(
+    st.sampled_from([b"a", b"bc", b"\n", b"\n\n", b" ", b"\r\n", b"\t\n", "é".encode(), b"long" * 4]), max_size=40
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(blocks.map(b"".join), st.lists(st.integers(1, 80), max_size=4))
+def test_lines_are_the_same_however_the_file_is_cut(content, cuts):
+    expected, offset = [], 0
+    for line in content.split(b"\n"):
+        if line.strip():
+            expected.append((offset, line.strip() if len(line) <= 12 else None))
+        offset += len(line) + 1
+    found = pieces_of_ranges(read_lines, content, cuts, 12)
+    assert [(place, line and line.strip()) for place, line in found] == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(blocks.map(b"".join), st.lists(st.integers(1, 80), max_size=4))
+def test_paragraphs_are_the_same_however_the_file_is_cut(content, cuts):
+    expected, offset, begin = [], 0, None
+    for line in content.split(b"\n") + [b""]:
+        if line.strip() and begin is None:
+            begin = offset
+        if not line.strip() and begin is not None:
+            expected.append((begin, content[begin : min(offset, len(content))].strip()))
+            begin = None
+        offset += len(line) + 1
+    found = pieces_of_ranges(read_paragraphs, content, cuts, 1000)
+    assert [(place, paragraph.strip()) for place, paragraph in found] == expected
+
+
+def test_a_paragraph_over_the_limit_is_left_out_and_the_next_is_read():
+    content = b"abc\nabc\nabc\n\nfine\n\n" + b"x" * 30
+    assert list(read_paragraphs(io.BytesIO(content), 0, None, 10)) == [(0, None), (13, b"fine\n"), (19, None)]
+
+
+def test_planned_ranges_give_what_one_unit_gives(tmp_path):
+    write(tmp_path / "a.jsonl", [{"text": "x" * (number % 37)} for number in range(300)])
+    one = [(record.place, record.content) for record in read_all(source_of(tmp_path / "a.jsonl"))[0]]
+    for unit_bytes in (7, 100, 1000):
+        many = read_all(source_of(tmp_path / "a.jsonl"), unit_bytes)[0]
+        assert [(record.place, record.content) for record in many] == one
+    assert len(one) == 300
+
+
+def test_lines_and_paragraphs_of_plain_files_are_records(tmp_path):
+    (tmp_path / "a.txt").write_text("one\ntwo\n\n\nthree\n")
+    for split, expected in {
+        "file": [(0, "one\ntwo\n\n\nthree\n")],
+        "lines": [(0, "one\n"), (4, "two\n"), (10, "three\n")],
+        "paragraphs": [(0, "one\ntwo\n"), (10, "three\n")],
+    }.items():
+        records, _ = read_all(source_of(tmp_path / "a.txt", split=split))
+        assert [(record.place, record.content) for record in records] == expected
+
+
+def test_a_bad_line_of_json_takes_no_other_along(tmp_path):
+    good = b'{"text": "fine"}\n'
+    bad = {
+        b'{"text": "n\xe9"}\n': "not UTF-8 text (byte 0xe9 at 11)",
+        b'{"text": 1\n': "broken JSON at character",
+        b"7\n": "wanted an object of columns, found a number",
+        b'{"text": null}\n': "column 'text' must be text, found null",
+        b'{"body": "x"}\n': "no column 'text'; the columns are body",
+        b'{"text": "\\ud800"}\n': "half of a surrogate pair",
+        b"[" * 100_000 + b"\n": "nested too deeply",
+        b"x" * 3 * LIMIT_BYTES + b"\n": "a line longer than 0.1 MB",
+    }
+    content = b"\xef\xbb\xbf" + good + b"".join(line + good for line in bad)
+    texts, quarantined = quarantine(tmp_path / "a.jsonl", content)
+    assert texts == ["fine"] * (len(bad) + 1)
+    assert [reason[: len(wanted)] for (_, reason, _), wanted in zip(quarantined, bad.values(), strict=True)] == [
+        wanted if "nested" not in wanted else "JSON that is nested too deeply"[: len(wanted)] for wanted in bad.values()
+    ]
+    assert [place for place, _, _ in quarantined] == [content.index(line, 1) for line in bad]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "texts", "place", "reason", "read"),
+    [
+        ("latin.txt", "né".encode("latin1"), 0, 0, "not UTF-8", 0),
+        ("binary.txt", b"ab\0c", 0, 0, "NUL", 0),
+        ("long.txt", b"x" * (LIMIT_BYTES + 1), 0, 0, "longer than 0.1 MB; set split: lines or paragraphs", 0),
+        ("bomb.txt.gz", gzip.compress(b"x" * 10**7), 0, 0, "longer than 0.1 MB", 0),
+        ("empty.txt.gz", gzip.compress(b""), 0, 0, "empty", 0),
+        ("blank.jsonl", b"\n\n", 0, None, "nothing in it", 0),
+        ("list.json", b"[]", 0, None, "nothing in it", 0),
+        ("cut.json", b'[{"text": "fine"}, {"te', 1, None, "broken JSON in row 1", 1),
+        ("open.json", b'[{"text": "fine"}', 1, None, "the list does not end", 1),
+        ("more.json", b'[{"text": "fine"}] x', 1, None, "more after the end", 1),
+        ("long.json", b'[{"text": "fine"}, {"text": "' + b"x" * 2_000_000 + b'"}]', 1, None, "longer than 0.1 MB", 1),
+        ("latin.json", '[{"text": "é"}]'.encode("latin1"), 0, None, "not UTF-8", 0),
+        ("plain.jsonl.gz", b'{"text": "fine"}\n', 0, None, "broken gzip: Not a gzipped file", 0),
+        ("bad.parquet", b"hello", 0, None, "cannot be read", 0),
+        ("bad.arrow", b"hello", 0, None, "cannot be read", 0),
+    ],
+)
+def test_what_cannot_be_read_is_in_quarantine(tmp_path, name, content, texts, place, reason, read):
+    found, quarantined = quarantine(tmp_path / name, content)
+    assert found == ["fine"] * texts
+    assert [(each[0], each[2]) for each in quarantined] == [(place, read)]
+    assert reason in quarantined[0][1]
+
+
+def test_rows_of_json_may_follow_each_other_without_a_list(tmp_path):
+    values = [{"text": "x" * (number * 977 % 70_000)} for number in range(60)]  # over several of the reader's chunks
+    for text in ("\n".join(map(json.dumps, values)), json.dumps(values), json.dumps(values, indent=2)):
+        assert quarantine(tmp_path / "a.json", text.encode()) == ([value["text"] for value in values], [])
+
+
+def test_of_a_gzip_file_that_is_cut_off_the_beginning_is_kept(tmp_path):
+    lines = [json.dumps({"text": f"{number} {number**9}"}) + "\n" for number in range(20_000)]
+    whole = gzip.compress("".join(lines).encode())
+    texts, quarantined = quarantine(tmp_path / "a.jsonl.gz", whole[: len(whole) // 2])
+    assert 1000 < len(texts) < 20_000
+    assert texts == [json.loads(line)["text"] for line in lines[: len(texts)]]
+    assert [(place, read) for place, _, read in quarantined] == [(None, len(texts))]
+    assert "broken gzip" in quarantined[0][1]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_a_table_without_the_column_names_those_that_are_there(tmp_path, name):
+    write(tmp_path / name, [{"body": "x", "n": 1}] * 5)
+    _, quarantined = read_all(source_of(tmp_path / name))
+    assert [(each.place, each.reason) for each in quarantined] == [(None, "no column 'text'; the columns are body, n")]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_a_row_of_a_table_that_is_no_text_takes_no_other_along(tmp_path, name):
+    texts = pa.array([b"fine", b"n\xe9", None, b"fine"], pa.binary())
+    table = pa.table({"text": pa.Array.from_buffers(pa.string(), 4, texts.buffers())})
+    if name == "a.parquet":
+        pq.write_table(table, tmp_path / name)
+    else:
+        with pa.OSFile(str(tmp_path / name), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    records, quarantined = read_all(source_of(tmp_path / name))
+    assert [(record.place, record.content) for record in records] == [(0, "fine"), (3, "fine")]
+    assert [each.place for each in quarantined] == [1, 2]
+    assert "null" in quarantined[1].reason
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_a_line_of_100_mb_is_skipped_in_bounded_memory(tmp_path, name):
+    with (tmp_path / name).open("wb") as file:
+        for _ in range(100):
+            file.write(b"x" * 10**6)
+        file.write(b'\n{"text": "after"}\n')
+    tracemalloc.start()
+    records, quarantined = read_all(source_of(tmp_path / name, split="lines"), 30 * 10**6)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [each.place for each in quarantined] == [0]
+    assert len(records) == 1
+    assert "after" in records[0].content
+    assert peak_bytes < 8e6
+
+
+def test_a_functions_rows_are_streamed_and_its_errors_are_the_users():
+    records, _ = read_all(source_of(f"{__name__}:rows", args={"count": 3}))
+    assert [(record.place, record.content) for record in records] == [(0, "row 0"), (1, "row 1"), (2, "row 2")]
+    records, quarantined = read_all(source_of(f"{__name__}:odd_rows"))
+    assert (len(records), [each.place for each in quarantined]) == (1, [1, 2, 3])
+    with pytest.raises(KeyError, match="of the user"):
+        read_all(source_of(f"{__name__}:failing_rows"))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("é".encode(), "é"),
+        (b"\xef\xbb\xbf<meta charset=latin1>" + "é".encode(), "<meta charset=latin1>é"),
+        ("é".encode("utf-16"), "é"),
+        ('<meta charset="ISO-8859-1">“é”'.encode("cp1252"), '<meta charset="ISO-8859-1">“é”'),
+        ("<meta http-equiv=x content='text/html; charset=koi8-r'>да".encode("koi8-r"), None),
+        ("<?xml version='1.0' encoding='EUC-JP'?>日本".encode("euc-jp"), None),
+        ('<meta charset="Shift_JIS">①'.encode("cp932"), None),
+    ],
+)
+def test_a_page_is_decoded_by_its_mark_or_its_charset(content, expected):
+    found = decode_page(content)
+    assert found == expected if expected else found[-1] in "а本①"
+
+
+@pytest.mark.parametrize(
+    "content", [b"n\xe9", b"<meta charset=utf-8>n\xe9", b"<meta charset=klingon>a", b"<meta charset=hex>61"]
+)
+def test_a_page_whose_charset_does_not_hold_is_in_quarantine(tmp_path, content):
+    texts, quarantined = quarantine(tmp_path / "a.html", content, kind="web")
+    assert texts == []
+    assert [place for place, _, _ in quarantined] == [0]
+    assert "charset" in quarantined[0][1]
+
+
+def warc(*responses: tuple[str, str, bytes], packed: bool = True) -> bytes:
+    """As warcio writes it: (status, type, page) each, with the request before."""
+    stream = io.BytesIO()
+    writer = WARCWriter(stream, gzip=packed)
+    for number, (status, kind, page) in enumerate(responses):
+        url = f"https://example.org/{number}"
+        headers = StatusAndHeaders("GET / HTTP/1.1", [], is_http_request=True)
+        writer.write_record(writer.create_warc_record(url, "request", http_headers=headers))
+        headers = StatusAndHeaders(status, [("Content-Type", kind)], protocol="HTTP/1.1")
+        record = writer.create_warc_record(url, "response", payload=io.BytesIO(page), http_headers=headers)
+        writer.write_record(record)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_pages_of_an_archive_are_records_and_other_responses_are_named(tmp_path, packed):
+    path = tmp_path / ("a.warc.gz" if packed else "a.warc")
+    content = warc(
+        ("200 OK", "text/html; charset=latin1", "né".encode("latin1")),
+        ("404 Not Found", "text/html", b"gone"),
+        ("200 OK", "image/png", b"x"),
+        ("200 OK", "text/html", b"x" * (LIMIT_BYTES + 1)),
+        ("200 OK", "text/html", "é".encode()),
+        packed=packed,
+    )
+    path.write_bytes(content)
+    records, quarantined = read_all(source_of(path, kind="web"))
+    assert [(record.content, record.url) for record in records] == [
+        ("né", "https://example.org/0"),
+        ("é", "https://example.org/4"),
+    ]
+    assert [each.reason for each in quarantined] == [
+        "HTTP status 404",
+        "no HTML page but image/png",
+        "a page longer than 0.1 MB",
+    ]
+    places = [each.place for each in (*records, *quarantined)]
+    assert len(set(places)) == 5
+    if not packed:
+        assert all(content[place:].startswith(b"WARC/1") for place in places)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"no archive", warc(("200 OK", "text/html", b"fine"), ("200 OK", "text/html", b"page " * 9999))[:-90]],
+)
+def test_a_broken_archive_is_named(tmp_path, content):
+    (tmp_path / "a.warc.gz").write_bytes(content)
+    records, quarantined = read_all(source_of(tmp_path / "a.warc.gz", kind="web"))
+    assert [record.content for record in records] == (["fine"] if len(content) > 100 else [])
+    assert len(quarantined) == 1

@@ -1,0 +1,103 @@
+"""Words and sentences: in every script, fast, and as datatrove uses them."""
+
+import time
+from pathlib import Path
+
+import pytest
+from data_cases import shared_file
+from datatrove.utils.text import split_into_sentences, split_into_words
+from datatrove.utils.word_tokenizers import load_word_tokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.corpus.words import WORDS
+
+TEXTS = st.text(st.sampled_from("aB é文ท์ि\u0301.!?。…\n\t\"'’-_1,0*—") | st.characters(), max_size=60)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Don't panic, it's l’eau!", ["Don't", "panic", "it's", "l’eau"]),
+        ("'quoted' words'", ["quoted", "words"]),
+        ("state-of-the-art", ["state", "of", "the", "art"]),
+        ("1,234.50 and 3.14. Or 1,2,3", ["1,234.50", "and", "3.14", "Or", "1,2,3"]),
+        ("naïve café cafe\u0301", ["naïve", "café", "cafe\u0301"]),
+        ("snake_case x2", ["snake_case", "x2"]),
+        ("我们去 東京", ["我", "们", "去", "東", "京"]),
+        ("iPhoneの値段", ["iPhone", "の", "値", "段"]),
+        ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),
+        ("หิมะ", ["หิ", "ม", "ะ"]),
+        ("Привет, мир", ["Привет", "мир"]),
+        ("مرحبا بالعالم", ["مرحبا", "بالعالم"]),
+        ("한국어 문장", ["한국어", "문장"]),
+        ("one — two *** • three, (four)", ["one", "—", "two", "***", "•", "three", "four"]),
+        ("", []),
+        (" \n\t", []),
+    ],
+)
+def test_words_of_every_script(text, words):
+    assert WORDS.word_tokenize(text) == words
+    assert split_into_words(text, WORDS) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ('He said "Go." Then he left! Why?', ['He said "Go."', "Then he left!", "Why?"]),
+        ("J. Smith and A. B. Jones came.  Late.", ["J. Smith and A. B. Jones came.", "Late."]),
+        ("It costs 3.50, e.g. today... or later.", ["It costs 3.50, e.g. today... or later."]),
+        ("See example.com. It has v1.2.", ["See example.com.", "It has v1.2."]),
+        ("你好。好吗？“好！”他说。", ["你好。", "好吗？", "“好！”", "他说。"]),
+        ("यह है। वह था।", ["यह है।", "वह था।"]),
+        ("A title\n\nThe text goes\non here. End", ["A title", "The text goes\non here.", "End"]),
+        ("\n \n", []),
+        ("", []),
+    ],
+)
+def test_sentences(text, sentences):
+    assert WORDS.sent_tokenize(text) == sentences
+
+
+@given(TEXTS)
+def test_spans_are_the_sentences_in_order_and_leave_out_white_space_only(text):
+    spans = WORDS.span_tokenize(text)
+    assert [text[a:b] for a, b in spans] == WORDS.sent_tokenize(text)
+    edges = [0, *(edge for span in spans for edge in span), len(text)]
+    assert edges == sorted(edges)
+    assert not any(text[a:b].strip() for a, b in zip(edges[::2], edges[1::2]))
+
+
+@given(TEXTS)
+def test_datatrove_gets_the_whole_text_in_sentences(text):
+    assert load_word_tokenizer(WORDS) is WORDS
+    assert "".join(split_into_sentences(text, WORDS)) in (text, "")
+    assert bool(WORDS.sent_tokenize(text)) == bool(text.strip())
+
+
+@given(TEXTS)
+def test_words_are_in_the_text_in_order_and_no_letter_or_digit_is_left_out(text):
+    place, left = 0, []
+    for word in WORDS.word_tokenize(text):
+        found = text.index(word, place)
+        left.append(text[place:found])
+        place = found + len(word)
+    assert not any(character.isalnum() for character in "".join([*left, text[place:]]))
+
+
+@pytest.mark.parametrize(
+    "text", ["." * 10**6 + "a", " " * 10**6, "\n" * 10**6, "'" * 10**6, "a." * 5 * 10**5, "-" * 10**6 + "a"]
+)
+def test_no_text_is_slow(text):
+    start = time.process_time()
+    WORDS.word_tokenize(text), WORDS.sent_tokenize(text)
+    assert time.process_time() - start < 2
+
+
+def test_five_megabytes_a_second():
+    text = Path(shared_file("tinyshakespeare.txt")).read_text()
+    start = time.process_time()
+    words = WORDS.word_tokenize(text)
+    elapsed_s = time.process_time() - start
+    assert 150_000 < len(words) < 250_000
+    assert len(text) / 1e6 / elapsed_s > 5
