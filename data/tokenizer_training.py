@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ Kind = Literal["bpe", "wordpiece", "unigram"]
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 CONTINUATION = "…"  # marks a WordPiece token inside a word; "##" would not do, for "#" stands for a byte
 LONGEST_WORD_BYTES = 64  # of WordPiece: longer words are cut, since the search takes quadratic time in a word's length
+WORD_BREAK = "\u2028"  # of sentencepiece; stands for no byte, either
 UNIGRAM_THREADS = 8  # fixed: sums are added up by thread, so that another number gives other scores
 
 
@@ -144,7 +145,7 @@ def _wordpiece(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tok
 
 def _unigram(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
     """Trained by sentencepiece: the trainer of `tokenizers` gives other scores each time, since it walks through hash tables
-    with a random seed."""
+    with a random seed, and finds no word that is always on its own."""
     split = _byte_level()
     words = Counter(word for text in texts for word, _ in split.pre_tokenize_str(text))
     missing = sorted(set(BYTES).difference(*words))
@@ -162,11 +163,20 @@ def _unigram_pieces(words: Counter[str], count: int) -> list[tuple[str, float]]:
     """At most `count` pieces, among them all characters of the words, with their log probabilities."""
     import sentencepiece
 
+    def sentences() -> Iterator[str]:
+        # candidates are what occurs twice in the sentences, however often these count: so a word that is frequent comes twice
+        for word, times in sorted(words.items()):
+            if times > 1:
+                yield f"{word}{WORD_BREAK}{word}\t{times // 2}"
+            if times % 2:
+                yield f"{word}\t1"
+
     model = io.BytesIO()
     characters = set().union(*words)
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=(f"{word}\t{times}" for word, times in sorted(words.items())),
-        input_format="tsv",
+        sentence_iterator=sentences(),
+        input_format="tsv",  # a sentence and how often it counts
+        pretokenization_delimiter=WORD_BREAK,
         model_writer=model,
         model_type="unigram",
         vocab_size=max(count, len(characters) + 1) + 1,  # with its unknown token

@@ -60,10 +60,12 @@ class Timer:
 
 
 class Bar:
-    """A phase's progress: a bar on a terminal, a line now and then elsewhere."""
+    """A phase's progress: a bar on a terminal, a line now and then elsewhere. keep: whether the end of it stays to be read."""
 
-    def __init__(self, console: Console, phase: str, total: int, done: int, shown: Sequence[str]) -> None:
-        self.console, self.phase, self.total, self.shown = console, phase, total, shown
+    def __init__(
+        self, console: Console, phase: str, total: int, done: int, shown: Sequence[str], keep: bool = True
+    ) -> None:
+        self.console, self.phase, self.total, self.shown, self.keep = console, phase, total, shown, keep
         self.last_line = time.monotonic()
         self.progress = Progress(
             TextColumn(f"[bold]{phase:<9}"),
@@ -74,6 +76,7 @@ class Bar:
             TextColumn("{task.fields[numbers]}"),
             console=console,
             disable=not console.is_terminal,
+            transient=not keep,
         )
         self.task = self.progress.add_task(phase, total=total, completed=done, numbers="")
 
@@ -88,7 +91,7 @@ class Bar:
         numbers = "  ".join(f"{name} {metrics[name]:,.4g}" for name in self.shown if name in metrics)
         self.progress.update(self.task, completed=done, numbers=numbers)
         if not self.console.is_terminal and (
-            done == self.total or time.monotonic() - self.last_line > QUIET_INTERVAL_S
+            (self.keep and done == self.total) or time.monotonic() - self.last_line > QUIET_INTERVAL_S
         ):
             self.console.print(f"{self.phase} {done}/{self.total}  {numbers}", highlight=False, soft_wrap=True)
             self.last_line = time.monotonic()

@@ -18,6 +18,11 @@ from rlhf.rundir import Artifact, write_atomically
 
 # shown beside the goals, where a phase has them
 BEHIND_GOALS = (
+    "records_read",
+    "documents",
+    "quarantined",
+    "tokens",
+    "tokens_per_byte",
     "perplexity",
     "unigram_perplexity",
     "loss_before",

@@ -126,7 +126,7 @@ def bars(context: PhaseContext) -> Iterator[Any]:
     def watch(name: str, done: int, total: int) -> None:
         if name not in shown:
             close()
-            shown[name] = Bar(context.console, f"{context.phase.name}: {name}", total, done, ())
+            shown[name] = Bar(context.console, f"{context.phase.name}: {name}", total, done, (), keep=False)
             shown[name].__enter__()
         shown[name].update(done, {})
 

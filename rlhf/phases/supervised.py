@@ -14,10 +14,13 @@ import torch
 from data.errors import UserError
 from data.examples import Examples, build_examples
 from data.feedback.options import FeedbackOptions
-from data.loader import Order
+from data.loader import InSequence, Order
 from data.tokenizer import ensure_chat_template, load_tokenizer
 from data.tokenizer_training import train_tokenizer
+from data.tokens.rows import TokenRows
+from rlhf.config.roles import corpus_of
 from rlhf.config.schema import SupervisedPhase
+from rlhf.corpus.mixing import corpus_rows
 from rlhf.interfaces import Objective, Pending
 from rlhf.objectives import LanguageModel, resolve_loss, resolve_reward_loss
 from rlhf.phases.answers import AnswerCheck
@@ -65,7 +68,7 @@ def run(context: PhaseContext) -> Metrics:
     # 1. rows
     train, held_out = read_rows(context)
     expect_margins(objective, train)
-    order = Order(len(train), phase.batch_size, context.seed)
+    order = order_of(train, phase.batch_size, context.seed)
     steps = phase.steps or order.steps_per_epoch * phase.epochs
 
     # 2. models, and where an interrupted run stopped
@@ -111,6 +114,10 @@ def run(context: PhaseContext) -> Metrics:
         if precomputed:
             context.build("reference")  # the same group again, for the answers' KL
         figures |= check.after()
+    if isinstance(train, TokenRows):
+        figures |= {
+            f"epochs/{name}": passes for name, passes in train.visits.mixture.epochs(steps * phase.batch_size).items()
+        }
     export(context, model)
     if recipe.role == "reward":
         figures |= calibrate(reading, train, held_out)
@@ -144,9 +151,26 @@ def rows_compared(objective: Objective, *sets: Examples) -> int:
     return max(rows.rows_of_largest_unit for rows in sets) if objective.unit == "pairs" else 1
 
 
-def read_rows(context: PhaseContext) -> tuple[Examples, Examples]:
+def order_of(train: Examples | TokenRows, batch_size: int, seed: int) -> InSequence:
+    """Which units each step takes. A corpus's are shuffled already."""
+    if isinstance(train, TokenRows):
+        return InSequence(len(train), batch_size)
+    return Order(len(train), batch_size, seed)
+
+
+def read_rows(context: PhaseContext) -> tuple[Examples, Examples] | tuple[TokenRows, TokenRows]:
     """The training rows and the held-out rows; trains the tokenizer first where the phase asks for one."""
     phase = context.phase
+    if corpus := corpus_of(context.config, phase):
+        artifact = context.artifacts[corpus.name].path
+        context.tokenizer = load_tokenizer(artifact)
+        train, held_out = corpus_rows(artifact, corpus, phase, context.tokenizer, context.seed)
+        context.read(train.report)
+        if phase.eval_data is None:
+            return train, held_out
+        held_out = build_examples("text", context.open(phase.eval_data), context.tokenizer, phase.max_length)
+        context.read(held_out.report)
+        return train, held_out
     rows = context.open(phase.data)
     settings = getattr(phase, "tokenizer", None)
     if settings is not None and settings.path is None:
@@ -178,8 +202,8 @@ def evaluate(reading: Reading, examples: Examples) -> Metrics:
         return {}
     totals: dict[str, float] = {}
     count = 0
-    for part in np.array_split(np.arange(len(examples)), math.ceil(len(examples) / AT_ONCE)):
-        staged = reading.stage(examples, part.tolist())
+    for part in parts_of(examples):
+        staged = reading.stage(examples, part)
         sums, units = reading.model.evaluate(staged, reading.objective).result()
         count += units
         totals = {name: totals.get(name, 0.0) + value for name, value in sums.items()}
@@ -191,6 +215,11 @@ def evaluate(reading: Reading, examples: Examples) -> Metrics:
         figures["unigram_perplexity"] = unigram_perplexity(examples)
         figures["perplexity_ratio"] = figures["perplexity"] / figures["unigram_perplexity"]
     return figures
+
+
+def parts_of(examples: Examples | TokenRows) -> list[list[int]]:
+    """All units, in parts of about equal size that are few enough to be read at once."""
+    return [part.tolist() for part in np.array_split(np.arange(len(examples)), math.ceil(len(examples) / AT_ONCE))]
 
 
 def of_untied(figures: Metrics) -> Metrics:
@@ -206,7 +235,9 @@ def of_untied(figures: Metrics) -> Metrics:
 
 def unigram_perplexity(examples: Examples) -> float:
     """exp(entropy) of the trained tokens' own frequencies: the best that any context-free model could reach on them."""
-    batch = examples.batch(range(len(examples)))
-    counts = torch.bincount(batch.tokens[batch.action_mask]).double()
+    counts = torch.zeros(len(examples.tokenizer), dtype=torch.double)
+    for part in parts_of(examples):
+        batch = examples.batch(part)
+        counts += torch.bincount(batch.tokens[batch.action_mask], minlength=len(counts))
     p = counts[counts > 0] / counts.sum()
     return float((-(p * p.log()).sum()).exp())

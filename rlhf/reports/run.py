@@ -19,6 +19,7 @@ from rlhf.summary import BEHIND_GOALS, Outcome, outcomes_of, readable
 
 REPORT = "report.html"
 CALIBRATION = "calibration.png"  # of a reward phase's artifact
+CORPUS_PAGE = "corpus.html"  # of a corpus phase's
 # in this order, where a phase has them; then each part of the reward
 CURVES = (
     "loss",
@@ -119,6 +120,7 @@ def _section(each: PhaseFiles) -> Html:
     kind = each.phase.kind if each.phase.kind != each.phase.name else ""
     parts = [
         element("h2", each.phase.name, " ", element("span", kind, class_="soft")),
+        *_corpus(each),
         *_alarms(each),
         *_training(each),
         *_watch(each),
@@ -127,6 +129,13 @@ def _section(each: PhaseFiles) -> Html:
         *_answers(each),
     ]
     return element("section", *parts)
+
+
+def _corpus(each: PhaseFiles) -> list[Html]:
+    if not each.artifact or not (each.artifact.path / CORPUS_PAGE).exists():
+        return []
+    link = f"artifacts/{each.phase.name}/{CORPUS_PAGE}"
+    return [element("p", element("a", "What each step dropped, and why", href=link))]
 
 
 def _alarms(each: PhaseFiles) -> list[Html]:

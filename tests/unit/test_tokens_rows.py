@@ -9,9 +9,11 @@ from random import Random
 import numpy as np
 import pytest
 from data_cases import LINES, rows_of, tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from data.batch import Batch
-from data.corpus.document import Document, write_documents
+from data.corpus.document import Document, read_documents, write_documents
 from data.corpus.step import Stage
 from data.corpus.work import Work
 from data.errors import UserError
@@ -108,8 +110,6 @@ def test_a_rows_meta_leads_to_its_document(store):
     for unit in range(40):
         for row in rows.rows(unit):
             stage = store.directory.parent / "stage" / f"{row.meta['file']}.parquet"
-            from data.corpus.document import read_documents
-
             document = list(read_documents(stage))[row.meta["row"]]
             assert document.source == row.meta["source"]
             tokens, whole = row.tokens.tolist(), ids(document.text)
@@ -214,9 +214,11 @@ def test_documents_without_text_are_counted(store, tmp_path):
 
 
 def test_a_large_vocabulary_is_kept_in_32_bits(tmp_path):
-    large = train_tokenizer(LINES, 300)
-    large.add_tokens([f"<{number}>" for number in range(2**16)])
-    text = "a <65535> b"
+    vocabulary = {word: number for number, word in enumerate(["</s>", "a", "b", *map(str, range(2**16))])}
+    plain = Tokenizer(models.WordLevel(vocabulary, unk_token="</s>"))
+    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    large = PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="</s>")
+    text = "a 65535 b"
     write_documents(tmp_path / "unit-00000.parquet", [Document(text, "a", "s", "text", "f", 0)])
     large.save_pretrained(tmp_path / "tokenizer")
     index = tokenise(Stage(tmp_path, ("s",)), tmp_path / "tokenizer", tmp_path / "tokens", Work(tmp_path / "work", 0))

@@ -115,7 +115,7 @@ def without_sentences(text: str, spans: Sequence[tuple[int, int]], repeated: set
     gap = ""
     begin = 0
     for number, (start, stop) in enumerate(spans):
-        gap = max(gap, text[begin:start], key=lambda space: space.count("\n"))
+        gap = max(gap, text[begin:start], key=lambda space: (space.count("\n"), len(space)))
         begin = stop
         if number not in repeated:
             left += [gap if left else "", text[start:stop]]

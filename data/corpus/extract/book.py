@@ -48,8 +48,8 @@ def without_licence(text: str) -> str:
 
 
 def joined_lines(text: str) -> str:
-    """Paragraphs as one line each, where it is certain that a fixed width broke them: all lines of the paragraph begin at the
-    margin, and none has room for the next one's first word. Verse, tables and lists fail this and stay as they are.
+    """Paragraphs as one line each, where it is certain that a fixed width broke them: all lines of the paragraph but the
+    first begin at the margin, and none has room for the next one's first word. Verse, tables and lists fail this and stay as they are.
 
     The width is that of the book: the median of the longest lines of its longer paragraphs.
     """
@@ -64,7 +64,9 @@ def joined_lines(text: str) -> str:
 
 
 def _is_wrapped(lines: list[str], width: int) -> bool:
-    if any(not line or line[0].isspace() or len(line) > WRAPPED_COLUMNS.stop for line in lines):
+    if any(not line.strip() or len(line) > WRAPPED_COLUMNS.stop for line in lines):
+        return False
+    if any(line[0].isspace() for line in lines[1:]):
         return False
     return all(len(line) + 1 + len(after.split(None, 1)[0]) > width for line, after in itertools.pairwise(lines))
 

@@ -12,19 +12,19 @@ from data.corpus.source import Record
 from data.corpus.step import Dropped
 
 IS_LATEX = re.compile(r"\\documentclass\b|\\begin\{document\}|\\(?:chapter|section)\*?\{")
-# what comes first counts: a percent sign in one of the others begins no comment
+# what comes first counts: a percent sign in what is kept begins no comment
 COMMENTS = re.compile(
     r"""
-    (?P<kept>
-        \\begin\{(?P<name>verbatim\*?|Verbatim|lstlisting|minted)\} .*? \\end\{(?P=name)\}
-      | \\(?:verb\*?|lstinline)(?P<mark>[^\w\s*{\[]) [^\n]*? (?P=mark)
+    \\begin\{comment\} .*? (?:\\end\{comment\} | \Z)
+  | (?P<kept>
+        \\begin\{(?P<name>verbatim\*?|Verbatim|lstlisting|minted)\} .*? (?:\\end\{(?P=name)\} | \Z)
+      | \\(?:verb\*?|lstinline)(?P<mark>[^\w\s*{\[]) [^\n]{0,1000}? (?P=mark)
       | \\(?:url|path|href)\{[^{}\n]*\}
       | \\.
     )
-  | ^[ \t]*%[^\n]*(?:\n|\Z)                # a line of its own goes altogether
-  | %[^\n]*\n[ \t]*(?=[^\s%])              # after text: the next line goes on without a space, as in TeX
-  | %[^\n]*
-  | \\begin\{comment\} .*? \\end\{comment\}
+  | ^[ \t]*%[^\n]*(?:\n|\Z)                          # a line of its own goes altogether
+  | (?<![A-Za-z\s])%[^\n]*\n[ \t]*(?=[^\s%])         # the next line goes on without a space, as in TeX
+  | (?<![ \t])[ \t]*%[^\n]*
     """,
     re.X | re.S | re.M,
 )

@@ -1,9 +1,9 @@
 """Web pages: the main text, by trafilatura, without navigation, banners and footers; code and tables keep their lines.
 
 trafilatura (Barbaresi 2021, "Trafilatura: A Web Scraping Library and Command-Line Tool for Text Discovery and Extraction",
-ACL demonstrations) folds white space, in lists and definitions that of code too, and drops the joiners that Persian and
-Indic scripts need. So these pass through it as letters that no page has, those of Linear A; the other white space of a page,
-which a browser does not show, is folded before.
+ACL demonstrations) folds white space, in lists and definitions that of code too, drops the joiners that Persian and Indic
+scripts need, and resolves entities twice. So these pass through it as letters that no page has, the last of CJK Extension G;
+the other white space of a page, which a browser does not show, is folded before.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from data.corpus.extract.text import clean_text
 from data.corpus.source import Record
 from data.corpus.step import Dropped
 
-NEWLINE, SPACE, TAB, NON_JOINER, JOINER, BREAK = map(chr, range(0x10600, 0x10606))
-HIDDEN = {"\u200c": NON_JOINER, "\u200d": JOINER}
+NEWLINE, SPACE, TAB, NON_JOINER, JOINER, AMPERSAND, BREAK = map(chr, range(0x31344, 0x3134B))
+HIDDEN = {"\u200c": NON_JOINER, "\u200d": JOINER, "&": AMPERSAND}
 HIDE = str.maketrans(HIDDEN)
-HIDE_IN_CODE = str.maketrans(HIDDEN | {"\n": NEWLINE, " ": SPACE, "\t": TAB, "\r": None})
-SHOW = str.maketrans({NEWLINE: "\n", SPACE: " ", TAB: "\t", NON_JOINER: "\u200c", JOINER: "\u200d"})
+HIDDEN_IN_CODE = HIDDEN | {"\n": NEWLINE, " ": SPACE, "\t": TAB}
+HIDE_IN_CODE = str.maketrans(HIDDEN_IN_CODE | {"\r": None})
+SHOW = str.maketrans({letter: shown for shown, letter in HIDDEN_IN_CODE.items()})
 WHITE = " \n" + NEWLINE + SPACE + TAB
 BLANKS = re.compile(r"[ \t\n\r\f]+")
 XML_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
@@ -59,19 +60,19 @@ def page_text(page: str) -> str:
 def _prepare(tree: Any) -> None:
     """Hides in the tree what trafilatura must not change, and takes out what is no text."""
     code = {child for block in tree.iter("pre") for child in block.iter()}
-    for element in list(tree.iter()):
-        if not isinstance(element.tag, str):
-            continue  # a comment
+    for element in tree.iter():
         inside = element in code
-        if inside and element.tag == "br":
+        if element.tag == "br" and inside:
             element.tail = "\n" + (element.tail or "")
-        within, after = inside, inside and element.tag != "pre"
-        element.text = _hidden(element.text, within)
-        element.tail = _hidden(element.tail, after)
+        if isinstance(element.tag, str):  # else a comment, of which the tail alone is text
+            element.text = _hidden(element.text, inside)
+        element.tail = _hidden(element.tail, inside and element.tag != "pre")
     for link in tree.xpath("//a[starts-with(@href, '#')]"):
         if (link.text or "").strip() in ANCHOR_SIGNS and not len(link):
             link.drop_tree()
     for block in tree.iter("pre"):
+        for line_break in list(block.iter("br")):
+            line_break.drop_tree()
         block.text = BREAK + (block.text or "")
         block.tail = BREAK + (block.tail or "")
     for holder in tree.iter(*HOLDERS):

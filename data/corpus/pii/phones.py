@@ -1,0 +1,75 @@
+"""Phone numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from data.corpus.pii.masking import Found
+from data.errors import UserError
+
+# phonenumbers' own search takes milliseconds for a page; its knowledge of valid numbers is asked for these candidates alone
+_CANDIDATE = re.compile(
+    r"""(?<![\w/=#%@$€£.,-])(?<![0-9][\s:])
+    (?: \+[ ]?\(?[0-9] | \(\+?[0-9] | [0-9] )
+    (?: (?: [ \u00a0./‐–-] | [ \u00a0]?\( | \)[ \u00a0./-]? | [ ][-–/][ ] | [ ]?\(0\)[ ]? )? [0-9] ){5,}+
+    (?: ,?[ ]?(?:ext\.?|extension|x)[ ]?[0-9]{1,5} )?
+    (?! [\w%=€£] | [-.,/:][0-9] | [ ]?[*+=×÷] | [ ]-[0-9] )""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_SAID = re.compile(
+    r"\b(?:phone|telephone|tele?|tél|telefon|téléphone|call|fax|mobile|mobil|handy|cell|whatsapp|sms|text|ring|dial|number|no|nr)\b"
+    r"[^0-9\n]{0,20}\Z",
+    re.IGNORECASE,
+)
+_AMERICAN = re.compile(
+    r"(?:1[-. ])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}([-. ]))[2-9][0-9]{2}(?(1)\1|[-. ])[0-9]{4}(?: ?\D+[0-9]{1,5})?"
+)
+_TRUNK = re.compile(
+    r"(?:00[1-9]|\(0[0-9]{1,5}\)|0[0-9]{1,5}[ /.-]|0[1-9][0-9]{8,10}\Z).*"
+)  # how numbers begin elsewhere
+_LOCAL = re.compile(r"[2-9][0-9]{2}[-.][0-9]{4}")
+_NOT_A_PHONE = re.compile(  # dates, and American postal codes
+    r"[0-9]{5}-[0-9]{4}|[0-9]{4}([-./ ])[0-9]{1,2}\1[0-9]{1,2}.*|[0-9]{1,2}([-./ ])[0-9]{1,2}\2(?:19|20)[0-9]{2}(?:\D.*)?"
+)
+_MOST_DIGITS = 15  # ITU E.164, section 6.1
+
+
+def phones(text: str, regions: tuple[str, ...]) -> Iterator[Found]:
+    """Raises UserError where phonenumbers does not know a region."""
+    for match in _CANDIDATE.finditer(text):
+        number = _number(match[0], bool(_SAID.search(text, max(match.start() - 30, 0), match.start())), regions)
+        if number:
+            yield Found(match.start(), match.end(), number)
+
+
+def _number(written: str, said: bool, regions: tuple[str, ...]) -> str | None:
+    """The number as E.164 has it, or None where it is none. said: words before it call it a phone number."""
+    digits = sum(map(str.isdigit, written))
+    international = written.lstrip("(").startswith("+")
+    if not international and _NOT_A_PHONE.fullmatch(written):
+        return None
+    if said and _LOCAL.fullmatch(written):
+        return written
+    if digits > _MOST_DIGITS + 5 or not (
+        international or said or _AMERICAN.fullmatch(written) or _TRUNK.fullmatch(written)
+    ):
+        return None
+    from stdnum import isbn
+
+    return _valid(written, (None,) if international else regions) if said or not isbn.is_valid(written) else None
+
+
+def _valid(written: str, regions: tuple[str | None, ...]) -> str | None:
+    import phonenumbers
+
+    for region in regions:
+        if region and region not in phonenumbers.SUPPORTED_REGIONS:
+            raise UserError(f"pii: regions: phonenumbers does not know {region!r}; write codes of ISO 3166 such as US")
+        try:
+            number = phonenumbers.parse(written, region)
+        except phonenumbers.NumberParseException:
+            continue
+        if phonenumbers.is_valid_number(number):
+            return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    return None

@@ -1,0 +1,68 @@
+"""Postal addresses, where a street says that they are, in the ways of English, German and French."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from data.corpus.pii.masking import Found
+
+_GAP = r"(?:,?[ \u00a0]|,?[ ]?\n[ \t]*)"  # between the parts: on a line, or on the next
+_CAPITAL = r"(?:[A-ZÀ-ÖØ-Þ][\w'’.-]*)"
+_TOWN = rf"{_CAPITAL}(?:[ -]{_CAPITAL}|[ ](?:of|am|an|der|im|sur|de|la|le)[ ]{_CAPITAL}){{0,3}}"
+_STATES = "A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|P[AR]|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY]"
+_STATE = rf"(?:(?:{_STATES})\b|[A-Z][a-z]+(?:[ ][A-Z][a-z]+)?(?=[ ][0-9]{{5}}))"
+_ZIP = r"[0-9]{5}(?:-[0-9]{4})?\b"
+_POSTCODE = r"[A-Z]{1,2}[0-9][A-Z0-9]?[ ][0-9][A-Z]{2}\b"  # British
+_ENGLISH_TOWN = rf"(?:{_GAP}{_TOWN})??(?:{_GAP}{_STATE}{_GAP}{_ZIP}|{_GAP}{_POSTCODE}|{_GAP}{_STATE}(?![\w]))"
+_UNIT = rf"(?:{_GAP}(?:(?:Apt|Apartment|Suite|Ste|Unit|Floor|Fl|Room|Rm|Flat)\.?[ ]?\#?|\#[ ]?)[A-Z0-9][\w-]{{0,5}}\b)?"
+_STREETS = (
+    "Street|St|Avenue|Ave|Av|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Place|Pl|Square|Sq|Terrace|Ter|Parkway|Pkwy|Circle|Cir"
+    "|Highway|Hwy|Crescent|Cres|Close|Way|Trail|Alley|Gardens|Mews|Row|Hill|Walk"
+)
+_DIRECTION = r"(?:[NSEW]|NE|NW|SE|SW|North|South|East|West)"
+_ENGLISH = re.compile(
+    rf"""(?<![\w.,$€£/-])(?P<number>[0-9]{{1,5}})(?:[A-Za-z]|-[0-9]{{1,4}}|[ ]?½)?[ ](?:{_DIRECTION}\.?[ ])?
+    (?:(?:{_CAPITAL}|[0-9]{{1,3}}(?:st|nd|rd|th))[ ]){{1,3}}?(?:{_STREETS})\b(?:\.(?![ ]+[A-Z][a-z]+[ ][a-z])|(?=\W|\Z))
+    (?:[ ]{_DIRECTION}\b)?{_UNIT}(?:{_ENGLISH_TOWN})?""",
+    re.VERBOSE,
+)
+_BOX = re.compile(
+    rf"(?i:\bP\.?[ ]?O\.?[ ]?Box)[ ]\#?[0-9]{{1,7}}\b(?:{_ENGLISH_TOWN})?|\bPostfach[ ][0-9][0-9 ]{{1,8}}[0-9]\b"
+)
+_GERMAN_TOWN = rf"{_GAP}(?:D-)?[0-9]{{5}}[ ]{_TOWN}"
+_NUMBER = r"[0-9]{1,4}(?:[ ]?[a-z]\b|[ ]?[-–/][ ]?[0-9]{1,4})?(?![\w]|[.,][0-9])"
+_GERMAN = re.compile(
+    rf"""\b(?:
+        (?:{_CAPITAL}[ ]){{0,2}}(?:[A-ZÄÖÜ][\w-]*(?:straße|strasse|str\.)|[A-ZÄÖÜ][\w-]*[ -](?:Straße|Strasse|Str\.))[ ]{_NUMBER}
+        (?:{_GERMAN_TOWN})?
+      | (?:{_CAPITAL}[ ]){{0,2}}[A-ZÄÖÜ][\w-]*(?:weg|platz|allee|gasse|ring|ufer|damm|Weg|Platz|Allee|Gasse|Ring|Ufer|Damm)[ ]{_NUMBER}{_GERMAN_TOWN}
+    )""",
+    re.VERBOSE,
+)
+# _GERMAN begins with any word, which is slow: only asked where this is found
+_GERMAN_HINT = re.compile(
+    r" (?=[0-9])(?:(?<=aße )|(?<=sse )|(?<=tr\. )|(?<=eg )|(?<=atz )|(?<=lee )|(?<=ing )|(?<=fer )|(?<=amm ))"
+)
+_FRENCH = re.compile(
+    rf"""(?<![\w.,$€£/-])[0-9]{{1,4}}(?:[ ]?(?:bis|ter))?,?[ ](?:rue|avenue|boulevard|place|allée|chemin|quai|impasse|cours)
+    [ ](?:(?:de|du|des|la|le|les)[ ]|[dl]['’]){{0,2}}{_TOWN}(?:{_GAP}[0-9]{{5}}[ ]{_TOWN})?""",
+    re.VERBOSE,
+)
+_YEAR_SAID = re.compile(r"\b(?:in|since|by|of|from|until|during|early|late|year)[ ]\Z", re.IGNORECASE)
+
+
+def addresses(text: str) -> Iterator[Found]:
+    for match in _ENGLISH.finditer(text):
+        year = 1500 <= int(match["number"]) < 2100 and _YEAR_SAID.search(text, max(match.start() - 8, 0), match.start())
+        if not year:
+            yield _found(match)
+    yield from map(_found, _FRENCH.finditer(text))
+    if "Postfach" in text or "box" in text.lower():
+        yield from map(_found, _BOX.finditer(text))
+    if _GERMAN_HINT.search(text):
+        yield from map(_found, _GERMAN.finditer(text))
+
+
+def _found(match: re.Match[str]) -> Found:
+    return Found(match.start(), match.end(), re.sub(r"[\s,]+", " ", match[0]).casefold())
