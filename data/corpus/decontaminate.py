@@ -25,19 +25,21 @@ _Grams = dict[int, np.ndarray]  # hashes of runs of words, by their number of wo
 
 @dataclass(frozen=True, kw_only=True)
 class Decontaminate(Preparation):
-    """Drops a document that has `words` consecutive words in common with a reserved text, or the whole of a shorter one (Brown et
-    al. 2020, appendix C). Letter case, accents, punctuation, white space and the writing of numbers (1,000.50 or 1 000.5) do not
-    count.
+    """Drops a document that has `words` consecutive words in common with a reserved text, or the whole of a shorter one
+    (Brown et al. 2020, appendix C). Letter case, accents, punctuation, white space and the writing of numbers (1,000.50
+    or 1 000.5) do not count.
 
     words: in a run.
-    least_words: shorter reserved texts are not looked for, since others have these words by chance; `figures` tells how many.
-    common: a run of words / 2 in more different texts of one set than this, or than one in a hundred of them, is taken for a
-        template. Looked for are only runs of which at least half is in no template; where a text has none, those of its runs with
-        most such words. `figures` tells how many texts have no such word.
+    least_words: shorter reserved texts are not looked for, since others have these words by chance; `figures` tells
+        how many.
+    common: a run of words / 2 in more different texts of one set than this, or than one in a hundred of them, is taken
+        for a template. Looked for are only runs of which at least half is in no template; where a text has none, those
+        of its runs with most such words. `figures` tells how many texts have no such word.
 
     The prepared step's figures, by the set's name: different texts, those not looked for and why, runs looked for.
 
-    In memory: 10 bytes for each word of the reserved texts; about 60 while the index is made, here and not on the workers.
+    In memory: 10 bytes for each word of the reserved texts; about 60 while the index is made, here and not on the
+    workers.
     """
 
     needs_corpus: ClassVar[bool] = False
@@ -47,9 +49,8 @@ class Decontaminate(Preparation):
 
     def __post_init__(self) -> None:
         if not 1 <= self.least_words <= self.words:
-            raise UserError(
-                f"Decontaminate: least_words is {self.least_words} and words {self.words}; give 1 <= least_words <= words"
-            )
+            given = f"least_words is {self.least_words} and words {self.words}"
+            raise UserError(f"Decontaminate: {given}; give 1 <= least_words <= words")
 
     def prepare(self, stage: Stage, work: Work) -> Step:
         figures, hashes, numbers, lengths = {}, [np.zeros(0, np.uint64)], [np.zeros(0, np.uint16)], set()
@@ -138,8 +139,8 @@ def _index(directory: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def simple_words(text: str) -> list[str]:
-    """The words that count, in the form that counts. Numbers that stand side by side are one, whatever parts them, and without the
-    zeros at its end: 1,000.50 and 1 000.5 are both 10005."""
+    """The words that count, in the form that counts. Numbers that stand side by side are one, whatever parts them, and
+    without the zeros at its end: 1,000.50 and 1 000.5 are both 10005."""
     from data.corpus.words import WORDS
 
     words: list[str] = []
@@ -162,8 +163,8 @@ def _word_hashes(text: str) -> np.ndarray:
 
 
 def _runs(words: np.ndarray, length: int) -> np.ndarray:
-    """The hash of each run of so many words: the sum of their hashes, times a power of a constant for the place (Karp and Rabin
-    1987), modulo 2^64. The length is part of it."""
+    """The hash of each run of so many words: the sum of their hashes, times a power of a constant for the place (Karp
+    and Rabin 1987), modulo 2^64. The length is part of it."""
     count = max(len(words) - length + 1, 0)
     hashes = np.full(count, length, np.uint64)
     for place in range(length):

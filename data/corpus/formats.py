@@ -60,7 +60,6 @@ LANGUAGES = {  # of programming, by ending
     ".md": "markdown",
     ".rst": "restructuredtext",
     ".tex": "latex",
-    ".ipynb": "jupyter notebook",
 }
 READ = {  # what a source of this kind reads
     "web": (*PAGES, ".warc", *ROWS),

@@ -54,7 +54,9 @@ def warc_pages(stream: BinaryIO, limit_bytes: int) -> Iterator[Found | Trouble]:
         for record in archive:
             if record.rec_type == "response" and record.http_headers is not None:
                 yield _page(record, archive.offset, limit_bytes)
-    except ArchiveLoadFailed as error:
+        if archive.err_count:  # warcio goes on after these
+            yield Trouble(None, f"{archive.err_count} records that are longer or shorter than they say")
+    except (ArchiveLoadFailed, AttributeError) as error:  # the latter where a record lacks a header
         raise OSError(f"broken WARC: {' '.join(str(error).split())}") from error
 
 

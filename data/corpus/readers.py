@@ -36,6 +36,7 @@ from data.messages import lookup
 
 READ_ERRORS = (OSError, EOFError, zlib.error, ValueError, pa.ArrowException)
 KEPT_COLUMNS = ("url", "language")  # of rows, beside the text
+MAX_REASON_CHARACTERS = 500  # it may quote what a file holds
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -55,7 +56,7 @@ def read_unit(unit: Unit, max_document_bytes: int) -> Iterator[Record | Quaranti
                 yield Record(each.content, unit, part, each.place, each.url, each.language)
                 read += 1
             else:
-                yield Quarantined(unit.source.name, part.name, each.place, each.reason, read)
+                yield Quarantined(unit.source.name, part.name, each.place, each.reason[:MAX_REASON_CHARACTERS], read)
         if not places and part.start == 0 and part.stop is None:
             yield Quarantined(unit.source.name, part.name, None, "nothing in it")
 

@@ -27,7 +27,7 @@ class Tally:
     changed: int = 0  # of those kept
     characters_in: int = 0
     characters_out: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # of CPU
     reasons: Counter[str] = field(default_factory=Counter)  # of dropping -> documents
     examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)  # by reason: id and excerpt
 

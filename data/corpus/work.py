@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +27,10 @@ class Piece:
     def run(self) -> None:
         """Does the work unless it was done. What it writes must replace what an interrupted try left."""
         if not self.mark.exists():
-            result = self.function(self.item)
+            clock = time.process_time()
+            done = {"result": self.function(self.item), "seconds": time.process_time() - clock}
             partial = self.mark.with_name(f".{self.mark.name}.{os.getpid()}.partial")
-            partial.write_text(json.dumps(result))
+            partial.write_text(json.dumps(done))
             os.replace(partial, self.mark)
 
 
@@ -47,6 +49,7 @@ class Work:
     watch: Callable[[str, int, int], None] = lambda name, done, total: None  # told of progress
     # texts that must not be trained on, by the name of the data set: of this run's evaluations and RL prompts
     reserved: Mapping[str, Callable[[], Iterable[str]]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)  # of CPU that the pieces took, by name
 
     def map(self, name: str, function: Callable[[Any], Any], items: Sequence[Any], told: str = "") -> list[Any]:
         """`function(item)` for every item, anywhere; the results, JSON values, in the items' order. `function` is picklable (a
@@ -61,7 +64,9 @@ class Work:
         for _ in self.execute(left):
             done += 1
             self.watch(told or name, done, len(pieces))
-        return [json.loads(piece.mark.read_text()) for piece in pieces]
+        found = [json.loads(piece.mark.read_text()) for piece in pieces]
+        self.seconds[name] = sum(each["seconds"] for each in found)
+        return [each["result"] for each in found]
 
     def inside(self, name: str) -> Work:
         """The same in a directory of its own."""

@@ -67,7 +67,7 @@ def tokenise(
                 sources[stage.sources[unit]][part].append(counts[part])
     index = {
         "dtype": token_type(loaded),
-        "vocabulary": len(loaded),
+        "vocabulary": vocabulary_size(loaded),
         "tokenizer": tokenizer_fingerprint(loaded),
         "sources": sources,
     }
@@ -120,7 +120,12 @@ def is_held_out(document: Document, share: float) -> bool:
 
 def token_type(tokenizer: PreTrainedTokenizerBase) -> str:
     """The numpy name of the smallest type that holds every token id, little-endian."""
-    return "<u2" if len(tokenizer) <= 2**16 else "<u4"
+    return "<u2" if vocabulary_size(tokenizer) <= 2**16 else "<u4"
+
+
+def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """One more than the largest token id, which may exceed the number of tokens: what a model needs."""
+    return max(tokenizer.get_vocab().values()) + 1
 
 
 class _DocumentFile:

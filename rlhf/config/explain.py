@@ -123,11 +123,13 @@ def _known(path: Path, tree: Any) -> list[str]:
 
 def _member(annotation: Any, value: Any) -> Any:
     """The member of a union (or the annotation itself) that a value of this shape is meant for."""
-    for option in _options(annotation):
+    options = _options(annotation)
+    for option in options:
         origin = get_origin(option) or option
         if isinstance(value, list) and origin in (list, tuple):
             return option
-        if isclass(origin) and issubclass(origin, BaseModel | dict) and _is_of_kind(origin, value):
+        fits = isclass(origin) and issubclass(origin, BaseModel | dict)
+        if fits and (len(options) == 1 or _is_of_kind(origin, value)):
             return option
     return None
 

@@ -57,11 +57,12 @@ def _sources(sources: Sequence[Mapping[str, Any]]) -> list[Html]:
 
 
 def _steps(steps: Sequence[Mapping[str, Any]]) -> list[Html]:
-    headings = ("step", "looked at", "dropped", "changed", "kept", "MB/s", "why, with examples")
+    headings = ("step", "looked at", "dropped", "changed", "kept", "MB a CPU second", "why, with examples")
     rows = []
     for step in steps:
         share = f"{step['kept'] / step['seen']:.1%}" if step["seen"] else ""
-        speed = f"{step['characters_in'] / step['seconds'] / 1e6:.2f}" if step["seconds"] > 0.01 else ""
+        seconds = step["seconds"] + sum(step["preparation_s"].values())
+        speed = f"{step['characters_in'] / seconds / 1e6:.2f}" if seconds > 0.01 else ""
         rows.append(
             [
                 element("td", element("strong", step["name"])),

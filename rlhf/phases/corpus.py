@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def run(context: PhaseContext) -> Metrics:
             index = tokenise(cleaned.stage, directory, work.directory / SHARDS, work, phase.holdout, written)
 
         # 3. the report, and everything into the artifact
-        cleaned = Cleaned(cleaned.stage, cleaned.by_source, (*unread, *cleaned.quarantined), cleaned.figures)
+        cleaned = replace(cleaned, quarantined=(*unread, *cleaned.quarantined))
         tokens = {name: counted(files) for name, files in index["sources"].items()} if index else {}
         kinds = {source.name: source.kind for source in sources}
         references = [source.name for source in sources if source.reference]

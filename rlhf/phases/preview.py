@@ -13,8 +13,9 @@ from data.tokenizer import ensure_chat_template, load_tokenizer
 from data.tokenizer_training import train_tokenizer
 from data.unit import DataReport
 from rlhf.config.explain import did_you_mean
-from rlhf.config.roles import DATA_SETS, PHASE, resolve_models, result_role
+from rlhf.config.roles import CORPUS, DATA_SETS, PHASE, corpus_of, resolve_models, result_role
 from rlhf.config.schema import Config, Phase
+from rlhf.corpus.mixing import corpus_rows
 from rlhf.phases.base import open_data
 from rlhf.phases.supervised import options_of, rows_of, texts
 from rlhf.rundir import Artifact, RunDirectory
@@ -28,6 +29,14 @@ def preview(config: Config, phase: Phase, count: int) -> tuple[DataReport, list[
     Raises UserError where the data or the tokenizer cannot be read.
     """
     artifacts = RunDirectory(Path(config.run.directory)).finished(other.name for other in config.phases)
+    if phase.kind == CORPUS:
+        raise UserError(f"phases.{phase.name}: a corpus is looked at in its page; make it with launch.py corpus")
+    if corpus := corpus_of(config, phase):
+        if corpus.name not in artifacts:
+            raise UserError(f"phases.{phase.name}: the corpus {corpus.name!r} is not made yet; make it: launch.py corpus")
+        artifact, seed = artifacts[corpus.name].path, config.run.seed if phase.seed is None else phase.seed
+        train, _ = corpus_rows(artifact, corpus, phase, load_tokenizer(artifact), seed)
+        return train.report, [train.spans(unit) for unit in range(count)]
     tokenizer, rows = tokenizer_of(config, phase, artifacts), open_data(phase.data, artifacts)
     if phase.kind in ("rl", *DATA_SETS):
         prompts, report = build_prompts(rows, tokenizer, phase.max_length - phase.sampling.max_new_tokens)

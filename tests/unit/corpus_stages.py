@@ -1,5 +1,6 @@
 """What the tests of corpus steps share: stages of a few documents, executors that misbehave, steps run to their end."""
 
+import pickle
 import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,8 +27,10 @@ def stage_of(directory: Path, units: Sequence[tuple[str, Sequence[str | Document
 
 
 def shuffled(seed: int) -> Executor:
+    """In any order, each piece as another process would get it."""
+
     def execute(pieces: Sequence[Piece]) -> Iterable[None]:
-        pieces = list(pieces)
+        pieces = pickle.loads(pickle.dumps(list(pieces)))
         random.Random(seed).shuffle(pieces)
         return in_this_process(pieces)
 
@@ -66,7 +69,8 @@ def prepared(
 
 
 def outcomes(step: Step, stage: Stage) -> dict[Place, Outcome]:
-    """Of every document, as passes over the stage give them, three documents at a time."""
+    """Of every document, as passes over the stage give them, in another process, three documents at a time."""
+    step = pickle.loads(pickle.dumps(step))
     results: dict[Place, Outcome] = {}
     for unit in stage.units:
         placed = list(stage.read(unit))

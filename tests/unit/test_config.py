@@ -59,9 +59,13 @@ def mistake(path: Path, *overrides: str) -> str:
 def test_every_shipped_config_parses_checks_and_reads_back(path, tmp_path):
     """Files that a config expects from the command line are stood in for."""
     write(tmp_path / "rows.jsonl", "{}\n")
-    phases = load_config(path).phases
-    missing = [phase.name for phase in phases if ":" not in phase.data.path and not Path(phase.data.path).exists()]
-    config = load_config(path, [f"phases.{name}.data.path={tmp_path / 'rows.jsonl'}" for name in missing])
+    config = load_config(path)
+    paths = {f"phases.{phase.name}.data.path": phase.data.path for phase in config.model_phases}
+    for phase in config.phases:
+        sources = enumerate(getattr(phase, "sources", ()))
+        paths |= {f"phases.{phase.name}.sources.{number}.path": source.path for number, source in sources}
+    missing = [setting for setting, found in paths.items() if ":" not in found and not Path(found).exists()]
+    config = load_config(path, [f"{setting}={tmp_path / 'rows.jsonl'}" for setting in missing])
     check(config)
     again = load_config(write(tmp_path / "resolved.yaml", dump_config(config)))
     assert again == config

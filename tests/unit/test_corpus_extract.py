@@ -121,6 +121,7 @@ def test_real_pages_keep_their_code_and_paragraphs_and_lose_their_navigation(nam
         ("<p>a fragment</p>", "a fragment"),
         ("<p>می‌خواهم</p>", "می\u200cخواهم"),
         ("<p>A &lt; B &amp; C, and &amp;lt; is an entity</p>", "A < B & C, and &lt; is an entity"),
+        ("<p>a&#1;\x02\ufffe\x0cb</p><pre>c\x0b&#3;d</pre>", "a b\nc d"),
         ("<pre>a<!-- x --> &amp;amp;\n  b</pre>", "a &amp;\n  b"),
         ("<p>a <!-- x --> b\nc</p>", "a b c"),
     ],
@@ -134,6 +135,11 @@ def test_pages_of_other_forms_are_read(page, expected):
 )
 def test_a_page_without_text_is_dropped(page):
     assert extract(record_of(page, "web")) == Dropped("no text found in the page")
+
+
+def test_a_page_that_would_take_minutes_is_dropped():
+    page = "<p>" + "<b>word</b> " * 100_000 + "</p>"
+    assert extract(record_of(page, "web")) == Dropped("a page with too many elements side by side")
 
 
 def test_plain_text_is_made_uniform():

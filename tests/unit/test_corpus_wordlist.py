@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from corpus_cases import document
+from corpus_stages import document
 from data_cases import shared_file
 
 from data.corpus.draw import draw

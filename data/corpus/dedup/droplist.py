@@ -1,7 +1,7 @@
-"""What a deduplication found: lists of what repeats something earlier, and the step that drops the documents on such a list.
+"""What a deduplication found: lists of what repeats something earlier, and the step that drops documents by them.
 
-A list is written in parts, one by each piece of work that finds something; a part is sorted by unit and knows where each unit
-begins. In memory is the list of one unit: 16 bytes for each thing found in it.
+A list is written in parts, one by each piece of work that finds something; a part is sorted by unit and knows where
+each unit begins. In memory is the list of one unit: 16 bytes for each thing found in it.
 """
 
 from __future__ import annotations

@@ -20,12 +20,13 @@ _BLOCK_CHARACTERS = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class ExactDuplicates(Preparation):
-    """Of documents with the same text, the first in the order of units stays; only documents that the step is meant for count.
+    """Of documents with the same text, the first in the order of units stays; only documents that the step is meant for
+    count.
 
-    normalise: texts are the same that differ in white space alone, or in how an accented letter is put together (Unicode NFC).
-        Letter case and punctuation always count; `NearDuplicates` overlooks them.
+    normalise: texts are the same that differ in white space alone, or in how an accented letter is put together
+        (Unicode NFC). Letter case and punctuation always count; `NearDuplicates` overlooks them.
 
-    In memory: see data/corpus/dedup/repeats.py. On disk, for the time of the run: 24 bytes a document.
+    In memory: see data/corpus/dedup/repeats.py. On disk, until it is prepared: 24 bytes a document.
     """
 
     normalise: bool = True

@@ -1,4 +1,4 @@
-"""Compares the candidates of `near.py` exactly: within each group, which documents stay and which repeat one that stays."""
+"""Compares the candidates of `near.py` exactly: which of each group stay, and which repeat one that stays."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ BATCH_CANDIDATES = 2**14  # in one piece of work, and more only where one group 
 def compare(
     threshold: float, shingles_of: Callable[[int, np.ndarray], Iterator[np.ndarray]], stage: Stage, work: Work
 ) -> int:
-    """Writes the list of near-duplicates into `found` of the work's directory, where `near.py` left the candidates; returns its
-    number of parts. `shingles_of(unit, rows)` gives documents' sets of shingles, uint64 ascending."""
+    """Writes the list of near-duplicates into `found` of the work's directory, where `near.py` left the candidates;
+    returns its number of parts. `shingles_of(unit, rows)` gives documents' sets of shingles, uint64 ascending."""
     work.map("shingles", ShingleSets(work.directory, shingles_of), stage.units)
     starts = open_array(work.directory / "starts.npy")
-    borders = np.unique(np.searchsorted(starts, range(0, int(starts[-1]) + BATCH_CANDIDATES, BATCH_CANDIDATES)))
-    borders = np.minimum(borders, len(starts) - 1)
+    begins = np.arange(0, starts[-1] + BATCH_CANDIDATES, BATCH_CANDIDATES)
+    borders = np.unique(np.minimum(np.searchsorted(starts, begins), len(starts) - 1))
     batches = [(part, int(first), int(stop)) for part, (first, stop) in enumerate(pairwise(borders))] or [(0, 0, 0)]
     work.map("comparisons", Comparison(work.directory, threshold, len(stage.units)), batches)
     return len(batches)
@@ -35,8 +35,8 @@ def compare(
 
 @dataclass(frozen=True)
 class ShingleSets:
-    """The piece of work: one unit. Writes its candidates' sets into one file, and where each begins into another. In memory is one
-    document's set."""
+    """The piece of work: one unit. Writes its candidates' sets into one file, and where each begins into another.
+    In memory is one document's set."""
 
     directory: Path
     shingles_of: Callable[[int, np.ndarray], Iterator[np.ndarray]]
@@ -88,15 +88,15 @@ def _rows(directory: Path, unit: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The piece of work: a batch of groups. In memory are the rows of the candidates and the beginnings of the sets of those that
-    stay in one group; the sets stay in their files."""
+    """The piece of work: a batch of groups. In memory are the rows of the candidates and the beginnings of the sets of
+    those that stay in one group; the sets stay in their files."""
 
     directory: Path
     threshold: float
     units: int
 
     def __call__(self, batch: tuple[int, int, int]) -> int:
-        """batch: (its number, first group, group after the last). Writes a part of the list; returns how many it holds."""
+        """batch: (its number, first group, group after the last). Writes a part of the list; returns its length."""
         part, first, stop = batch
         grouped, starts = open_array(self.directory / "grouped.npy"), open_array(self.directory / "starts.npy")
         sets = StoredSets(self.directory)
@@ -112,11 +112,12 @@ class Comparison:
 def repeating(
     group: Iterable[int], shingles_of: Callable[[int], np.ndarray], threshold: float
 ) -> Iterator[tuple[int, int]]:
-    """(document, the earlier one that it repeats) for each of the group, in order, that is at least as similar as the threshold to
-    one that stays: the first such. Those that do not are the ones that stay.
+    """(document, the earlier one that it repeats) for each of the group, in order, that is at least as similar as the
+    threshold to one that stays: the first such. Those that do not are the ones that stay.
 
     Two sets are only compared when their beginnings share a member; beginnings are so long that none that is similar
-    enough escapes: prefix filtering (Bayardo et al. 2007, Scaling Up All Pairs Similarity Search, section 4; Xiao et al. 2008).
+    enough escapes: prefix filtering (Bayardo et al. 2007, Scaling Up All Pairs Similarity Search, section 4; Xiao et
+    al. 2008).
     """
     staying: dict[int, list[int]] = {}  # by each member of their beginnings
     for document in group:

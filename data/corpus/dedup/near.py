@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,26 +27,28 @@ RECALL = 0.99  # of pairs at exactly the threshold
 
 @dataclass(frozen=True, kw_only=True)
 class NearDuplicates(Preparation):
-    """Drops a document whose Jaccard similarity with an earlier document that stays is at least `threshold`; earlier in the order
-    of units and rows. Compared are the sets of shingles, `words` consecutive words each, of the simplified text (letter case,
-    accents, punctuation, white space and the value of numbers do not count). Of such documents at least 99 % are found, more the
-    more alike they are; none is dropped that is less alike. Documents with fewer words than one shingle stay: see ExactDuplicates.
+    """Drops a document whose Jaccard similarity with an earlier document that stays is at least `threshold`; earlier in
+    the order of units and rows. Compared are the sets of shingles, `words` consecutive words each, of the simplified
+    text (letter case, accents, punctuation, white space and the value of numbers do not count). Of such documents at
+    least 99 % are found, more the more alike they are; none is dropped that is less alike. Documents with fewer words
+    than one shingle stay: see ExactDuplicates.
 
-    Candidates are documents with the same minimum hashes in all of 7 rows of one band (Leskovec et al., Mining of Massive
-    Datasets, section 3.4); datatrove computes and matches them. Candidates of candidates make groups; in each, in order, every
-    document is compared with those of the group that stay.
+    Candidates are documents with the same minimum hashes in all of 7 rows of one band (Leskovec et al., Mining of
+    Massive Datasets, section 3.4); datatrove computes and matches them. Candidates of candidates make groups; in each,
+    in order, every document is compared with those of the group that stay.
 
-    In memory at once: in one piece about 150 bytes for each document that is a candidate and for each pair of one band, but no text
-    and no signature; elsewhere the signatures of one unit for one band, or the shingles of one document. On disk, for the time of the run:
-    bands(threshold) * 60 bytes a document (1.2 kB at 0.8), and about 1.5 times the texts of the candidates.
+    In memory at once: in one piece about 150 bytes for each document that is a candidate and for each pair of one band,
+    but no text and no signature; elsewhere the signatures of one unit for one band, or the shingles of one document. On
+    disk, until it is prepared: bands(threshold) * 60 bytes a document (1.2 kB at 0.8), and about 1.5 times the texts of
+    the candidates.
     """
 
     threshold: float = 0.8
     words: int = 5
 
     def __post_init__(self) -> None:
-        if not 0.3 <= self.threshold <= 1:
-            raise UserError(f"NearDuplicates: threshold is {self.threshold}; give a similarity from 0.3 to 1")
+        if not 0.6 <= self.threshold <= 1:
+            raise UserError(f"NearDuplicates: threshold is {self.threshold}; give a similarity from 0.6 to 1")
         if self.words < 1:
             raise UserError(f"NearDuplicates: words is {self.words}; give 1 or more")
 
@@ -55,6 +58,8 @@ class NearDuplicates(Preparation):
         work.map("pairs", search.pair, range(search.bands))
         work.map("groups", search.group, [0])
         parts = compare(self.threshold, search.shingles_of, stage, work)
+        for needed_no_more in ("hashes", "neighbours", "sets"):
+            shutil.rmtree(work.directory / needed_no_more, ignore_errors=True)
         return DropListed(
             what="near-duplicate",
             directory=work.directory / "found",
@@ -66,8 +71,8 @@ class NearDuplicates(Preparation):
 
 
 def bands(threshold: float) -> int:
-    """The fewest with which a pair at the threshold is a candidate with probability RECALL or more: 1 - (1 - threshold^ROWS)^bands
-    (Leskovec et al., section 3.4.2)."""
+    """The fewest with which a pair at the threshold is a candidate with probability RECALL or more: 1 - (1 -
+    threshold^ROWS)^bands (Leskovec et al., section 3.4.2)."""
     missed = 1 - threshold**ROWS  # by one band
     return math.ceil(math.log(1 - RECALL) / math.log(missed)) if missed else 1
 
@@ -96,8 +101,8 @@ class Search:
         self._lsh().write_pairs(self.directory / "hashes", self.directory / "neighbours", band)
 
     def group(self, _: int) -> None:
-        """Writes the candidates, unit * 2^32 + row each: `candidates.npy` in order; `grouped.npy` by group, groups by their first
-        member; `starts.npy`, where each group begins and the last one ends."""
+        """Writes the candidates, unit * 2^32 + row each: `candidates.npy` in order; `grouped.npy` by group, groups by
+        their first member; `starts.npy`, where each group begins and the last one ends."""
         lsh = self._lsh()
         candidates = first = np.zeros(0, np.uint64)
         for band in range(self.bands):
@@ -124,7 +129,8 @@ class Search:
 
 
 def grouped(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All that occur in the pairs [pairs, 2], ascending, and for each the first that it is joined with, by any chain of pairs."""
+    """All that occur in the pairs [pairs, 2], ascending, and for each the first that it is joined with, by any chain of
+    pairs."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -1,12 +1,14 @@
 """Finds what occurs more than once in a corpus, by 128-bit hashes: whole texts, or spans of them.
 
-Every unit's hashes are sorted and written; then each of several pieces takes one range of hash values from all units, so that
-equal ones meet, and keeps of each the first in (unit, row, place) order. In memory: while a unit is hashed 24 bytes a hash,
-while a range is searched about four times RANGE_BYTES (more only where one value alone repeats millions of times).
+Every unit's hashes are sorted and written; then each of several pieces takes one range of hash values from all units,
+so that equal ones meet, and keeps of each the first in (unit, row, place) order. In memory: while a unit is hashed 24
+bytes a hash, while a range is searched about four times RANGE_BYTES (more only where one value alone repeats millions
+of times).
 """
 
 from __future__ import annotations
 
+import shutil
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -45,11 +47,12 @@ def write_hashes(directory: Path, unit: int, occurrences: Iterable[_Occurrence])
 
 
 def find_repeats(work: Work, hashes: Path, counts: list[int], found: Path, overlap: int = 0) -> int:
-    """Searches what `write_hashes` wrote for every unit, `counts` being what it returned, and writes the list of repetitions
-    into `found`; returns its number of parts. overlap: an occurrence this near to the first, in the same document, is a
-    part of it and not a repetition."""
+    """Searches what `write_hashes` wrote for every unit, `counts` being what it returned, and writes the list of
+    repetitions into `found`; returns its number of parts, and removes the hashes. overlap: an occurrence this near to
+    the first, in the same document, is a part of it and not a repetition."""
     ranges = -(-sum(counts) * (_HASH.itemsize + 4) // RANGE_BYTES) or 1
     work.map("ranges", _SearchRange(hashes, found, len(counts), ranges, overlap), range(ranges))
+    shutil.rmtree(hashes, ignore_errors=True)  # gone already where a run goes on
     return ranges
 
 

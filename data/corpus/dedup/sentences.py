@@ -20,19 +20,19 @@ from data.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class SentenceDuplicates(Preparation):
-    """Of any span of `sentences` consecutive sentences, the first occurrence stays, in the order of units, rows and sentences,
-    and all others are taken out of their texts (Raffel et al. 2020, JMLR 21:140, section 2.2). Overlapping spans add up, so
-    longer passages go as a whole. Sentences are the same that differ in letter case, accents, punctuation and white space
-    alone. What is left keeps its order and its paragraphs, and its document notes the number of sentences taken out in the
-    mark `repeated_sentences`.
+    """Of any span of `sentences` consecutive sentences, the first occurrence stays, in the order of units, rows and
+    sentences, and all others are taken out of their texts (Raffel et al. 2020, JMLR 21:140, section 2.2). Overlapping
+    spans add up, so longer passages go as a whole. Sentences are the same that differ in letter case, accents,
+    punctuation and white space alone. What is left keeps its order and its paragraphs, and its document notes the
+    number of sentences taken out in the mark `repeated_sentences`.
 
     sentences: in a span, at least 1.
     least_words: a document that lost a span and has fewer words left is dropped.
 
-    Made for prose: by default neither code nor dialogues are touched. (datatrove's steps for this keep the occurrence of the
-    least row, of whatever file, and number at most 65,536 sentences in a document; hence not used.)
+    Made for prose: by default neither code nor dialogues are touched. (datatrove's steps for this keep the occurrence
+    of the least row, of whatever file, and number at most 65,536 sentences in a document; hence not used.)
 
-    In memory: see data/corpus/dedup/repeats.py. On disk, for the time of the run: 24 bytes a sentence.
+    In memory: see data/corpus/dedup/repeats.py. On disk, until it is prepared: 24 bytes a sentence.
     """
 
     only_kinds: ClassVar[tuple[str, ...]] = ("web", "text", "book", "scientific")
@@ -110,7 +110,8 @@ class WithoutRepeats(Step):
 
 
 def without_sentences(text: str, spans: Sequence[tuple[int, int]], repeated: set[int]) -> str:
-    """The text without those sentences, by their number. Of the white space around each hole, the one with most line ends stays."""
+    """The text without those sentences, by their number. Of the white space around each hole, the one with most line
+    ends stays."""
     left = []
     gap = ""
     begin = 0

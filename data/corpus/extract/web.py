@@ -21,17 +21,23 @@ from data.corpus.step import Dropped
 
 NEWLINE, SPACE, TAB, NON_JOINER, JOINER, AMPERSAND, BREAK = map(chr, range(0x31344, 0x3134B))
 HIDDEN = {"\u200c": NON_JOINER, "\u200d": JOINER, "&": AMPERSAND}
-HIDE = str.maketrans(HIDDEN)
 HIDDEN_IN_CODE = HIDDEN | {"\n": NEWLINE, " ": SPACE, "\t": TAB}
-HIDE_IN_CODE = str.maketrans(HIDDEN_IN_CODE | {"\r": None})
+REFUSED = dict.fromkeys([*range(9), *range(14, 32), 0xFFFE, 0xFFFF]) | {
+    11: " ",
+    12: " ",
+}  # by lxml, in texts that are set
+HIDE = str.maketrans(REFUSED | HIDDEN)
+HIDE_IN_CODE = str.maketrans(REFUSED | HIDDEN_IN_CODE | {"\r": None})
 SHOW = str.maketrans({letter: shown for shown, letter in HIDDEN_IN_CODE.items()})
 WHITE = " \n" + NEWLINE + SPACE + TAB
-BLANKS = re.compile(r"[ \t\n\r\f]+")
+BLANKS = re.compile(r"[ \t\n\r]+")
 XML_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 ANCHOR_SIGNS = ("¶", "#", "§", "🔗")  # what links of headings to themselves show
 HOLDERS = ("li", "dd", "blockquote")  # whose paragraphs trafilatura would put on one line
 NO_TEXT = Dropped("no text found in the page")
 TOO_DEEP = Dropped("a page whose elements are nested too deeply")
+TOO_WIDE = Dropped("a page with too many elements side by side")
+MAX_SIBLINGS = 10_000  # trafilatura takes quadratic time in them: ten seconds for as many
 
 
 def extract_page(record: Record) -> list[Extracted] | Dropped:
@@ -40,17 +46,24 @@ def extract_page(record: Record) -> list[Extracted] | Dropped:
         text = page_text(record.content)
     except RecursionError:
         return TOO_DEEP
+    if text is None:
+        return TOO_WIDE
     return [Extracted(text, record.language)] if text.strip() else NO_TEXT
 
 
-def page_text(page: str) -> str:
-    """Empty where there is none. In trafilatura's fast mode: the slow one took 1.4 times as long on Debian's and Python's
-    documentation, and gave the same text for 20 of 20 pages of Python and 33 of 39 of Debian."""
+def page_text(page: str) -> str | None:
+    """Empty where there is none, None where an element has more than MAX_SIBLINGS children.
+
+    In trafilatura's fast mode: the slow one took 1.4 times as long on Debian's and Python's documentation, and gave the same
+    text for 20 of 20 pages of Python and 33 of 39 of Debian.
+    """
     trafilatura = _trafilatura()
     page = XML_DECLARATION.sub("", page, count=1)  # lxml refuses one in decoded text
     tree = trafilatura.load_html(page if "<body" in page.lower() else f"<html><body><div>{page}</div></body></html>")
     if tree is None:
         return ""
+    if any(len(element) > MAX_SIBLINGS for element in tree.iter()):
+        return None
     _prepare(tree)
     text = trafilatura.extract(tree, fast=True, include_comments=False, include_tables=True) or ""
     blocks = (block.rstrip(WHITE).lstrip(" \n" + NEWLINE) for block in text.split(BREAK))

@@ -10,7 +10,7 @@ from data.errors import UserError
 
 # phonenumbers' own search takes milliseconds for a page; its knowledge of valid numbers is asked for these candidates alone
 _CANDIDATE = re.compile(
-    r"""(?<![\w/=#%@$€£.,-])(?<![0-9][\s:])
+    r"""(?<![\w/=#%@$€£.,\\-])(?<![0-9][\s:])
     (?: \+[ ]?\(?[0-9] | \(\+?[0-9] | [0-9] )
     (?: (?: [ \u00a0./‐–-] | [ \u00a0]?\( | \)[ \u00a0./-]? | [ ][-–/][ ] | [ ]?\(0\)[ ]? )? [0-9] ){5,}+
     (?: ,?[ ]?(?:ext\.?|extension|x)[ ]?[0-9]{1,5} )?
@@ -30,7 +30,7 @@ _TRUNK = re.compile(
 )  # how numbers begin elsewhere
 _LOCAL = re.compile(r"[2-9][0-9]{2}[-.][0-9]{4}")
 _NOT_A_PHONE = re.compile(  # dates, and American postal codes
-    r"[0-9]{5}-[0-9]{4}|[0-9]{4}([-./ ])[0-9]{1,2}\1[0-9]{1,2}.*|[0-9]{1,2}([-./ ])[0-9]{1,2}\2(?:19|20)[0-9]{2}(?:\D.*)?"
+    r"[0-9]{5}-[0-9]{4}|(?:1[5-9]|20)[0-9]{2}([-./ ])[0-9]{1,2}\1[0-9]{1,2}(?![0-9]).*|[0-9]{1,2}([-./ ])[0-9]{1,2}\2(?:19|20)[0-9]{2}(?:\D.*)?"
 )
 _MOST_DIGITS = 15  # ITU E.164, section 6.1
 

@@ -16,14 +16,14 @@ _ZIP = r"[0-9]{5}(?:-[0-9]{4})?\b"
 _POSTCODE = r"[A-Z]{1,2}[0-9][A-Z0-9]?[ ][0-9][A-Z]{2}\b"  # British
 _ENGLISH_TOWN = rf"(?:{_GAP}{_TOWN})??(?:{_GAP}{_STATE}{_GAP}{_ZIP}|{_GAP}{_POSTCODE}|{_GAP}{_STATE}(?![\w]))"
 _UNIT = rf"(?:{_GAP}(?:(?:Apt|Apartment|Suite|Ste|Unit|Floor|Fl|Room|Rm|Flat)\.?[ ]?\#?|\#[ ]?)[A-Z0-9][\w-]{{0,5}}\b)?"
-_STREETS = (
-    "Street|St|Avenue|Ave|Av|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Place|Pl|Square|Sq|Terrace|Ter|Parkway|Pkwy|Circle|Cir"
-    "|Highway|Hwy|Crescent|Cres|Close|Way|Trail|Alley|Gardens|Mews|Row|Hill|Walk"
+_STREET = (
+    r"(?:(?:Street|Avenue|Road|Boulevard|Lane|Drive|Court|Place|Square|Terrace|Parkway|Circle|Highway|Crescent|Close|Way|Trail|Alley"
+    r"|Gardens|Mews|Row|Hill|Walk)\b|(?:St|Ave|Av|Rd|Blvd|Ln|Dr|Ct|Pl|Sq|Ter|Pkwy|Cir|Hwy|Cres)\b\.?)"
 )
 _DIRECTION = r"(?:[NSEW]|NE|NW|SE|SW|North|South|East|West)"
 _ENGLISH = re.compile(
     rf"""(?<![\w.,$€£/-])(?P<number>[0-9]{{1,5}})(?:[A-Za-z]|-[0-9]{{1,4}}|[ ]?½)?[ ](?:{_DIRECTION}\.?[ ])?
-    (?:(?:{_CAPITAL}|[0-9]{{1,3}}(?:st|nd|rd|th))[ ]){{1,3}}?(?:{_STREETS})\b(?:\.(?![ ]+[A-Z][a-z]+[ ][a-z])|(?=\W|\Z))
+    (?:(?:{_CAPITAL}|[0-9]{{1,3}}(?:st|nd|rd|th))[ ]){{1,3}}?{_STREET}
     (?:[ ]{_DIRECTION}\b)?{_UNIT}(?:{_ENGLISH_TOWN})?""",
     re.VERBOSE,
 )

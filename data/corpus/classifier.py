@@ -1,0 +1,253 @@
+"""A quality classifier, trained from examples of good and bad text, and what it does to short texts and to groups of writers.
+
+Logistic regression on hashed words, as the filter of GPT-3 (Brown et al. 2020, appendix A). Such a classifier keeps what is
+like its good examples: text by other people, or shorter, may score low though nothing is wrong with it. So its figures say how
+much of each length and of each named group it keeps.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from data.corpus.document import Document
+from data.corpus.draw import draw
+from data.corpus.step import Dropped, Outcome, Placed, Preparation, Stage, Step
+from data.corpus.work import Work
+from data.errors import UserError
+from data.messages import text_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    from data.sources import Rows
+
+FEATURES = 2**18
+LOOKED_AT_CHARACTERS = 10_000  # from a text's beginning
+MOST_EXAMPLES = 200_000  # of each side and group: what fits into memory as counts of words
+FEWEST_EXAMPLES = 10
+HELD_OUT_SHARE = 0.1
+BATCH_TEXTS = 256
+LENGTHS_WORDS = (0, 20, 50, 100, 200)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier(Preparation):
+    """Gives every document `marks["quality"]`, 0 to 1, and drops those of low quality.
+
+    good, bad: sources of examples, each as `data.sources.open_rows` takes it; column: of their rows, the text.
+    at_least: the score that a document needs; null: all are kept.
+    pareto: in place of at_least, by chance: keeps a document where a draw from the Pareto distribution (Lomax) of this alpha
+        is above 1 - score (Brown et al. 2020, appendix A, with alpha 9), so that some of low score are kept too.
+    groups: by name, sources of texts whose fate the figures shall tell, such as a dialect or short messages.
+    """
+
+    needs_corpus: ClassVar[bool] = False
+    only_kinds: ClassVar[tuple[str, ...]] = ("web", "text")
+    good: tuple[str, ...]
+    bad: tuple[str, ...]
+    column: str = "text"
+    at_least: float | None = 0.5
+    pareto: float | None = None
+    groups: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+
+    def prepare(self, stage: Stage, work: Work) -> Step:
+        """Raises UserError where examples are missing, broken or too few."""
+        training = Training(self, str(work.directory), work.seed)
+        (figures,) = work.map("train", training, [None])
+        return training.step(figures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality(Step):
+    """The trained classifier. figures: what it did to examples that it had not seen."""
+
+    weights: str  # path of its coefficients
+    seed: int
+    at_least: float | None
+    pareto: float | None
+    figures: Mapping[str, Any]
+
+    def apply(self, placed: Sequence[Placed]) -> list[Outcome]:
+        scores = score([each.document.text for each in placed], *_load(self.weights))
+        return [self._outcome(each.document, value) for each, value in zip(placed, scores.tolist(), strict=True)]
+
+    def _outcome(self, document: Document, value: float) -> Outcome:
+        chance = draw(document, f"quality {self.seed}") if self.pareto else 0.0
+        if chance >= self.kept_share(value):
+            return Dropped("low quality")
+        return replace(document, marks={**document.marks, "quality": value})
+
+    def kept_share(self, value: float) -> float:
+        """Of documents with this score: the chance that Pareto(alpha) > 1 - score, or all or none."""
+        if self.pareto:
+            return (2 - value) ** -self.pareto
+        return float(self.at_least is None or value >= self.at_least)
+
+
+@dataclass(frozen=True)
+class Training:
+    """The piece of work: writes the weights and the figures, and returns the figures."""
+
+    settings: Classifier
+    directory: str
+    seed: int
+
+    @property
+    def weights(self) -> Path:
+        return Path(self.directory) / "classifier.safetensors"
+
+    def step(self, figures: Mapping[str, Any]) -> Quality:
+        settings = self.settings
+        return Quality(
+            weights=str(self.weights),
+            seed=self.seed,
+            at_least=None if settings.pareto else settings.at_least,
+            pareto=settings.pareto,
+            figures=figures,
+            kinds=settings.only_kinds if settings.kinds is None else settings.kinds,
+            sources=settings.sources,
+        )
+
+    def __call__(self, _: None) -> dict[str, Any]:
+        import numpy as np
+        from safetensors.numpy import save_file
+        from sklearn.linear_model import LogisticRegression
+
+        good, bad = (Examples(side, self.settings.column) for side in (self.settings.good, self.settings.bad))
+        for name, examples in (("good", good), ("bad", bad)):
+            if len(examples.chosen) < FEWEST_EXAMPLES:
+                raise UserError(
+                    f"classifier: {name}: {len(examples.chosen)} different texts in {examples.rows.name}; "
+                    f"a classifier needs at least {FEWEST_EXAMPLES}, better thousands"
+                )
+        matrix = _vectorizer().transform(text for examples in (good, bad) for text in examples.read(examples.learned))
+        labels = np.repeat([1, 0], [len(good.learned), len(bad.learned)])
+        # balanced: how many examples there are of each side says nothing about the corpus
+        model = LogisticRegression(class_weight="balanced", max_iter=1000, random_state=self.seed).fit(matrix, labels)
+        coefficients, intercept = model.coef_[0].astype(np.float32), model.intercept_.astype(np.float32)
+        save_file({"coefficients": coefficients, "intercept": intercept}, self.weights)
+        _load.cache_clear()  # an earlier training of this process may have been in the same directory
+        figures = self._figures(good, bad)
+        (Path(self.directory) / "classifier.json").write_text(json.dumps(figures, indent=1))
+        return figures
+
+    def _figures(self, good: Examples, bad: Examples) -> dict[str, Any]:
+        from sklearn.metrics import roc_auc_score
+
+        step = self.step({})
+        of_good, of_bad = (list(_scored(side.read(side.held_out), step)) for side in (good, bad))
+        values = [value for _, value in of_good + of_bad]
+        truth = [1] * len(of_good) + [0] * len(of_bad)
+        right = [(value >= 0.5) == bool(label) for value, label in zip(values, truth, strict=True)]
+        groups = {
+            name: _fate(_scored(group.read(group.chosen), step), step)
+            for name, paths in self.settings.groups.items()
+            for group in [Examples((paths,) if isinstance(paths, str) else paths, self.settings.column)]
+        }
+        edges = zip(LENGTHS_WORDS, (*LENGTHS_WORDS[1:], None), strict=True)
+        return {
+            "learned from": {"good": len(good.learned), "bad": len(bad.learned)},
+            "on held-out examples": {
+                "accuracy": sum(right) / len(right),
+                "area under ROC": float(roc_auc_score(truth, values)),
+                "good": _fate(of_good, step),
+                "bad": _fate(of_bad, step),
+            },
+            "good by length in words": {
+                f"{low}-{high - 1}" if high else f"{low}+": _fate(_between(of_good, low, high), step)
+                for low, high in edges
+            },
+            "good cut to its first words": {
+                str(words): _fate(_scored(_cut(good.read(good.held_out), words), step), step)
+                for words in LENGTHS_WORDS[1:]
+            },
+            "groups": groups,
+        }
+
+
+class Examples:
+    """Different texts of rows, in an order of their own; some are learned from and some held out. Equal texts count once, so
+    that none is on both sides."""
+
+    def __init__(self, paths: Sequence[str], column: str):
+        from data.sources import open_rows
+
+        self.rows: Rows = open_rows(list(paths))
+        self.rows.require(column)
+        self._column = column
+        by_digest: dict[bytes, int] = {}
+        for index in range(len(self.rows)):
+            text = self._text(index)
+            if text.strip():
+                by_digest.setdefault(blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest(), index)
+        self.chosen = [index for _, index in sorted(by_digest.items())[:MOST_EXAMPLES]]
+        count = max(1, round(len(self.chosen) * HELD_OUT_SHARE))
+        self.held_out, self.learned = self.chosen[:count], self.chosen[count:]
+
+    def read(self, indices: Iterable[int]) -> Iterator[str]:
+        return (self._text(index) for index in sorted(indices))
+
+    def _text(self, index: int) -> str:
+        return text_of(self.rows[index], self._column, self.rows.origin(index))[:LOOKED_AT_CHARACTERS]
+
+
+def score(texts: Iterable[str], coefficients: np.ndarray, intercept: np.ndarray) -> np.ndarray:
+    """(N,) float64: the probability that a text is a good one, to four digits: the same on any machine."""
+    from scipy.special import expit
+
+    return expit(_vectorizer().transform(texts) @ coefficients + intercept[0]).round(4)
+
+
+@cache
+def _load(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """(FEATURES,) and (1,) float32."""
+    from safetensors.numpy import load_file
+
+    weights = load_file(path)
+    return weights["coefficients"], weights["intercept"]
+
+
+@cache
+def _vectorizer() -> HashingVectorizer:
+    """Shares of a text's words, of length 1 in the sense of Euclid."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    from data.corpus.words import WORDS
+
+    return HashingVectorizer(
+        n_features=FEATURES, analyzer=lambda text: WORDS.word_tokenize(text[:LOOKED_AT_CHARACTERS].lower())
+    )
+
+
+def _scored(texts: Iterable[str], step: Quality) -> Iterator[tuple[int, float]]:
+    """(words, score) of each."""
+    from data.corpus.words import WORDS
+
+    texts = iter(texts)
+    while batch := list(islice(texts, BATCH_TEXTS)):
+        values = score(batch, *_load(step.weights)).tolist()
+        yield from ((len(WORDS.word_tokenize(text)), value) for text, value in zip(batch, values, strict=True))
+
+
+def _fate(scored: Iterable[tuple[int, float]], step: Quality) -> dict[str, Any]:
+    values = [value for _, value in scored]
+    if not values:
+        return {"examples": 0}
+    kept = sum(map(step.kept_share, values)) / len(values)
+    return {"examples": len(values), "kept": kept, "mean score": sum(values) / len(values)}
+
+
+def _between(scored: Iterable[tuple[int, float]], low: int, high: int | None) -> Iterator[tuple[int, float]]:
+    return ((words, value) for words, value in scored if low <= words and (high is None or words < high))
+
+
+def _cut(texts: Iterable[str], words: int) -> Iterator[str]:
+    return (" ".join(text.split()[:words]) for text in texts)
