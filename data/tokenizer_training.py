@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from data.corpus.document import Document
 from data.errors import UserError
 from data.tokenizer import CHATML, END_OF_TEXT, PADDING, TURN_END, TURN_START
-from data.tokens.encode import encode
+from data.tokens.encode import cuts, encode
 
 Kind = Literal["bpe", "wordpiece", "unigram"]
 
@@ -50,12 +50,12 @@ def train_tokenizer(
         raise UserError(
             f"tokenizer.vocab_size is {vocab_size}; the 256 bytes{inside} and {len(special)} special tokens alone are {smallest}"
         )
-    texts = iter(texts)
-    first = next((text for text in texts if text), None)
+    parts = (text[start:stop] for text in texts for start, stop in cuts(text) if text)
+    first = next(parts, None)
     if first is None:
         raise UserError("the data has no text to train a tokenizer from")
     train = {"bpe": _bpe, "wordpiece": _wordpiece, "unigram": _unigram}[kind]
-    tokenizer = train(chain([first], texts), vocab_size, special)
+    tokenizer = train(chain([first], parts), vocab_size, special)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END_OF_TEXT,

@@ -131,8 +131,11 @@ class Training:
         matrix = _vectorizer().transform(text for examples in (good, bad) for text in examples.read(examples.learned))
         labels = np.repeat([1, 0], [len(good.learned), len(bad.learned)])
         # balanced: how many examples there are of each side says nothing about the corpus
-        model = LogisticRegression(class_weight="balanced", max_iter=1000, random_state=self.seed).fit(matrix, labels)
-        coefficients, intercept = model.coef_[0].astype(np.float32), model.intercept_.astype(np.float32)
+        model = LogisticRegression(class_weight="balanced", max_iter=1000, random_state=self.seed)
+        used = np.unique(matrix.indices)  # the coefficients of the others are 0, and take most of the time
+        model.fit(matrix[:, used], labels)
+        coefficients, intercept = np.zeros(FEATURES, np.float32), model.intercept_.astype(np.float32)
+        coefficients[used] = model.coef_[0]
         save_file({"coefficients": coefficients, "intercept": intercept}, self.weights)
         _load.cache_clear()  # an earlier training of this process may have been in the same directory
         figures = self._figures(good, bad)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from data.corpus.rows import Found, Trouble, megabytes
 
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+READ_AT_ONCE_BYTES = 2**16
 DECLARED_WITHIN_BYTES = 1024  # HTML Living Standard, 13.2.3.2: how far a page is scanned for its charset
 DECLARED = re.compile(
     rb"""<meta[^>]*?charset\s*=\s*["']?\s*([\w.:+-]+)|<\?xml[^>]*?encoding\s*=\s*["']([\w.:+-]+)""", re.I
@@ -42,25 +43,51 @@ def decode_page(content: bytes, header_charset: str = "") -> str:
 
 
 def warc_pages(stream: BinaryIO, limit_bytes: int) -> Iterator[Found | Trouble]:
-    """HTML responses, at their records' byte offsets; other responses are troubles, requests and the like nothing.
+    """HTML responses of an uncompressed archive, at their records' byte offsets; other responses are troubles, requests and
+    the like nothing.
 
     Raises OSError where the archive is broken.
     """
     from warcio.archiveiterator import ArchiveIterator
     from warcio.exceptions import ArchiveLoadFailed
 
-    archive = ArchiveIterator(stream)
+    archive = ArchiveIterator(_Unended(stream))
     try:
         for record in archive:
-            if record.rec_type == "response" and record.http_headers is not None:
-                yield _page(record, archive.offset, limit_bytes)
+            offset = archive.offset
+            found = _page(record, offset, limit_bytes) if record.rec_type == "response" else None
+            while record.raw_stream.read(READ_AT_ONCE_BYTES):
+                pass
+            if record.rec_headers.get_header("Content-Length") is None or record.raw_stream.limit:
+                yield Trouble(None, f"broken WARC: the record at {offset} is cut off")
+                return
+            if found is not None:
+                yield found
+        if stream.tell() > archive.offset:  # where the next record would begin
+            yield Trouble(None, f"broken WARC: the record at {archive.offset} is cut off")
         if archive.err_count:  # warcio goes on after these
-            yield Trouble(None, f"{archive.err_count} records that are longer or shorter than they say")
+            yield Trouble(None, f"broken WARC: {archive.err_count} records are longer or shorter than they say")
     except (ArchiveLoadFailed, AttributeError) as error:  # the latter where a record lacks a header
         raise OSError(f"broken WARC: {' '.join(str(error).split())}") from error
 
 
-def _page(record, offset: int, limit_bytes: int) -> Found | Trouble:
+class _Unended:
+    """A stream whose EOFError, of gzip that is cut off, warcio does not take for the end of the archive."""
+
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+        self.tell = stream.tell
+
+    def read(self, size_bytes: int = -1) -> bytes:
+        try:
+            return self._stream.read1(size_bytes)  # what there is before it breaks
+        except EOFError as error:
+            raise OSError(str(error)) from error
+
+
+def _page(record: Any, offset: int, limit_bytes: int) -> Found | Trouble:
+    if record.http_headers is None:
+        return Trouble(offset, "no HTTP response")
     status = record.http_headers.get_statuscode()
     content_type = record.http_headers.get_header("Content-Type") or ""
     kind = content_type.partition(";")[0].strip().lower()
@@ -71,8 +98,6 @@ def _page(record, offset: int, limit_bytes: int) -> Found | Trouble:
     content = record.content_stream().read(limit_bytes + 1)
     if len(content) > limit_bytes:
         return Trouble(offset, f"a page longer than {megabytes(limit_bytes)}")
-    if getattr(record.raw_stream, "limit", 0) and not record.raw_stream.read(1):
-        return Trouble(offset, "a page that the archive has only the beginning of")
     charset = IN_HEADER.search(content_type)
     try:
         text = decode_page(content, charset[1] if charset else "")

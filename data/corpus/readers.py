@@ -82,7 +82,7 @@ def _read(source: Source, part: Part, limit_bytes: int) -> Iterator[Found | Trou
             rows = arrow_rows(part.path, wanted, needed)
         yield from _of_rows(rows, source, limit_bytes)
         return
-    with open(part.path, "rb") if not is_compressed(part.name) or ending == ".warc" else gzip.open(part.path) as stream:
+    with gzip.open(part.path) if is_compressed(part.name) else open(part.path, "rb") as stream:
         if ending == ".warc":
             yield from warc_pages(stream, limit_bytes)
         elif ending == ".jsonl":

@@ -94,7 +94,9 @@ def _decoded(buffer: str, at: int, ended: bool) -> tuple[Any, int, str | None]:
     return (value, end, None) if end < len(buffer) or ended else (None, at, "incomplete")
 
 
-def parquet_rows(path: str, start: int, stop: int | None, wanted: Sequence[str] | None, needed: str | None):
+def parquet_rows(
+    path: str, start: int, stop: int | None, wanted: Sequence[str] | None, needed: str | None
+) -> Iterator[Found | Trouble]:
     """Rows of the row groups from `start` to before `stop`, with their numbers in the file.
 
     wanted: names of the columns that are read, where present, dotted ones too; None: all.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-Key = TypeVar("Key", bound=Hashable)
+Key = TypeVar("Key")
 
 PIECE_CHARACTERS = 2**20  # a tokenizer holds some 50 bytes for each byte of a text
 AT_ONCE_CHARACTERS = 2**21  # enough to keep the tokenizer's threads busy
@@ -48,7 +49,7 @@ def cuts(text: str, limit: int = PIECE_CHARACTERS) -> Iterator[tuple[int, int]]:
     yield start, len(text)
 
 
-def _encoded(backend, held):
+def _encoded(backend: Tokenizer, held: Sequence[tuple[Key, str, bool]]) -> Iterator[tuple[Key, list[int], bool]]:
     found = backend.encode_batch_fast([text for _, text, _ in held], add_special_tokens=False)
     for (key, _, last), encoding in zip(held, found, strict=True):
         yield key, encoding.ids, last

@@ -95,7 +95,14 @@ class TokenRows:
         return cls._reading(store, store.trained, Shuffled(mixture), tokenizer, max_length)
 
     @classmethod
-    def _reading(cls, store, streams, visits, tokenizer, max_length) -> TokenRows:
+    def _reading(
+        cls,
+        store: TokenStore,
+        streams: Mapping[str, Stream],
+        visits: Shuffled | Once,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+    ) -> TokenRows:
         documents = sum(stream.documents for stream in streams.values())
         tokens = sum(stream.tokens for stream in streams.values())
         report = DataReport(str(store.directory), documents, len(visits), tokens, tokens - documents)

@@ -71,6 +71,7 @@ def tokenise(
         "tokenizer": tokenizer_fingerprint(loaded),
         "sources": sources,
     }
+    directory.mkdir(parents=True, exist_ok=True)
     partial = directory / f".{INDEX}.partial"
     partial.write_text(json.dumps(index, indent=1))
     os.replace(partial, directory / INDEX)

@@ -17,6 +17,7 @@ STEPS = {
     "gopher_quality": "data.corpus.heuristics:GopherQuality",
     "gopher_repetition": "data.corpus.heuristics:GopherRepetition",
     "c4": "data.corpus.heuristics:C4",
+    "c4_paragraphs": "data.corpus.heuristics:C4Paragraphs",
     "fineweb": "data.corpus.heuristics:FineWeb",
     "language": "data.corpus.language:Language",
     "word_list": "data.corpus.wordlist:WordList",

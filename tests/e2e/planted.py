@@ -88,12 +88,12 @@ def _write_bad_files(directory: Path) -> set[str]:
     """Files and places that cannot be read."""
     (directory / "latin1.txt").write_bytes("caf\xe9 au lait ".encode("latin-1") * 50)
     (directory / "empty.jsonl").write_bytes(b"")
-    (directory / "long.jsonl").write_bytes(b'{"text": "' + b"x" * 100_000_000 + b'"}\n')
+    (directory / "long.jsonl.gz").write_bytes(gzip.compress(b'{"text": "' + b"x" * 100_000_000 + b'"}\n', 1))
     packed = gzip.compress(b'{"text": "lost in the middle of the stream"}\n' * 2000)
     (directory / "torn.jsonl.gz").write_bytes(packed[: len(packed) // 2])
     _write_table(directory / "other.parquet", ["a text"], column="content")
     (directory / "broken.jsonl").write_text('{"text": "a line without an end\n')
-    return {"latin1.txt", "empty.jsonl", "long.jsonl", "torn.jsonl.gz", "other.parquet", "broken.jsonl"}
+    return {"latin1.txt", "empty.jsonl", "long.jsonl.gz", "torn.jsonl.gz", "other.parquet", "broken.jsonl"}
 
 
 def _write(path: Path, text: str) -> None:

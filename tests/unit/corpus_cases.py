@@ -1,5 +1,7 @@
 """What the tests of the corpus's reading share: sources and units of a few files."""
 
+from pathlib import Path
+
 from data.corpus.readers import read_unit
 from data.corpus.source import Part, Quarantined, Record, Source, Unit
 from data.corpus.units import plan_units
@@ -19,8 +21,14 @@ def read_all(source: Source, unit_bytes: int = 10**6, limit_bytes: int = LIMIT_B
     return records, quarantined + [each for each in found if isinstance(each, Quarantined)]
 
 
-def record_of(content, kind: str, name: str = "a.txt", **fields) -> Record:
+def quarantine(path: Path, content: bytes, **fields):
+    """(contents of the records, (place, reason, read) of the rest) of a file with this content."""
+    path.write_bytes(content)
+    records, quarantined = read_all(source_of(path, **fields))
+    return [each.content for each in records], [(each.place, each.reason, each.read) for each in quarantined]
+
+
+def record_of(content, kind: str, name: str = "a.txt", place: int = 0, column: str = "text", **fields) -> Record:
     """A record as a reader would give it."""
-    source = source_of("/nowhere", kind=kind, **{key: fields.pop(key) for key in ("column",) if key in fields})
     part = Part(f"/nowhere/{name}", name)
-    return Record(content, Unit(source, (part,)), part, fields.pop("place", 0), **fields)
+    return Record(content, Unit(source_of("/nowhere", kind=kind, column=column), (part,)), part, place, **fields)

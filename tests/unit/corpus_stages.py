@@ -88,9 +88,10 @@ def dropped(results: Mapping[Place, Outcome]) -> dict[Place, str]:
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
-    """Every file's bytes but those of interrupted writes."""
-    files = (path for path in sorted(directory.rglob("*")) if path.is_file() and not path.name.endswith(".partial"))
-    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
+    """Every file that pieces left, but not their marks, which tell how long they took, nor interrupted writes."""
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    kept = (path for path in files if path.suffix not in (".json", ".partial"))
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in kept}
 
 
 def speeches(text: str, count: int, least_words: int = 40) -> list[str]:

@@ -12,7 +12,7 @@ from data_cases import shared_file
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from data.corpus.classifier import FEATURES, Classifier, Quality
+from data.corpus.classifier import FEATURES, Classifier, Quality, Training
 from data.corpus.step import Dropped, Placed, Stage
 from data.corpus.words import WORDS
 from data.corpus.work import Work
@@ -109,21 +109,19 @@ def test_scores_are_those_of_scikit_learn(step, sides):
     assert found == pytest.approx(expected.tolist(), abs=0.05)
 
 
-def test_training_again_gives_the_same_bytes_and_batches_do_not_matter(step, sides, tmp_path):
-    again = trained(sides, tmp_path / "again", groups={"chat": sides["chat"]})
+def test_training_elsewhere_gives_the_same_bytes_and_what_was_trained_is_not_trained_again(step, sides, tmp_path):
+    again = trained(sides, tmp_path, groups={"chat": sides["chat"]})
     assert Path(again.weights).read_bytes() == Path(step.weights).read_bytes()
     assert again.figures == step.figures
+    written = Path(again.weights).stat().st_mtime_ns
+    assert trained(sides, tmp_path, groups={"chat": sides["chat"]}) == again
+    assert Path(again.weights).stat().st_mtime_ns == written
+
+
+def test_neither_batches_nor_travel_change_a_score(step):
     texts = [SPEECH, SUM, "", "Nay, good my lord.", SPEECH * 30]
     single = [step.apply([Placed(document(text, number=row), 0, row)])[0] for row, text in enumerate(texts)]
     assert look(step, texts) == single == look(pickle.loads(pickle.dumps(step)), texts)
-
-
-def test_what_was_trained_is_not_trained_again(sides, tmp_path):
-    first = trained(sides, tmp_path)
-    Path(first.weights).touch()
-    written = Path(first.weights).stat().st_mtime_ns
-    assert trained(sides, tmp_path).figures == first.figures
-    assert Path(first.weights).stat().st_mtime_ns == written
 
 
 def test_without_a_threshold_all_are_kept_and_marked(sides, step):
@@ -148,12 +146,13 @@ def test_the_pareto_rule_keeps_the_share_that_numpys_pareto_keeps(step):
     }
 
 
-def test_settings_reach_the_step(sides, tmp_path):
-    found = trained(sides, tmp_path, pareto=9.0, sources=("crawl",))
-    assert (found.at_least, found.pareto, found.seed, found.sources) == (None, 9.0, 7, ("crawl",))
+def test_settings_reach_the_step():
+    found = Training(Classifier(good=("g",), bad=("b",), pareto=9.0, sources=("crawl",)), "here", 7).step({"told": 1})
+    assert (found.at_least, found.pareto, found.seed, found.figures) == (None, 9.0, 7, {"told": 1})
     assert found.meant_for(document("x", source="crawl", kind="web"))
     assert not found.meant_for(document("x", source="crawl", kind="code"))
-    assert found.figures["on held-out examples"]["good"]["kept"] < 0.99, "the Pareto rule drops some of high score"
+    assert not found.meant_for(document("x", source="other", kind="web"))
+    assert Training(Classifier(good=("g",), bad=("b",), at_least=0.2), "here", 7).step({}).at_least == 0.2
 
 
 def test_bad_examples_are_the_users_error(sides, tmp_path):

@@ -10,13 +10,13 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from corpus_stages import document
 from data_cases import shared_file
 from datatrove.data import Document as Page
 from datatrove.pipeline import filters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.corpus.document import Document
 from data.corpus.heuristics import C4, REASONS, C4Paragraphs, FineWeb, GopherQuality, GopherRepetition
 from data.corpus.step import Dropped
 from data.corpus.words import WORDS
@@ -36,10 +36,6 @@ GOOD = (
     "Have you ever tasted smoked eel with black bread and mustard?\n"
     "Visitors should bring warm clothes, because the wind from the sea is cold even in July.\n"
 )
-
-
-def document(text: str, kind: str = "web") -> Document:
-    return Document(text, "here/a.txt#0", "here", kind, "a.txt", 0)
 
 
 @cache
@@ -140,10 +136,10 @@ def test_parameters_reach_the_rule():
 
 
 def test_rules_for_lines_leave_plain_text_alone_and_none_looks_at_code():
-    assert GopherQuality().meant_for(document("x", "text"))
-    assert not GopherQuality().meant_for(document("x", "code"))
-    assert [step.meant_for(document("x", "web")) for step in (C4(), C4Paragraphs(), FineWeb())] == [True] * 3
-    assert not any(step.meant_for(document("x", "text")) for step in (C4(), C4Paragraphs(), FineWeb()))
+    assert GopherQuality().meant_for(document("x", kind="text"))
+    assert not GopherQuality().meant_for(document("x", kind="code"))
+    assert [step.meant_for(document("x", kind="web")) for step in (C4(), C4Paragraphs(), FineWeb())] == [True] * 3
+    assert not any(step.meant_for(document("x", kind="text")) for step in (C4(), C4Paragraphs(), FineWeb()))
 
 
 @pytest.mark.parametrize(("step", "theirs"), PAIRS, ids=lambda value: type(value).__name__)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from corpus_stages import document
 from data_cases import shared_file
 
 from data.corpus.document import Document
@@ -63,10 +64,6 @@ SENTENCES = {
     ],
 }
 PAIRS = [(language, sentence) for language, sentences in SENTENCES.items() for sentence in sentences]
-
-
-def document(text: str, **values) -> Document:
-    return Document(text, "here/a.txt#0", "here", "web", "a.txt", 0, **values)
 
 
 @pytest.mark.parametrize(("language", "sentence"), PAIRS)

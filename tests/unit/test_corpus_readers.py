@@ -8,14 +8,11 @@ import tracemalloc
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpus_cases import LIMIT_BYTES, read_all, source_of
+from corpus_cases import LIMIT_BYTES, quarantine, read_all, source_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from warcio.statusandheaders import StatusAndHeaders
-from warcio.warcwriter import WARCWriter
 
 from data.corpus.lines import read_lines, read_paragraphs
-from data.corpus.pages import decode_page
 
 TEXTS = ["one", "zwei\nLinien", "trois — é"]
 FORMATS = ("a.jsonl", "a.jsonl.gz", "a.json", "a.json.gz", "a.parquet", "a.arrow", "stream.arrow")
@@ -47,13 +44,6 @@ def write(path, table: list[dict]) -> None:
     else:
         text = lines if ".jsonl" in path.name else json.dumps(table, indent=1)
         path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
-
-
-def quarantine(path, content: bytes, **fields):
-    """(contents of the records, (place, reason, read) of the rest) of a file with this content."""
-    path.write_bytes(content)
-    records, quarantined = read_all(source_of(path, **fields))
-    return [each.content for each in records], [(each.place, each.reason, each.read) for each in quarantined]
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -253,83 +243,3 @@ def test_a_functions_rows_are_streamed_and_its_errors_are_the_users():
     assert (len(records), [each.place for each in quarantined]) == (1, [1, 2, 3])
     with pytest.raises(KeyError, match="of the user"):
         read_all(source_of(f"{__name__}:failing_rows"))
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ("é".encode(), "é"),
-        (b"\xef\xbb\xbf<meta charset=latin1>" + "é".encode(), "<meta charset=latin1>é"),
-        ("é".encode("utf-16"), "é"),
-        ('<meta charset="ISO-8859-1">“é”'.encode("cp1252"), '<meta charset="ISO-8859-1">“é”'),
-        ("<meta http-equiv=x content='text/html; charset=koi8-r'>да".encode("koi8-r"), None),
-        ("<?xml version='1.0' encoding='EUC-JP'?>日本".encode("euc-jp"), None),
-        ('<meta charset="Shift_JIS">①'.encode("cp932"), None),
-    ],
-)
-def test_a_page_is_decoded_by_its_mark_or_its_charset(content, expected):
-    found = decode_page(content)
-    assert found == expected if expected else found[-1] in "а本①"
-
-
-@pytest.mark.parametrize(
-    "content", [b"n\xe9", b"<meta charset=utf-8>n\xe9", b"<meta charset=klingon>a", b"<meta charset=hex>61"]
-)
-def test_a_page_whose_charset_does_not_hold_is_in_quarantine(tmp_path, content):
-    texts, quarantined = quarantine(tmp_path / "a.html", content, kind="web")
-    assert texts == []
-    assert [place for place, _, _ in quarantined] == [0]
-    assert "charset" in quarantined[0][1]
-
-
-def warc(*responses: tuple[str, str, bytes], packed: bool = True) -> bytes:
-    """As warcio writes it: (status, type, page) each, with the request before."""
-    stream = io.BytesIO()
-    writer = WARCWriter(stream, gzip=packed)
-    for number, (status, kind, page) in enumerate(responses):
-        url = f"https://example.org/{number}"
-        headers = StatusAndHeaders("GET / HTTP/1.1", [], is_http_request=True)
-        writer.write_record(writer.create_warc_record(url, "request", http_headers=headers))
-        headers = StatusAndHeaders(status, [("Content-Type", kind)], protocol="HTTP/1.1")
-        record = writer.create_warc_record(url, "response", payload=io.BytesIO(page), http_headers=headers)
-        writer.write_record(record)
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize("packed", [True, False])
-def test_pages_of_an_archive_are_records_and_other_responses_are_named(tmp_path, packed):
-    path = tmp_path / ("a.warc.gz" if packed else "a.warc")
-    content = warc(
-        ("200 OK", "text/html; charset=latin1", "né".encode("latin1")),
-        ("404 Not Found", "text/html", b"gone"),
-        ("200 OK", "image/png", b"x"),
-        ("200 OK", "text/html", b"x" * (LIMIT_BYTES + 1)),
-        ("200 OK", "text/html", "é".encode()),
-        packed=packed,
-    )
-    path.write_bytes(content)
-    records, quarantined = read_all(source_of(path, kind="web"))
-    assert [(record.content, record.url) for record in records] == [
-        ("né", "https://example.org/0"),
-        ("é", "https://example.org/4"),
-    ]
-    assert [each.reason for each in quarantined] == [
-        "HTTP status 404",
-        "no HTML page but image/png",
-        "a page longer than 0.1 MB",
-    ]
-    places = [each.place for each in (*records, *quarantined)]
-    assert len(set(places)) == 5
-    if not packed:
-        assert all(content[place:].startswith(b"WARC/1") for place in places)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"no archive", warc(("200 OK", "text/html", b"fine"), ("200 OK", "text/html", b"page " * 9999))[:-90]],
-)
-def test_a_broken_archive_is_named(tmp_path, content):
-    (tmp_path / "a.warc.gz").write_bytes(content)
-    records, quarantined = read_all(source_of(tmp_path / "a.warc.gz", kind="web"))
-    assert [record.content for record in records] == (["fine"] if len(content) > 100 else [])
-    assert len(quarantined) == 1

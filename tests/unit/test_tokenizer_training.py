@@ -52,6 +52,10 @@ def play() -> tuple[str, ...]:
     return tuple(Path(shared_file("tinyshakespeare.txt")).read_text()[:150_000].split("\n\n"))
 
 
+def one_long_text() -> list[str]:
+    return ["\n\n".join(play()) * (PIECE_CHARACTERS // 150_000 + 1)]
+
+
 @cache
 def of_the_play(kind: str):
     return train_tokenizer(play(), 2000, kind)
@@ -90,13 +94,14 @@ def test_the_vocabulary_is_as_large_as_asked_where_the_text_allows(kind):
     assert len(trained(kind)) <= 600
 
 
-def test_bpe_is_that_of_the_plain_trainer():
+@pytest.mark.parametrize("texts", [play, one_long_text], ids=["play", "longer than is read at once"])
+def test_bpe_is_that_of_the_plain_trainer(texts):
     plain = Tokenizer(models.BPE())
     plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     plain.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=2000, special_tokens=SPECIAL, initial_alphabet=BYTES, show_progress=False)
-    plain.train_from_iterator(play(), trainer)
-    ours, theirs = (json.loads(each.to_str()) for each in (of_the_play("bpe").backend_tokenizer, plain))
+    plain.train_from_iterator(texts(), trainer)
+    ours, theirs = (json.loads(each.to_str()) for each in (train_tokenizer(texts(), 2000).backend_tokenizer, plain))
     ours.pop("post_processor"), theirs.pop("post_processor")  # transformers sets one that adds nothing
     assert ours == theirs
 

@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 import pytest
 from data_cases import LINES, rows_of, tokenizer
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from data.batch import Batch
@@ -19,6 +19,7 @@ from data.corpus.work import Work
 from data.errors import UserError
 from data.loader import InSequence
 from data.text import text_units
+from data.tokenizer import load_tokenizer
 from data.tokenizer_training import train_tokenizer
 from data.tokens.mixture import Mixture
 from data.tokens.rows import TokenRows, for_rank
@@ -126,6 +127,26 @@ def test_rows_of_a_single_document_are_those_of_text_data(tmp_path):
     found = [row for window in range(stream.windows(20)) for row in stream.window(window, 20)]
     assert [row.tokens.tolist() for row in found] == [row.tokens.tolist() for row in wanted]
     assert [row.mask.tolist() for row in found] == [row.mask.tolist() for row in wanted]
+
+
+def test_documents_have_the_tokens_that_text_data_would_have(tmp_path):
+    """With a tokenizer that begins texts with a token, and texts that end with the end-of-text token already."""
+    beginning = train_tokenizer(LINES, 300)
+    beginning.bos_token = "<|im_start|>"
+    beginning.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", beginning.bos_token_id)]
+    )
+    beginning.save_pretrained(tmp_path / "tokenizer")
+    given = ["the cat", "the mat<|endoftext|>", "<|endoftext|>", "a"]
+    unit = tmp_path / "unit-00000.parquet"
+    write_documents(unit, [Document(text, text, "s", "text", "f", place) for place, text in enumerate(given)])
+    counts = write_tokens(unit, tmp_path / "tokenizer", tmp_path)
+    assert (counts["empty"], counts["train"]["documents"]) == (1, 3)
+    kept = [{"text": text} for text in given if text != "<|endoftext|>"]
+    wanted = text_units(rows_of(*kept), load_tokenizer(tmp_path / "tokenizer"), 100, DataReport("rows", 3))
+    found = np.fromfile(tmp_path / "unit-00000.tokens", "<u2")
+    assert found.tolist() == [token for unit in wanted for token in unit[0].tokens.tolist()]
+    assert np.load(tmp_path / "unit-00000.documents.npy")[1].tolist() == [0, 1, 3]
 
 
 def test_the_rows_do_not_depend_on_how_a_source_is_divided_into_files(store, tmp_path):

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 
 from data.corpus.pii.masking import Found
 
 _TITLES = r"Mr|Mrs|Ms|Mx|Miss|Dr|Prof|Professor|Doctor|Herr|Frau|Mme|Mlle|Monsieur|Madame|Señor|Señora|Sr|Sra"
-_TITLE = re.compile(rf"\b(?:{_TITLES})\b\.?[ \u00a0](?:(?:Dr|Prof)\.[ ])*")
+_TITLE = re.compile(rf"(?<![\w&])(?:{_TITLES})\b\.?[ \u00a0](?:(?:Dr|Prof)\.[ ])*")
 _INTRODUCTION = re.compile(
     r"\b(?:my (?:full )?name is|my name['’]s|mein name ist|ich heiße|je m['’]appelle|me llamo|mi chiamo)[ ]",
     re.IGNORECASE,
 )
-_INTRODUCING = (
-    "name ",
-    "name's ",
-    "name’s ",
-    "heiße ",
-    "appelle ",
-    "llamo ",
-    "chiamo ",
-)  # found faster than the expression
-_SELF = re.compile(
-    r"\b(?:I am|I['’]m|This is|this is|Ich bin|Je suis|Soy)[ ]"
-)  # only with two names and a sign after them
+# found faster than the expression
+_INTRODUCING = ("name ", "name's ", "name’s ", "heiße ", "appelle ", "llamo ", "chiamo ")
+# taken for an introduction only before two names and a sign
+_SELF = re.compile(r"\b(?:I am|I['’]m|This is|this is|Ich bin|Je suis|Soy)[ ]")
 _GREETING = re.compile(r"^[ \t>]*(?:Dear|Liebe|Lieber|Cher|Chère|Querido|Querida)[ ]", re.MULTILINE)
 _FIELD = re.compile(
     r"^[ \t>*-]*(?:(?:full|your|contact|customer|patient) )?name[ \t]*:[ \t]*", re.MULTILINE | re.IGNORECASE
@@ -38,32 +31,15 @@ _CLOSING = re.compile(
     r"|regards|mit freundlichen grüßen|viele grüße|cordialement|saludos)[,.!]?[ \t]*\n\s{0,8}",
     re.MULTILINE | re.IGNORECASE,
 )
-_NAME = re.compile(r"[^\W\d_]\.(?=[ \u00a0][^\W\d_])|[^\W\d_](?:[^\W\d_]|['’-](?=[^\W\d_]))+")
-_PARTICLES = {
-    "van",
-    "von",
-    "der",
-    "den",
-    "de",
-    "del",
-    "della",
-    "di",
-    "da",
-    "du",
-    "la",
-    "le",
-    "bin",
-    "ibn",
-    "al",
-    "zu",
-    "ten",
-}
-_MOST_WORDS = 4
+# an initial, or letters with ' and - inside; without the 's of a genitive
+_WORD = r"(?:[^\W\d_]\.(?=[ \u00a0][^\W\d_])|[^\W\d_](?:[^\W\d_]|['’-](?!s\b)(?=[^\W\d_]))+)"
+_WORDS = re.compile(rf"{_WORD}(?:[ \u00a0]{_WORD}){{0,3}}")
+_PARTICLE = re.compile("van|von|der|den|de|del|della|di|da|du|la|le|bin|ibn|al|zu|ten")
 _NO_NAME = re.compile(
     "Sirs?|Madam|Ma'am|All|Everyone|Team|Customers?|Client|Friends?|Colleagues?|Readers?|Editor|God|Lord|Santa|Diary|Hiring|Recruiter"
     "|Applicant|Members?|Parents|Students|Valued|President|Speaker|Chairman|Chairwoman|Secretary|Minister|Ambassador|Mayor|Judge"
     "|Right|Wrong|Damen|Herren|Doctor|Professor|Pepper|Congressman|Universe|World|America|Sorry|Sure|Happy|Glad|Not|Very|Just"
-    "|Still|Also|The|An?|And|Or|But|If|I"
+    "|Still|Also|The|An?|And|Or|But|If|I|No|Who|Reviewers?|Resources|Support|Service|Office|Department|Management|Committee"
 )
 
 
@@ -86,28 +62,15 @@ def names(text: str) -> Iterator[Found]:
 
 
 def _name(text: str, start: int, least_words: int = 1, before: str = "") -> Iterator[Found]:
-    """The words with a capital, initials and particles from `start` on; `before`: one of these characters or the text's end
-    must follow."""
-    words: list[str] = []
-    stop = end = start  # stop: after the last capitalised word
-    while len(words) < _MOST_WORDS and (match := _NAME.match(text, end)):
-        word = re.sub("['’]s$", "", match[0])
-        capital = word[0].isupper()
-        if not capital and not (words and word in _PARTICLES) and not (word in _PARTICLES and least_words == 1):
-            break
-        if _NO_NAME.fullmatch(word):
-            if not words:
-                return
-            break
-        words.append(word)
-        end = match.start() + len(word)
-        if capital:
-            stop = end
-        if len(word) < len(match[0]) or text[end : end + 1] not in (" ", "\u00a0"):
-            break
-        end += 1
+    """The name that begins here, if one does and one of the characters of `before` (default: any), or nothing, follows it."""
+    run = _WORDS.match(text, start)
+    words = list(takewhile(_may_belong, re.split("[ \u00a0]", run[0]))) if run else []
     while words and not words[-1][0].isupper():
         words.pop()
-    follows = text[stop : stop + 1]
-    if len(words) >= least_words and words and (not before or not follows or follows in before):
+    stop = start + len(" ".join(words))
+    if words and len(words) >= least_words and (not before or text[stop : stop + 1] in before):
         yield Found(start, stop, " ".join(words))
+
+
+def _may_belong(word: str) -> bool:
+    return bool((word[0].isupper() and not _NO_NAME.fullmatch(word)) or _PARTICLE.fullmatch(word))

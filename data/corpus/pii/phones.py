@@ -18,19 +18,20 @@ _CANDIDATE = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _SAID = re.compile(
-    r"\b(?:phone|telephone|tele?|tél|telefon|téléphone|call|fax|mobile|mobil|handy|cell|whatsapp|sms|text|ring|dial|number|no|nr)\b"
-    r"[^0-9\n]{0,20}\Z",
+    r"\b(?:phone|telephone|tele?|tél|telefon|téléphone|call|fax|mobile|mobil|handy|cell|whatsapp|sms|text me|dial"
+    r"|(?:my|your|his|her|our|their) (?:number|nr))\b[^0-9\n]{0,20}\Z",
     re.IGNORECASE,
 )
 _AMERICAN = re.compile(
     r"(?:1[-. ])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}([-. ]))[2-9][0-9]{2}(?(1)\1|[-. ])[0-9]{4}(?: ?\D+[0-9]{1,5})?"
 )
-_TRUNK = re.compile(
-    r"(?:00[1-9]|\(0[0-9]{1,5}\)|0[0-9]{1,5}[ /.-]|0[1-9][0-9]{8,10}\Z).*"
-)  # how numbers begin elsewhere
+# how numbers begin outside America
+_TRUNK = re.compile(r"(?:00[1-9]|\(0[0-9]{1,5}\)|0[0-9]{1,5}[ /.-]|0[1-9][0-9]{8,10}\Z).*")
 _LOCAL = re.compile(r"[2-9][0-9]{2}[-.][0-9]{4}")
-_NOT_A_PHONE = re.compile(  # dates, and American postal codes
-    r"[0-9]{5}-[0-9]{4}|(?:1[5-9]|20)[0-9]{2}([-./ ])[0-9]{1,2}\1[0-9]{1,2}(?![0-9]).*|[0-9]{1,2}([-./ ])[0-9]{1,2}\2(?:19|20)[0-9]{2}(?:\D.*)?"
+# American postal codes, dates
+_NOT_A_PHONE = re.compile(
+    r"[0-9]{5}-[0-9]{4}|(?:1[5-9]|20)[0-9]{2}([-./ ])[0-9]{1,2}\1[0-9]{1,2}(?![0-9]).*"
+    r"|[0-9]{1,2}([-./ ])[0-9]{1,2}\2(?:19|20)[0-9]{2}(?:\D.*)?"
 )
 _MOST_DIGITS = 15  # ITU E.164, section 6.1
 
@@ -38,9 +39,11 @@ _MOST_DIGITS = 15  # ITU E.164, section 6.1
 def phones(text: str, regions: tuple[str, ...]) -> Iterator[Found]:
     """Raises UserError where phonenumbers does not know a region."""
     for match in _CANDIDATE.finditer(text):
-        number = _number(match[0], bool(_SAID.search(text, max(match.start() - 30, 0), match.start())), regions)
+        written = match[0] if ")" in match[0] else match[0].lstrip("(")  # of a bracket around more than the number
+        start = match.end() - len(written)
+        number = _number(written, bool(_SAID.search(text, max(start - 30, 0), start)), regions)
         if number:
-            yield Found(match.start(), match.end(), number)
+            yield Found(start, match.end(), number)
 
 
 def _number(written: str, said: bool, regions: tuple[str, ...]) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from data.corpus.pii.masking import Found
 
-_GAP = r"(?:,?[ \u00a0]|,?[ ]?\n[ \t]*)"  # between the parts: on a line, or on the next
+_GAP = r"(?:,?[ \u00a0]{1,2}|,?[ ]?\n[ \t]*)"  # between the parts: on a line, or on the next
 _CAPITAL = r"(?:[A-ZÀ-ÖØ-Þ][\w'’.-]*)"
 _TOWN = rf"{_CAPITAL}(?:[ -]{_CAPITAL}|[ ](?:of|am|an|der|im|sur|de|la|le)[ ]{_CAPITAL}){{0,3}}"
 _STATES = "A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|P[AR]|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY]"
@@ -18,12 +18,12 @@ _ENGLISH_TOWN = rf"(?:{_GAP}{_TOWN})??(?:{_GAP}{_STATE}{_GAP}{_ZIP}|{_GAP}{_POST
 _UNIT = rf"(?:{_GAP}(?:(?:Apt|Apartment|Suite|Ste|Unit|Floor|Fl|Room|Rm|Flat)\.?[ ]?\#?|\#[ ]?)[A-Z0-9][\w-]{{0,5}}\b)?"
 _STREET = (
     r"(?:(?:Street|Avenue|Road|Boulevard|Lane|Drive|Court|Place|Square|Terrace|Parkway|Circle|Highway|Crescent|Close|Way|Trail|Alley"
-    r"|Gardens|Mews|Row|Hill|Walk)\b|(?:St|Ave|Av|Rd|Blvd|Ln|Dr|Ct|Pl|Sq|Ter|Pkwy|Cir|Hwy|Cres)\b\.?)"
+    r"|Gardens|Mews|Row|Hill|Walk|Plaza)\b|(?:St|Ave|Av|Rd|Blvd|Ln|Dr|Ct|Pl|Sq|Ter|Pkwy|Cir|Hwy|Cres)\b\.?)"
 )
 _DIRECTION = r"(?:[NSEW]|NE|NW|SE|SW|North|South|East|West)"
 _ENGLISH = re.compile(
     rf"""(?<![\w.,$€£/-])(?P<number>[0-9]{{1,5}})(?:[A-Za-z]|-[0-9]{{1,4}}|[ ]?½)?[ ](?:{_DIRECTION}\.?[ ])?
-    (?:(?:{_CAPITAL}|[0-9]{{1,3}}(?:st|nd|rd|th))[ ]){{1,3}}?{_STREET}
+    (?:(?:{_CAPITAL}|[0-9]{{1,3}}(?:st|nd|rd|th))[ ]){{1,3}}{_STREET}
     (?:[ ]{_DIRECTION}\b)?{_UNIT}(?:{_ENGLISH_TOWN})?""",
     re.VERBOSE,
 )
