@@ -35,7 +35,9 @@ class Cleaned:
     by_source: Mapping[str, tuple[Tally, ...]]  # extraction, then each step in its order
     quarantined: tuple[Quarantined, ...]
     figures: Mapping[str, Mapping[str, Any]]  # of steps that tell more than counts, by the step's name
-    seconds: Mapping[str, Mapping[str, float]]  # of CPU that steps took to prepare themselves, by step and kind of piece
+    seconds: Mapping[
+        str, Mapping[str, float]
+    ]  # of CPU that steps took to prepare themselves, by step and kind of piece
 
     @property
     def tallies(self) -> tuple[Tally, ...]:

@@ -21,11 +21,12 @@ def encode(
     tokenizer: PreTrainedTokenizerBase, texts: Iterable[tuple[Key, str]]
 ) -> Iterator[tuple[Key, list[int], bool]]:
     """(key, token ids, whether the text ends here) of each (key, text), in their order, without the tokens that a tokenizer adds
-    at both ends. A text of more than `PIECE_CHARACTERS` comes in several parts, cut between words: the ids are those of the
+    at both ends. What looks like a special token in a text is text: no page can end a turn. A text of more than `PIECE_CHARACTERS` comes in several parts, cut between words: the ids are those of the
     whole, save where it has no two words to cut between."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
+    backend.encode_special_tokens = True
     held: list[tuple[Key, str, bool]] = []
     characters = 0
     for key, text in texts:

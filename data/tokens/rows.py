@@ -52,16 +52,18 @@ class Shuffled:
 
 
 class Once:
-    """Visits every window once, source after source."""
+    """Visits every window once, source after source; with a limit only so many, evenly spaced."""
 
-    def __init__(self, windows: Mapping[str, int]):
+    def __init__(self, windows: Mapping[str, int], limit: int | None = None):
         self._sources = [source for source, count in windows.items() if count]
         self._starts = list(accumulate((windows[source] for source in self._sources), initial=0))
+        self._length = min(limit or self._starts[-1], self._starts[-1])
 
     def __len__(self) -> int:
-        return self._starts[-1]
+        return self._length
 
     def locate(self, row: int) -> tuple[str, int]:
+        row = row * self._starts[-1] // self._length
         place = bisect_right(self._starts, row) - 1
         return self._sources[place], row - self._starts[place]
 
@@ -108,11 +110,11 @@ class TokenRows:
         report = DataReport(str(store.directory), documents, len(visits), tokens, tokens - documents)
         return cls(store, streams, visits, tokenizer, max_length, report)
 
-    def held_out(self) -> TokenRows:
-        """All held-out windows, each once; may be empty."""
+    def held_out(self, limit: int | None = None) -> TokenRows:
+        """All held-out windows, each once, or so many of them; may be empty."""
         streams = self.store.held_out
         windows = {source: stream.windows(self.max_length) for source, stream in streams.items()}
-        return self._reading(self.store, streams, Once(windows), self.tokenizer, self.max_length)
+        return self._reading(self.store, streams, Once(windows, limit), self.tokenizer, self.max_length)
 
     def __len__(self) -> int:
         return len(self.visits)
@@ -131,6 +133,10 @@ class TokenRows:
     def spans(self, unit: int) -> list[tuple[str, bool]]:
         """The window's text in pieces, each with whether it is trained on; documents are set off by a line."""
         return pieces_of(self.rows(unit), self.tokenizer)
+
+    def epochs(self, units: int) -> dict[str, float]:
+        """How often each source has been passed after so many units of the training."""
+        return self.visits.mixture.epochs(units)
 
     def position(self, unit: int) -> int:
         """The token position of a unit of the training: how many tokens those before it advance by, documents' first tokens and

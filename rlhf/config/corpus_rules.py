@@ -55,8 +55,8 @@ def mixture_fits_the_corpus(config: Config, phase: Phase) -> Advice:
         if phase.mixture.model_fields_set:
             yield f"{where}.mixture: it mixes the sources of a corpus; set {where}.data to phase:<name> of a corpus phase"
         return
-    if phase.data.holdout:
-        yield f"{where}.data.holdout: a corpus sets documents aside when it is made; set phases.{corpus.name}.holdout instead"
+    if phase.data.holdout and not corpus.holdout:
+        yield f"{where}.data.holdout: the corpus set no document aside; set phases.{corpus.name}.holdout to a share of them"
     if phase.tokenizer is not None:
         yield f"{where}.tokenizer: the corpus {corpus.name!r} is tokenised already; set it there (phases.{corpus.name}.tokenizer)"
     if corpus.tokenizer is None:

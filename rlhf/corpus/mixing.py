@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -22,23 +23,17 @@ def corpus_rows(
     """(to train on, held out). Raises UserError where the weights do not fit, or the tokens are another tokenizer's."""
     store = TokenStore.open(artifact / TOKENS)
     windows = store.windows(phase.max_length)
-    rows = sum(windows.values())
-    steps = phase.steps or rows // phase.batch_size * phase.epochs
     mixture = Mixture(
         windows,
         weights=weights_of(corpus, phase, windows),
         temperature=phase.mixture.temperature,
         schedule=[(share, filled(weights, windows, phase)) for share, weights in phase.mixture.schedule],
-        total_rows=steps * phase.batch_size,
         seed=seed,
     )
+    steps = phase.steps or mixture.pass_rows // phase.batch_size * phase.epochs
+    mixture = replace(mixture, total_rows=steps * phase.batch_size)
     train = TokenRows.of(store, tokenizer, mixture, phase.max_length)
-    if len(train) < phase.batch_size:
-        raise UserError(
-            f"phases.{phase.name}.batch_size is {phase.batch_size}, but the corpus has {len(train)} rows of {phase.max_length} "
-            "tokens: lower batch_size or max_length"
-        )
-    return train, train.held_out()
+    return train, train.held_out(phase.data.holdout or None)
 
 
 def weights_of(corpus: Corpus, phase: Pretrain, windows: Mapping[str, int]) -> dict[str, float] | None:
@@ -57,10 +52,10 @@ def filled(given: Mapping[str, float], windows: Mapping[str, int], phase: Pretra
     """
     others = {name: count ** (1 / phase.mixture.temperature) for name, count in windows.items() if name not in given}
     left = 1 - sum(given.values())
-    if others and left < 0:
+    if others and left < -1e-9:  # sums of floats may end beside 1
         raise UserError(
             f"phases.{phase.name}: the mixture's weights add up to {sum(given.values()):g}, which leaves nothing for "
             f"{', '.join(others)}; lower them, or give these sources a weight, too (0 leaves one out)"
         )
     total = sum(others.values()) or 1
-    return {name: given[name] if name in given else left * others[name] / total for name in windows}
+    return {name: given[name] if name in given else max(left, 0.0) * others[name] / total for name in windows}

@@ -69,7 +69,9 @@ def corpus_report(
         sources.append({"name": name, "kind": kinds[name], "reference": name in known, "read": 0, "quarantined": count})
     return {
         "sources": sources,
-        "steps": [{**tally.as_dict(), "preparation_s": cleaned.seconds.get(tally.name, {})} for tally in cleaned.tallies],
+        "steps": [
+            {**tally.as_dict(), "preparation_s": cleaned.seconds.get(tally.name, {})} for tally in cleaned.tallies
+        ],
         "figures": cleaned.figures,
         **_sum(written),
         "tokens_per_byte": fertility,

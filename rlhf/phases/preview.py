@@ -33,7 +33,9 @@ def preview(config: Config, phase: Phase, count: int) -> tuple[DataReport, list[
         raise UserError(f"phases.{phase.name}: a corpus is looked at in its page; make it with launch.py corpus")
     if corpus := corpus_of(config, phase):
         if corpus.name not in artifacts:
-            raise UserError(f"phases.{phase.name}: the corpus {corpus.name!r} is not made yet; make it: launch.py corpus")
+            raise UserError(
+                f"phases.{phase.name}: the corpus {corpus.name!r} is not made yet; make it: launch.py corpus"
+            )
         artifact, seed = artifacts[corpus.name].path, config.run.seed if phase.seed is None else phase.seed
         train, _ = corpus_rows(artifact, corpus, phase, load_tokenizer(artifact), seed)
         return train.report, [train.spans(unit) for unit in range(count)]

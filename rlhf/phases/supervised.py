@@ -115,9 +115,7 @@ def run(context: PhaseContext) -> Metrics:
             context.build("reference")  # the same group again, for the answers' KL
         figures |= check.after()
     if isinstance(train, TokenRows):
-        figures |= {
-            f"epochs/{name}": passes for name, passes in train.visits.mixture.epochs(steps * phase.batch_size).items()
-        }
+        figures |= {f"epochs/{name}": passes for name, passes in train.epochs(steps * phase.batch_size).items()}
     export(context, model)
     if recipe.role == "reward":
         figures |= calibrate(reading, train, held_out)

@@ -43,7 +43,9 @@ def plant(root: Path, shared: Path) -> Planted:
     texts = ["\n".join(plays[start : start + 6]) for start in range(0, 1800, 6)]
     texts = [text for text in texts if len(text.split()) >= 80]
     questions = [json.loads(line)["question"] for line in (shared / "gsm8k_test.jsonl").read_text().splitlines()[:60]]
-    (root / "evaluation.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in questions))
+    (root / "evaluation.jsonl").write_text(
+        "".join(json.dumps({"prompt": text, "response": "yes."}) + "\n" for text in questions)
+    )
     pages, rows, files = texts[:60], texts[60:160], texts[160:200]
 
     _write_rows(root / "rows" / "a.jsonl", rows[:50])
@@ -53,7 +55,7 @@ def plant(root: Path, shared: Path) -> Planted:
     for number, text in enumerate(files):
         _write(root / "files" / f"{number:02d}.txt", text)
 
-    exact = [*pages[:10], *rows[:10]]
+    exact = [*files[:10], *rows[:10]]
     near = [_one_word_changed(text, rng) for text in rows[20:60]]
     leaked = [_leak(text, question, rng) for text, question in zip(texts[200:215], questions)]
     private = texts[215] + "\n" + "\n".join(PII)
@@ -89,7 +91,7 @@ def _write_bad_files(directory: Path) -> set[str]:
     (directory / "latin1.txt").write_bytes("caf\xe9 au lait ".encode("latin-1") * 50)
     (directory / "empty.jsonl").write_bytes(b"")
     (directory / "long.jsonl.gz").write_bytes(gzip.compress(b'{"text": "' + b"x" * 100_000_000 + b'"}\n', 1))
-    packed = gzip.compress(b'{"text": "lost in the middle of the stream"}\n' * 2000)
+    packed = gzip.compress(json.dumps({"text": random.Random(1).randbytes(20_000).hex()}).encode())
     (directory / "torn.jsonl.gz").write_bytes(packed[: len(packed) // 2])
     _write_table(directory / "other.parquet", ["a text"], column="content")
     (directory / "broken.jsonl").write_text('{"text": "a line without an end\n')

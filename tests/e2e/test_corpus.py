@@ -35,16 +35,11 @@ def write_config(planted: Planted, output: Path, **corpus: Any) -> Path:
         "exact_duplicates",
         "near_duplicates",
         "decontaminate",
-        "pii",
+        {"name": "pii", "sources": ["late"]},
     ]
     pretrain = {"kind": "pretrain", "data": "phase:corpus", "max_length": 64, "batch_size": 8, "steps": 6}
-    sft = {  # not run by `launch.py corpus`: it says what the corpus must not contain
-        "kind": "best_of_n",
-        "models": {"policy": "phase:pretrain"},
-        "data": str(planted.root / "evaluation.jsonl"),
-        "max_length": 512,
-        "reward": ["length"],
-    }
+    questions = str(planted.root / "evaluation.jsonl")
+    sft = {"kind": "sft", "models": {"policy": "phase:pretrain"}, "data": questions, "eval_data": questions, "steps": 1}
     config = {
         "extends": str(ROOT / "configs/demo.yaml"),
         "run": {"output": str(output)},
@@ -117,7 +112,7 @@ def test_every_planted_duplicate_goes_and_every_clean_text_stays(planted, docume
 
 def test_every_leak_of_the_runs_own_prompts_goes(planted, documents, report):
     assert step(report, "decontaminate")["dropped"] == planted.leaks
-    assert list(step(report, "decontaminate")["reasons"]) == ["contains text of best_of_n.data"]
+    assert list(step(report, "decontaminate")["reasons"]) == ["contains text of sft.eval_data"]
     questions = [json.loads(line)["prompt"] for line in (planted.root / "evaluation.jsonl").read_text().splitlines()]
     left = " ".join(" ".join(document.text.lower().split()) for document in documents)
     assert not [question for question in questions if " ".join(question.lower().split()) in left]
@@ -152,7 +147,7 @@ def test_nothing_is_lost_silently(documents, report):
 
 def test_the_page_shows_sources_steps_and_examples(made):
     page = (made / "artifacts/corpus/corpus.html").read_text()
-    for text in ("near_duplicates", "pages", "contains text of best_of_n.data", "torn.jsonl.gz", "Tokens per byte"):
+    for text in ("near_duplicates", "pages", "contains text of sft.eval_data", "torn.jsonl.gz", "Tokens per byte"):
         assert text in page
 
 
@@ -179,7 +174,7 @@ def test_a_corpus_killed_again_and_again_ends_the_same(planted, made, tmp_path):
 def test_ray_data_gives_the_same_bytes_and_a_model_learns_from_them(planted, made, tmp_path):
     output = tmp_path / "run"
     config = write_config(planted, output, workers=2)
-    done = finish([sys.executable, "launch.py", "run", str(config), "phases.best_of_n.data.limit=2"])
+    done = finish([sys.executable, "launch.py", "run", str(config)])
     assert done.returncode == 0, done.stderr[-4000:]
     assert content(output) == content(made)
     steps = [row for row in lines(output, "pretrain") if "loss" in row]

@@ -139,6 +139,12 @@ def test_texts_without_a_word_of_their_own_are_counted(tmp_path):
     assert not dropped(outcomes(step, stage))
 
 
+def test_the_same_words_in_another_order_are_no_leak(tmp_path):
+    text = "seven brave sailors carried heavy golden barrels across narrow wooden bridges yesterday"
+    other = " ".join(reversed(text.split()))
+    assert found(tmp_path, [text, other], reserved(tales=[text])).keys() == {0}
+
+
 def test_tables_of_numbers_are_no_leak(tmp_path):
     texts = ["The table: " + " ".join(str(number) for number in range(40)) + " ends there, after the fortieth number."]
     held = [" ".join(str(number) for number in range(100)), "0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0"]
