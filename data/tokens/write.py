@@ -101,14 +101,14 @@ def write_tokens(unit: Path, tokenizer: Path, directory: Path, holdout: float = 
     within = None  # the row of the document that the last ids were of
     for (row, part), ids, last in encode(loaded, texts()):
         if row != within:
-            if last and ids in ([], [end]):
+            if last and not ids:
                 empty += 1
                 continue
             files[part].begin(row)
             files[part].add(opening)
         within = row
         files[part].add(ids)
-        if last and ids[-1:] != [end]:
+        if last:
             files[part].add([end])
     return {**{part: file.finish() for part, file in files.items()}, "empty": empty}
 
