@@ -26,7 +26,7 @@ def run_pieces(pieces: Sequence[Piece], workers: int) -> Iterator[None]:
     packed = [{"piece": ray.cloudpickle.dumps(piece)} for piece in pieces]
     # no CPU is asked for: the run's own actors may hold them all, and what bounds the load is the number of workers
     done = ray.data.from_items(packed, override_num_blocks=len(packed)).map(
-        _run, compute=TaskPoolStrategy(size=workers), num_cpus=0
+        _run, compute=TaskPoolStrategy(size=min(workers, len(pieces))), num_cpus=0
     )
     for row in done.iter_rows():
         if row["error"]:
