@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from data.diagnose import describe
@@ -25,6 +25,16 @@ def lookup(row: Mapping[str, Any], name: str) -> Any:
     for key in name.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
+
+
+def strings_in(value: Any) -> Iterator[str]:
+    """Every string of a row, in its order: messages are nested."""
+    if isinstance(value, str):
+        yield value
+    else:
+        children = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+        for child in children:
+            yield from strings_in(child)
 
 
 def text_of(row: Mapping[str, Any], column: str, origin: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from data.errors import UserError
 from data.feedback.convert import conversion_of
 from data.imports import load_object
+from data.messages import strings_in
 from data.sources import Rows
 from rlhf.config.roles import CORPUS, PHASE, corpus_of, reward_parts
 from rlhf.config.schema import Config, Corpus, Data, Phase
@@ -77,8 +78,8 @@ def _sets(config: Config, phase: Phase) -> Iterator[tuple[str, Data]]:
 
 def _of_a_corpus(config: Config, phase: Corpus, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
     """Files count by name, size and time of their last change: they may be too many to be read before every run."""
-    parameters = [value for step in phase.steps for value in _strings(step.parameters)]
-    paths = [path for source in phase.sources for path in _strings(source.path)]
+    parameters = [value for step in phase.steps for value in strings_in(step.parameters)]
+    paths = [path for source in phase.sources for path in strings_in(source.path)]
     tokenizer = [phase.tokenizer.path] if phase.tokenizer and phase.tokenizer.path else []
     reserved = reserved_sets(config, phase)
     functions = [path for path in paths if ":" in path] + [step.name for step in phase.steps if step.name not in STEPS]
@@ -96,13 +97,6 @@ def _stat_of(path: Path) -> str:
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     stats = [(str(file), file.stat()) for file in files]
     return fingerprint([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
-
-
-def _strings(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    children = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    return [text for child in children for text in _strings(child)]
 
 
 def _parent(path: str, artifacts: Mapping[str, Artifact]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
+from data.messages import strings_in
 from data.sources import Rows, open_rows
 from rlhf.config.corpus import Reserved
 from rlhf.config.roles import DATA_SETS, PHASE
@@ -51,14 +52,4 @@ def reserved_texts(
 
 def _texts(rows: Rows, columns: list[str]) -> Iterator[str]:
     for row in rows:
-        yield from strings([row[name] for name in columns] if columns else row)
-
-
-def strings(value: object) -> Iterator[str]:
-    """Every string inside a row: messages are nested."""
-    if isinstance(value, str):
-        yield value
-    else:
-        children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        for child in children:
-            yield from strings(child)
+        yield from strings_in([row[name] for name in columns] if columns else row)

@@ -8,6 +8,7 @@ from typing import Any
 
 from data.errors import UserError
 from data.examples import build_examples
+from data.messages import strings_in
 from data.prompts import build_prompts
 from data.tokenizer import ensure_chat_template, load_tokenizer
 from data.tokenizer_training import train_tokenizer
@@ -17,7 +18,7 @@ from rlhf.config.roles import CORPUS, DATA_SETS, PHASE, corpus_of, resolve_model
 from rlhf.config.schema import Config, Phase
 from rlhf.corpus.mixing import corpus_rows
 from rlhf.phases.base import open_data
-from rlhf.phases.supervised import options_of, rows_of, texts
+from rlhf.phases.supervised import options_of, rows_of
 from rlhf.rundir import Artifact, RunDirectory
 
 Pieces = list[tuple[str, bool]]  # a sample's text, each piece with whether it is trained on
@@ -56,7 +57,7 @@ def tokenizer_of(config: Config, phase: Phase, artifacts: Mapping[str, Artifact]
     settings = getattr(phase, "tokenizer", None)
     if settings is not None and settings.path is None:
         return train_tokenizer(
-            (text for row in open_data(phase.data, artifacts) for text in texts(row)), settings.vocab_size
+            (text for row in open_data(phase.data, artifacts) for text in strings_in(row)), settings.vocab_size
         )
     path = settings.path if settings is not None else resolve_models(config, phase)[result_role(phase) or "policy"].path
     if path is None:

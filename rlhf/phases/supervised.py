@@ -15,6 +15,7 @@ from data.errors import UserError
 from data.examples import Examples, build_examples
 from data.feedback.options import FeedbackOptions
 from data.loader import InSequence, Order
+from data.messages import strings_in
 from data.tokenizer import ensure_chat_template, load_tokenizer
 from data.tokenizer_training import train_tokenizer
 from data.tokens.rows import TokenRows
@@ -172,7 +173,7 @@ def read_rows(context: PhaseContext) -> tuple[Examples, Examples] | tuple[TokenR
     rows = context.open(phase.data)
     settings = getattr(phase, "tokenizer", None)
     if settings is not None and settings.path is None:
-        context.tokenizer = train_tokenizer((text for row in rows for text in texts(row)), settings.vocab_size)
+        context.tokenizer = train_tokenizer((text for row in rows for text in strings_in(row)), settings.vocab_size)
     elif settings is not None:
         context.tokenizer = ensure_chat_template(load_tokenizer(settings.path))
     kind, options = rows_of(phase), options_of(phase)
@@ -184,14 +185,6 @@ def read_rows(context: PhaseContext) -> tuple[Examples, Examples] | tuple[TokenR
         context.read(held_out.report)
         return examples, held_out
     return examples.split(phase.data.holdout, context.seed)
-
-
-def texts(value: object) -> list[str]:
-    """Every string of a row, to train a tokenizer from: messages are nested."""
-    if isinstance(value, str):
-        return [value]
-    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [text for child in children for text in texts(child)]
 
 
 def evaluate(reading: Reading, examples: Examples) -> Metrics:

@@ -590,9 +590,11 @@ def test_the_reference_starts_as_the_policy_and_the_critic_as_the_reward_model()
 
 
 def test_the_readmes_configs_are_valid(tmp_path):
-    whole, worth, fragment = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    whole, corpus, worth, fragment = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     phases = load_config(write(tmp_path / "mine.yaml", whole)).phases
     assert [phase.name for phase in phases] == ["sft", "reward", "ppo", "dpo"]
+    made = load_config(write(tmp_path / "corpus.yaml", yaml.safe_dump({"phases": yaml.safe_load(corpus)})))
+    assert [phase.kind for phase in made.phases] == ["corpus", "pretrain"]
     rest = "\nphases: [{kind: sft, data: rows.jsonl, models: {policy: a-model}}]"
     check(load_config(write(tmp_path / "pools.yaml", fragment + rest), ["phases.sft.data.path=a-name"]))
     rl = yaml.safe_dump({"phases": [RL | yaml.safe_load(worth)]})

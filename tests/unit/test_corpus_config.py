@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from data.corpus.document import Document
+from data.corpus.step import Dropped
 from data.errors import UserError
 from rlhf.config.check import check
 from rlhf.config.corpus import STEPS as DEFAULT
+from rlhf.config.corpus import Mixture, StepConfig
 from rlhf.config.schema import Config
 from rlhf.corpus.reserved import open_reserved, reserved_sets, reserved_texts
 from rlhf.corpus.steps import STEPS, resolve_steps
@@ -150,3 +156,32 @@ def test_reserved_are_the_evaluations_and_prompts_of_the_run_and_what_is_named(t
     texts = reserved_texts({name: open_reserved(data) for name, data in sets.items()}, {"exam": ["prompt"]})
     assert list(texts["exam"]()) == ["exam?"]
     assert list(texts["rl.data"]()) == ["prompts?", "x"]
+
+
+DOCS = (Path(__file__).resolve().parents[2] / "docs/corpus.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", DOCS, re.DOTALL)
+
+
+def test_the_configs_of_the_docs_are_valid():
+    corpus, mixture = map(yaml.safe_load, blocks("yaml"))
+    assert Config.model_validate(corpus).phases[1].mixture.temperature == 2
+    assert Mixture.model_validate(mixture["mixture"]).schedule[2] == (1, {"pages": 0.2})
+
+
+def test_the_step_of_the_docs_works(tmp_path, monkeypatch):
+    (source,) = blocks("python")
+    (tmp_path / "recipe_steps.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    steps = [StepConfig(name="recipe_steps:NoRecipes", at_least=0.3, kinds=["web"])]
+    ((_, step),) = resolve_steps(steps)
+    texts = ["a cup of flour in the oven", "a cup and an oven", "a house"]
+    documents = [Document(text, "a", "s", "web", "f", 0) for text in texts]
+    assert [step.look(document) for document in documents] == [documents[0], Dropped("a recipe"), documents[2]]
+    assert not step.meant_for(Document("", "a", "s", "text", "f", 0))
+
+
+def test_the_table_of_the_docs_has_every_step():
+    assert set(STEPS) <= set(re.findall(r"`(\w+)`", DOCS))

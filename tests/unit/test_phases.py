@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from data.batch import Batch
+from data.messages import strings_in
 from data.sample import Prompt, Sample
 from rlhf.config.schema import Rl
 from rlhf.metrics import MetricLog
@@ -19,7 +20,6 @@ from rlhf.phases.best_of_n import best
 from rlhf.phases.experience import Draw, drop_unscored, scores_of, together
 from rlhf.phases.lesson import corrected, same_rows, teaches
 from rlhf.phases.rl import describe
-from rlhf.phases.supervised import texts
 
 
 def sample(prompt: Prompt, index: int, tokens: tuple[int, ...], logprob: float = -1.0) -> Sample:
@@ -167,7 +167,7 @@ def test_a_due_step_lies_after_the_current_one():
 
 def test_every_text_of_a_nested_row_trains_the_tokenizer():
     row = {"messages": [{"role": "user", "content": "hi"}], "score": 2, "tags": ["a", None]}
-    assert texts(row) == ["user", "hi", "a"]
+    assert list(strings_in(row)) == ["user", "hi", "a"]
 
 
 def test_a_resumed_log_drops_what_the_interrupted_attempt_wrote_too_far(tmp_path):
