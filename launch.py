@@ -10,22 +10,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from data.errors import UserError
 from rlhf.config.check import check
 from rlhf.config.explain import did_you_mean
 from rlhf.config.load import load_config
-from rlhf.config.schema import Config, Phase
-
-if TYPE_CHECKING:
-    from actors.placement import Placement
+from rlhf.config.schema import Config
+from rlhf.reports.tables import terminal_table
 
 # Whatever needs torch, Ray or vLLM is imported where it is used: a mistake in a config is told at once.
 
@@ -76,19 +72,31 @@ def corpus(
     config: ConfigFile,
     overrides: Overrides = None,
     address: Annotated[str | None, typer.Option(help="join this cluster, where `workers` is above 1")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="remove what an earlier run of this name left")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="remove the corpora that an earlier run of this name left")
+    ] = False,
 ) -> None:
     """Make a config's corpora and nothing else: clean, deduplicate, tokenise; an interrupted one continues."""
     with told_plainly(interrupted="interrupted; the same command continues"):
         settings = load_config(config, overrides or ())
         check(settings)
-        if fresh:
-            _remove(Path(settings.run.directory))
         from rlhf import api
 
-        directory = api.make_corpora(settings, address=address)
-        for page in sorted(directory.glob("artifacts/*/corpus.html")):
+        if fresh:
+            _remove_corpora(settings)
+        summary = api.make_corpora(settings, address=address)
+        summary.show(Console())
+        for page in sorted(summary.directory.glob("artifacts/*/corpus.html")):
             Console().print(f"report: {page}", highlight=False, soft_wrap=True)
+        if summary.missed:
+            raise typer.Exit(1)
+
+
+def _remove_corpora(settings: Config) -> None:
+    for phase in settings.phases:
+        if phase.kind == "corpus":
+            for kind in ("artifacts", "checkpoints"):
+                shutil.rmtree(Path(settings.run.directory) / kind / phase.name, ignore_errors=True)
 
 
 def _submit(config: Path, overrides: list[str], address: str | None, fresh: bool) -> int:
@@ -120,51 +128,12 @@ def plan(
         check(settings)
         from actors.placement import Resources
         from actors.placement import plan as plan_placement
+        from rlhf.reports.tables import phases_table, placement_table
 
         placement = plan_placement(settings, None if cpus is None else Resources(cpus, gpus))
         console = Console()
-        console.print(_placement_table(placement))
-        console.print(_phases_table(settings))
-
-
-def _placement_table(placement: Placement) -> Table:
-    device = "GPU" if placement.on_gpus else "CPU"
-    table = _table("pool", "devices", "role", "ranks", f"{device} of each rank")
-    pool = None
-    for row in placement.rows():
-        first = [row["pool"], str(row["devices"])] if row["pool"] != pool else ["", ""]
-        table.add_row(*first, row["role"], str(row["ranks"]), f"{row['share']:g}")
-        pool = row["pool"]
-    return table
-
-
-def _phases_table(config: Config) -> Table:
-    from rlhf.needs import needed_models
-
-    table = _table("phase", "kind", "models start from", "data", "steps")
-    for phase in config.phases:
-        if phase.kind == "corpus":
-            sources = "\n".join(source.name for source in phase.sources)
-            steps = f"{', '.join(step.name for step in phase.steps)}; {phase.workers} at once"
-            table.add_row(phase.name, phase.kind, "", sources, steps)
-            continue
-        models = needed_models(config, phase).items()
-        starts = "\n".join(f"{role}: {model.path or 'scratch'}" for role, model in models)
-        paths = [phase.data.path] if isinstance(phase.data.path, str) else phase.data.path
-        table.add_row(phase.name, phase.kind, starts, "\n".join(paths), _extent(phase))
-    return table
-
-
-def _extent(phase: Phase) -> str:
-    if phase.kind == "rl":
-        return f"{phase.steps} x {phase.prompts_per_step} prompts x {phase.sampling.samples}"
-    if phase.kind == "best_of_n":
-        return f"{phase.keep} of {phase.sampling.samples} samples a prompt"
-    if phase.kind == "label":
-        return f"{phase.sampling.samples} samples a prompt, compared"
-    passes = f"{phase.epochs} epoch{'s' if phase.epochs > 1 else ''}"
-    length = f"{phase.steps} steps" if phase.steps else passes
-    return f"{length} of {phase.batch_size} rows"
+        console.print(placement_table(placement.rows(), placement.on_gpus))
+        console.print(phases_table(settings))
 
 
 @data_app.command("preview")
@@ -208,7 +177,7 @@ def status(directory: RunDirectoryOrLatest = None) -> None:
         from rlhf.rundir import Artifact, RunDirectory
 
         last = _last_steps(root / "metrics.jsonl")
-        table = _table("phase", "state", "figures")
+        table = terminal_table("phase", "state", "figures")
         for phase in settings.phases:
             artifact = Artifact.read(RunDirectory(root).artifact(phase.name))
             row = last.get(phase.name)
@@ -277,7 +246,7 @@ def doctor() -> None:
         console = Console()
         with console.status("checking (the imports take a while)"):
             found = checks()
-        table = _table("", "check", "found")
+        table = terminal_table("", "check", "found")
         for each in found:
             table.add_row(Text("ok", "green") if each.ok else Text("no", "bold red"), each.name, each.found)
         console.print(table)
@@ -301,13 +270,6 @@ def told_plainly(interrupted: str = "interrupted") -> Iterator[None]:
     except KeyboardInterrupt:
         errors.print(Text(interrupted), soft_wrap=True)
         raise typer.Exit(130) from None
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table
 
 
 if __name__ == "__main__":

@@ -65,6 +65,19 @@ def train_tokenizer(
     )
 
 
+def all_special(vocab_size: int, kind: Kind, special_tokens: Sequence[str]) -> list[str]:
+    """The special tokens of a tokenizer to be trained. Raises UserError where `train_tokenizer` could not train it."""
+    special = [END_OF_TEXT, TURN_START, TURN_END, PADDING, *special_tokens]
+    _check_special(special)
+    smallest = len(special) + (2 if kind == "wordpiece" else 1) * len(BYTES)
+    if vocab_size < smallest:
+        inside = ", at a word's beginning and inside," if kind == "wordpiece" else ""
+        raise UserError(
+            f"tokenizer.vocab_size is {vocab_size}; the 256 bytes{inside} and {len(special)} special tokens alone are {smallest}"
+        )
+    return special
+
+
 def fertility(tokenizer: PreTrainedTokenizerBase, documents: Iterable[Document]) -> dict[str, Any]:
     """Tokens for each UTF-8 byte of the documents, special tokens not counted: {"tokens", "bytes", "tokens_per_byte"} over all,
     and the same by name under "sources" and "languages" (ISO 639-1; "" where nobody said). JSON values."""

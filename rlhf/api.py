@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -44,18 +43,18 @@ def run(
     return controller.run()
 
 
-def make_corpora(config: Config, *, address: str | None = None, console: Console | None = None) -> Path:
-    """Runs the config's corpus phases alone, without a cluster where none of them has several workers; returns the run's
-    directory. The other phases say what the corpora must not contain.
+def make_corpora(config: Config, *, address: str | None = None, console: Console | None = None) -> Summary:
+    """Runs the config's corpus phases alone, without a cluster where none of them has several workers. The other phases say
+    what the corpora must not contain.
 
     Raises UserError for mistakes in the config or the data, and where the config has no corpus phase.
     """
     check(config)
-    if not any(phase.kind == CORPUS for phase in config.phases):
+    corpora = [phase for phase in config.phases if phase.kind == CORPUS]
+    if not corpora:
         raise UserError("there is no phase of kind corpus in this config; add one, or use `launch.py run`")
-    controller = Controller(config, _connecting(config, address), console=console)
-    controller.run(kinds=(CORPUS,))
-    return controller.run_directory.root
+    needed = config.model_copy(update={"phases": corpora, "device": "auto"})  # no place is taken for models
+    return Controller(config, _connecting(needed, address), console=console).run(kinds=(CORPUS,))
 
 
 def _connecting(config: Config, address: str | None, *given: Any) -> Callable[[], AbstractContextManager[Runtime]]:

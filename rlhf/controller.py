@@ -64,6 +64,7 @@ class Controller:
                     continue
                 lineage = self.lineage(phase, artifacts)
                 if done is not None and done.id == fingerprint(lineage):
+                    self.clear(phase)
                     self.console.print(f"[bold]{phase.name:<9}[/] done before, inputs unchanged", highlight=False)
                     artifacts[phase.name] = done
                     continue
@@ -105,9 +106,13 @@ class Controller:
             answers=context.answers,
         )
         artifact.commit(context.staging)
-        if phase.kind == CORPUS:  # whose work takes as much room as its result
-            shutil.rmtree(context.checkpoints.directory)
+        self.clear(phase)
         return artifact
+
+    def clear(self, phase: Phase) -> None:
+        """Removes the work of a finished corpus, which takes as much room as its result."""
+        if phase.kind == CORPUS:
+            shutil.rmtree(self.run_directory.checkpoints(phase.name, "").directory, ignore_errors=True)
 
     def lineage(self, phase: Phase, artifacts: dict[str, Artifact]) -> dict[str, Any]:
         """Everything that the phase's result depends on (`rlhf.lineage`)."""

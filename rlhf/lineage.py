@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from data.corpus.units import files_of
 from data.errors import UserError
 from data.feedback.convert import conversion_of
 from data.imports import load_object
@@ -18,7 +19,7 @@ from data.sources import Rows
 from rlhf.config.roles import CORPUS, PHASE, corpus_of, reward_parts
 from rlhf.config.schema import Config, Corpus, Data, Phase
 from rlhf.corpus.reserved import open_reserved, reserved_sets
-from rlhf.corpus.steps import STEPS
+from rlhf.corpus.steps import STEPS, plain_source
 from rlhf.needs import needed_models
 from rlhf.phases import supervised
 from rlhf.phases.base import open_data
@@ -61,6 +62,7 @@ def lineage_of(
     }
     if corpus := corpus_of(config, phase):
         lineage["parents"]["data"] = artifacts[corpus.name].id
+        lineage["weights"] = {source.name: source.weight for source in corpus.sources}
     if converted := conversions(phase, rows):
         lineage["conversions"] = converted
     return lineage | {name: identity(value) for name, value in given.items()}
@@ -77,24 +79,36 @@ def _sets(config: Config, phase: Phase) -> Iterator[tuple[str, Data]]:
 
 
 def _of_a_corpus(config: Config, phase: Corpus, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
-    """Files count by name, size and time of their last change: they may be too many to be read before every run."""
+    """Files count by name, size and time of their last change: they may be too many to be read before every run. Weights are
+    the business of who trains on it."""
     parameters = [value for step in phase.steps for value in strings_in(step.parameters)]
-    paths = [path for source in phase.sources for path in strings_in(source.path)]
     tokenizer = [phase.tokenizer.path] if phase.tokenizer and phase.tokenizer.path else []
-    reserved = reserved_sets(config, phase)
-    functions = [path for path in paths if ":" in path] + [step.name for step in phase.steps if step.name not in STEPS]
+    functions = [path for source in phase.sources for path in strings_in(source.path) if not _is_file(path)]
+    functions += [step.name for step in phase.steps if step.name not in STEPS]
     return {
-        "phase": phase.model_dump(mode="json", exclude={"goals": True, "workers": True}),
-        "parents": {path: _parent(path, artifacts) for path in parameters if path.startswith(PHASE)},
-        "files": {path: _stat_of(Path(path)) for path in (*paths, *parameters, *tokenizer) if Path(path).exists()},
-        "reserved": {name: open_reserved(data).fingerprint for name, data in reserved.items()},
+        "phase": phase.model_dump(
+            mode="json", exclude={"goals": True, "workers": True, "sources": {"__all__": {"weight"}}}
+        ),
+        "parents": {path: _parent(path, artifacts) for path in (*parameters, *tokenizer) if path.startswith(PHASE)},
+        "files": fingerprint(files_of([plain_source(source) for source in phase.sources])),
+        "parameters": {path: _stat_of(path) for path in (*parameters, *tokenizer) if _is_file(path)},
+        "reserved": {name: open_reserved(data).fingerprint for name, data in reserved_sets(config, phase).items()},
         "seed": config.run.seed,
-        "code": {path: source_of(path) for path in functions if not Path(path).exists()},
+        "code": {path: source_of(path) for path in functions},
     }
 
 
-def _stat_of(path: Path) -> str:
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+def _is_file(text: str) -> bool:
+    """Whether a parameter names a file or directory."""
+    try:
+        return bool(text) and Path(text).expanduser().exists()
+    except OSError:  # too long for a name
+        return False
+
+
+def _stat_of(path: str) -> str:
+    root = Path(path).expanduser()
+    files = [root] if root.is_file() else sorted(file for file in root.rglob("*") if file.is_file())
     stats = [(str(file), file.stat()) for file in files]
     return fingerprint([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 

@@ -23,7 +23,7 @@ RECORD = "phase.json"
 def write_atomically(path: Path, text: str) -> None:
     """Writes, syncs to disk, then moves into place."""
     partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w") as file:
+    with open(partial, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

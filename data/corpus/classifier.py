@@ -58,6 +58,12 @@ class Classifier(Preparation):
     pareto: float | None = None
     groups: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.at_least is not None and not 0 <= self.at_least <= 1:
+            raise UserError(f"classifier: at_least is {self.at_least}; give a score from 0 to 1, or null to keep all")
+        if self.pareto is not None and not self.pareto > 0:
+            raise UserError(f"classifier: pareto is {self.pareto}; give an alpha above 0, such as 9")
+
     def prepare(self, stage: Stage, work: Work) -> Step:
         """Raises UserError where examples are missing, broken or too few."""
         training = Training(self, str(work.directory), work.seed)

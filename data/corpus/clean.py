@@ -7,11 +7,13 @@ where it was, and the result does not depend on where and in which order the pie
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from data.corpus.document import Document, Shard
@@ -19,7 +21,7 @@ from data.corpus.extract import extract
 from data.corpus.readers import read_unit
 from data.corpus.source import Quarantined, Unit
 from data.corpus.step import Dropped, Placed, Preparation, Stage, Step
-from data.corpus.tally import Tally, merged
+from data.corpus.tally import EXCERPT, Tally, merged
 from data.corpus.work import Work
 
 CHUNK_CHARACTERS = 2**21  # of the texts that pass a step together
@@ -28,12 +30,29 @@ EXTRACT = "extract"  # the name of what makes documents of files, in reports
 
 
 @dataclass(frozen=True)
+class Quarantine:
+    """What could not be read, on disk, for it may be as many as there are rows."""
+
+    directory: Path
+    counts: Mapping[int, int]  # by unit, of those that have some
+
+    def __iter__(self) -> Iterator[Quarantined]:
+        for unit in sorted(self.counts):
+            with quarantine_file(self.directory, unit).open(encoding="utf-8") as lines:
+                yield from (Quarantined(**json.loads(line)) for line in lines)
+
+
+def quarantine_file(directory: Path, unit: int) -> Path:
+    return directory / f"unit-{unit:05d}.jsonl"
+
+
+@dataclass(frozen=True)
 class Cleaned:
     """The documents, and what became of all that was in the files."""
 
     stage: Stage
     by_source: Mapping[str, tuple[Tally, ...]]  # extraction, then each step in its order
-    quarantined: tuple[Quarantined, ...]
+    quarantine: Quarantine
     figures: Mapping[str, Mapping[str, Any]]  # of steps that tell more than counts, by the step's name
     seconds: Mapping[
         str, Mapping[str, float]
@@ -52,21 +71,22 @@ class FromFiles:
 
     max_document_bytes: int
 
-    def read(self, unit: Unit, tally: Tally, quarantined: list[Quarantined]) -> Iterator[Document]:
+    def read(self, unit: Unit, tally: Tally, aside: Callable[[Quarantined], None]) -> Iterator[Document]:
+        """The unit's documents. aside: is told of what cannot be read."""
         clock = time.process_time()
         for record in read_unit(unit, self.max_document_bytes):
-            if isinstance(record, Quarantined):
-                quarantined.append(record)
+            made = record if isinstance(record, Quarantined) else extract(record)
+            tally.seconds += time.process_time() - clock
+            if isinstance(made, Quarantined):
+                aside(made)
+                clock = time.process_time()
                 continue
             tally.seen += 1
-            tally.characters_in += len(record.content) if isinstance(record.content, str) else len(str(record.content))
-            made = extract(record)
-            tally.seconds += time.process_time() - clock
+            content = record.content if isinstance(record.content, str) else str(record.content)
+            tally.characters_in += len(content)
             if isinstance(made, Dropped):
                 tally.reasons[made.reason] += 1
-                tally.show(
-                    made.reason, f"{unit.source.name}/{record.part.name}#{record.place}", str(record.content)[:300]
-                )
+                tally.show(made.reason, f"{unit.source.name}/{record.part.name}#{record.place}", content[:EXCERPT])
             else:
                 tally.kept += 1
                 tally.characters_out += sum(len(document.text) for document in made)
@@ -82,28 +102,32 @@ class Pass:
     steps: tuple[Step, ...]
     source: FromFiles | Stage
     target: Stage
+    quarantine: Path
 
     def __call__(self, item: tuple[int, Unit]) -> dict[str, Any]:
-        """Writes the unit's documents; returns the tallies and what was quarantined."""
+        """Writes the unit's documents; returns the tallies and how many places were quarantined."""
         number, unit = item
         tallies = [Tally(name) for name in self.names]
-        quarantined: list[Quarantined] = []
         if isinstance(self.source, Stage):
-            documents = self.source.read(number)
-        else:
-            extracted = Tally(EXTRACT)
-            found = self.source.read(unit, extracted, quarantined)
-            documents = (Placed(document, number, row) for row, document in enumerate(found))
+            self._write(self.source.read(number), number, tallies)
+            return {"tallies": [tally.as_dict() for tally in tallies]}
+        extracted, count = Tally(EXTRACT), 0
+        with quarantine_file(self.quarantine, number).open("w", encoding="utf-8") as file:
+
+            def aside(each: Quarantined) -> None:
+                nonlocal count
+                count += 1
+                file.write(json.dumps(each.as_dict(), ensure_ascii=False) + "\n")
+
+            found = self.source.read(unit, extracted, aside)
+            self._write((Placed(document, number, row) for row, document in enumerate(found)), number, tallies)
+        return {"tallies": [tally.as_dict() for tally in (extracted, *tallies)], "quarantined": count}
+
+    def _write(self, documents: Iterable[Placed], number: int, tallies: Sequence[Tally]) -> None:
         with Shard(self.target.path(number)) as shard:
             for chunk in chunks(documents):
                 for placed in self._through(chunk, tallies):
                     shard.add(placed.document)
-        if not isinstance(self.source, Stage):
-            tallies.insert(0, extracted)
-        return {
-            "tallies": [tally.as_dict() for tally in tallies],
-            "quarantined": [each.as_dict() for each in quarantined],
-        }
 
     def _through(self, chunk: list[Placed], tallies: Sequence[Tally]) -> list[Placed]:
         for step, tally in zip(self.steps, tallies, strict=True):
@@ -145,6 +169,8 @@ def clean(units: Sequence[Unit], steps: Sequence[tuple[str, Step]], work: Work, 
     Raises UserError where a step's own files are missing or wrong.
     """
     source: FromFiles | Stage = FromFiles(max_document_bytes)
+    quarantine = work.directory / "quarantine"
+    quarantine.mkdir(exist_ok=True)
     results: list[list[dict[str, Any]]] = []  # by pass, then unit
     figures: dict[str, Mapping[str, Any]] = {}
     seconds: dict[str, Mapping[str, float]] = {}
@@ -154,7 +180,7 @@ def clean(units: Sequence[Unit], steps: Sequence[tuple[str, Step]], work: Work, 
         number = len(results)
         target = Stage(work.directory / f"pass-{number}", tuple(unit.source.name for unit in units))
         names = tuple(name for name, _ in pending)
-        run = Pass(names, tuple(step for _, step in pending), source, target)
+        run = Pass(names, tuple(step for _, step in pending), source, target, quarantine)
         told = ", ".join((EXTRACT, *names) if not results else names)
         results.append(work.map(f"pass-{number}-done", run, list(enumerate(units)), told))
         if isinstance(source, Stage):
@@ -172,12 +198,12 @@ def clean(units: Sequence[Unit], steps: Sequence[tuple[str, Step]], work: Work, 
             figures |= {name: told} if (told := getattr(step, "figures", None)) else {}
         pending.append((name, step))
     stage = finish_pass()
-    quarantined = [Quarantined(**each) for result in results[0] for each in result["quarantined"]]
+    counts = {unit: result["quarantined"] for unit, result in enumerate(results[0]) if result["quarantined"]}
     by_source = {
         name: tuple(chain.from_iterable(_of_source(name, units, results_of_pass) for results_of_pass in results))
         for name in dict.fromkeys(stage.sources)
     }
-    return Cleaned(stage, by_source, tuple(quarantined), figures, seconds)
+    return Cleaned(stage, by_source, Quarantine(quarantine, counts), figures, seconds)
 
 
 def _of_source(name: str, units: Sequence[Unit], results: Sequence[Mapping[str, Any]]) -> list[Tally]:

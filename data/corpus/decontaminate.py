@@ -85,7 +85,7 @@ class Decontaminate(Preparation):
             for length, same in groupby(sorted(long, key=length_of), length_of)
         }
         grams = {length: np.unique(np.concatenate(found)) for length, found in by_length.items()}
-        return grams, {
+        return {length: each for length, each in grams.items() if len(each)}, {
             "texts": len(different),
             "too short": len(different) - len(long),
             "only common phrases": sum(not len(each) for found in by_length.values() for each in found),

@@ -27,7 +27,8 @@ SCHEMA = pa.schema(
     ]
 )
 READ_AT_ONCE = 64  # documents
-ROW_GROUP_BYTES = 2 * 2**20  # of text: what a reader or writer holds at once
+ROW_GROUP_BYTES = 2 * 2**20  # what a reader or writer holds at once
+ROW_BYTES = 500  # of a row's Python objects beside their characters
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Shard:
     """Writes documents into a parquet file that is there whole or not at all. The same documents give the same bytes."""
 
     def __init__(self, path: Path):
-        self._path, self._partial = path, path.with_name(f".{path.name}.partial")
+        self._path, self._partial = path, path.with_name(f".{path.name}.{os.getpid()}.partial")
         path.parent.mkdir(parents=True, exist_ok=True)
         self._writer = pq.ParquetWriter(self._partial, SCHEMA, compression="zstd")
         self._rows: list[dict[str, Any]] = []
@@ -71,7 +72,7 @@ class Shard:
         row = {name: getattr(document, name) for name in SCHEMA.names}
         row["marks"] = json.dumps(document.marks, sort_keys=True, ensure_ascii=False) if document.marks else ""
         self._rows.append(row)
-        self._bytes += len(document.text)
+        self._bytes += ROW_BYTES + sum(len(value) for value in row.values() if isinstance(value, str))
         if self._bytes >= ROW_GROUP_BYTES:
             self._flush()
 

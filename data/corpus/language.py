@@ -18,7 +18,15 @@ from data.corpus.document import Document
 from data.corpus.step import Dropped, Outcome, Single
 from data.errors import UserError
 
+CODE = re.compile("[a-z]{2,3}")
+UNDETERMINED = "und"  # ISO 639-2's code for this
 LOOKED_AT_CHARACTERS = 2000  # from the beginning: more takes time in proportion and was right no more often
+
+
+def language_code(said: str) -> str:
+    """The language's code in what a row says of it: "en" of "EN" and "en-US"; empty where this is none ("English")."""
+    code = re.split("[-_]", said.strip().lower(), maxsplit=1)[0]
+    return code if CODE.fullmatch(code) and code != UNDETERMINED else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +48,7 @@ class Language(Single):
 
     def __post_init__(self) -> None:
         for code in self.allowed:
-            if not re.fullmatch("[a-z]{2,3}", code):
+            if not CODE.fullmatch(code):
                 raise UserError(f"language: allowed: {code!r} is no code of ISO 639; write en, de, zh, …")
         if (self.identifier == "fasttext") != (self.model is not None):
             raise UserError(
@@ -48,7 +56,7 @@ class Language(Single):
             )
 
     def look(self, document: Document) -> Outcome:
-        if not document.language:
+        if not document.language:  # else it is a code: `extract` sees to that
             language, score = self._identify(document.text[:LOOKED_AT_CHARACTERS])
             known = language if score >= self.at_least else ""
             document = replace(document, language=known, marks={**document.marks, "language_score": round(score, 3)})

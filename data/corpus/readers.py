@@ -14,28 +14,19 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from data.corpus.extract.dialogue import COLUMNS as DIALOGUE_COLUMNS
 from data.corpus.formats import ending_of, is_compressed, splits
 from data.corpus.lines import read_lines, read_paragraphs
 from data.corpus.pages import decode_page, warc_pages
-from data.corpus.rows import (
-    Found,
-    Trouble,
-    arrow_rows,
-    json_line,
-    json_rows,
-    megabytes,
-    missing,
-    not_an_object,
-    not_text,
-    parquet_rows,
-)
+from data.corpus.reasons import HALF_A_PAIR, megabytes, missing, not_an_object, not_text, unforeseen
+from data.corpus.rows import Found, Trouble, arrow_rows, json_line, json_rows, parquet_rows
 from data.corpus.source import Part, Quarantined, Record, Source, Unit
 from data.diagnose import describe
 from data.imports import load_call, names_object
 from data.messages import lookup
 
 READ_ERRORS = (OSError, EOFError, zlib.error, ValueError, pa.ArrowException)
-KEPT_COLUMNS = ("url", "language")  # of rows, beside the text
+KEPT_COLUMNS = ("url", "language")  # of rows, beside the content
 MAX_REASON_CHARACTERS = 500  # it may quote what a file holds
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -44,7 +35,7 @@ def read_unit(unit: Unit, max_document_bytes: int) -> Iterator[Record | Quaranti
     """What the unit's parts hold, in their order: every place once, as a record or in quarantine.
 
     Places are row numbers of .json, .parquet, .arrow and functions, byte offsets of lines, paragraphs and the pages of .warc,
-    0 of whole files. A record of a dialogue's row is the row, of other rows the text. Longer documents than
+    0 of whole files. A record of a dialogue's row is the row, without columns that no dialogue stands in, of other rows the text. Longer documents than
     max_document_bytes are quarantined; no more than a small multiple of that is in memory. Errors of a user's function go
     through.
     """
@@ -69,13 +60,17 @@ def _guarded(unit: Unit, part: Part, limit_bytes: int) -> Iterator[Found | Troub
         yield from _read(unit.source, part, limit_bytes)
     except READ_ERRORS as error:
         yield Trouble(None, _reason(error, part))
+    except MemoryError:
+        raise  # which says something of the machine, not of the file
+    except Exception as error:  # of a library, over a file that nobody thought of
+        yield Trouble(None, f"cannot be read: {unforeseen(error)}")
 
 
 def _read(source: Source, part: Part, limit_bytes: int) -> Iterator[Found | Trouble]:
     ending = ending_of(part.name)
     if ending in (".parquet", ".arrow"):
-        dialogue = source.kind == "dialogue"
-        wanted, needed = (None, None) if dialogue else ([source.column, *KEPT_COLUMNS], source.column)
+        wanted = [source.column, *KEPT_COLUMNS, *(DIALOGUE_COLUMNS if source.kind == "dialogue" else ())]
+        needed = None if source.kind == "dialogue" else source.column
         if ending == ".parquet":
             rows = parquet_rows(part.path, part.start, part.stop, wanted, needed)
         else:
@@ -166,19 +161,23 @@ def _of_rows(rows: Iterator[Found | Trouble], source: Source, limit_bytes: int) 
 
 
 def _of_row(place: int, row: dict[str, Any], source: Source, limit_bytes: int) -> Found | Trouble:
-    if source.kind == "dialogue":
-        content, text = row, json.dumps(row, ensure_ascii=False, default=str)
-    else:
-        content = text = lookup(row, source.column)
-        if source.column not in row and source.column.partition(".")[0] not in row:
-            return Trouble(place, missing(source.column, row))
-        if not isinstance(text, str):
-            return Trouble(place, f"column {source.column!r} must be text, found {describe(text)}")
+    kept = [value if isinstance(value := row.get(name), str) else "" for name in KEPT_COLUMNS]
     try:
-        size_bytes = len(text.encode())
+        if source.kind == "dialogue":
+            names = (source.column, source.column.partition(".")[0], *DIALOGUE_COLUMNS)
+            content = {name: row[name] for name in names if name in row}
+            text = json.dumps(content, ensure_ascii=False, default=str)
+        else:
+            content = text = lookup(row, source.column)
+            if source.column not in row and source.column.partition(".")[0] not in row:
+                return Trouble(place, missing(source.column, row))
+            if not isinstance(text, str):
+                return Trouble(place, f"column {source.column!r} must be text, found {describe(text)}")
+        size_bytes = sum(len(value.encode()) for value in (text, *kept))
     except UnicodeEncodeError:
-        return Trouble(place, "half of a surrogate pair, which is no character")
+        return Trouble(place, HALF_A_PAIR)
+    except (TypeError, ValueError, RecursionError) as error:
+        return Trouble(place, f"a row that is not JSON's: {unforeseen(error)}")
     if size_bytes > limit_bytes:
         return Trouble(place, f"a row longer than {megabytes(limit_bytes)}")
-    url, language = (value if isinstance(value := row.get(name), str) else "" for name in KEPT_COLUMNS)
-    return Found(place, content, url, language)
+    return Found(place, content, *kept)

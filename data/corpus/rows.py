@@ -11,11 +11,12 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.diagnose import describe
+from data.corpus.reasons import TOO_DEEP, megabytes, missing, not_text, unforeseen
 
 READ_AT_ONCE_CHARACTERS = 2**20
 BATCH_BYTES = 8 * 2**20
 BLANKS = " \t\r\n"
+NAMED = (pa.ArrowException, UnicodeDecodeError)  # errors whose messages say what is wrong
 
 
 class Found(NamedTuple):
@@ -43,7 +44,7 @@ def json_line(line: bytes) -> Any:
     except json.JSONDecodeError as error:
         raise ValueError(f"broken JSON at character {error.colno}: {error.msg}") from error
     except RecursionError as error:
-        raise ValueError("JSON that is nested too deeply") from error
+        raise ValueError(f"JSON that is {TOO_DEEP}") from error
 
 
 def json_rows(stream: BinaryIO, limit_bytes: int) -> Iterator[Found | Trouble]:
@@ -90,7 +91,7 @@ def _decoded(buffer: str, at: int, ended: bool) -> tuple[Any, int, str | None]:
     except json.JSONDecodeError as error:
         return None, at, error.msg
     except RecursionError:
-        return None, at, "nested too deeply"
+        return None, at, TOO_DEEP
     return (value, end, None) if end < len(buffer) or ended else (None, at, "incomplete")
 
 
@@ -138,22 +139,6 @@ def arrow_rows(path: str, wanted: Sequence[str] | None, needed: str | None) -> I
             row += batch.num_rows
 
 
-def missing(column: str, present: Iterable[str]) -> str:
-    return f"no column {column!r}; the columns are {', '.join(present) or 'none'}"
-
-
-def not_an_object(value: Any) -> str:
-    return f"wanted an object of columns, found {describe(value)}"
-
-
-def not_text(error: UnicodeDecodeError) -> str:
-    return f"not {error.encoding.upper()} text (byte {error.object[error.start]:#x} at {error.start})"
-
-
-def megabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:g} MB"
-
-
 def _columns(present: Sequence[str], wanted: Sequence[str] | None) -> list[str] | None:
     if wanted is None:
         return None
@@ -169,9 +154,12 @@ def _rows_of(batch: pa.RecordBatch, first: int) -> Iterator[Found | Trouble]:
     try:
         batch.validate(full=True)  # Arrow's readers check neither strings nor offsets
         rows = batch.to_pylist()
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # dates that Python does not have, time zones that nobody knows, …
         if batch.num_rows == 1:
-            yield Trouble(first, " ".join(str(error).split()))
+            told = " ".join(str(error).split())
+            yield Trouble(first, told if isinstance(error, NAMED) else f"cannot be converted: {unforeseen(error)}")
         else:  # the row at fault must not take its neighbours along
             for number in range(batch.num_rows):
                 yield from _rows_of(batch.slice(number, 1), first + number)

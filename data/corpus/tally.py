@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import takewhile
 from typing import Any
 
 from data.corpus.document import Document
@@ -46,12 +46,15 @@ class Tally:
         self.characters_out += len(after.text)
         if after.text != before.text:
             self.changed += 1
-            self.show(CHANGED, before.id, excerpt_of_change(before.text, after.text))
+            if self._wants(CHANGED):  # finding the excerpt takes as long as some steps
+                self.show(CHANGED, before.id, excerpt_of_change(before.text, after.text))
 
     def show(self, reason: str, identity: str, text: str) -> None:
-        shown = self.examples.setdefault(reason, [])
-        if len(shown) < EXAMPLES:
-            shown.append({"id": identity, "text": text})
+        if self._wants(reason):
+            self.examples.setdefault(reason, []).append({"id": identity, "text": text})
+
+    def _wants(self, reason: str) -> bool:
+        return len(self.examples.get(reason, ())) < EXAMPLES
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values, with `dropped`."""
@@ -76,6 +79,6 @@ def merged(tallies: Iterable[Mapping[str, Any]]) -> Tally:
 
 def excerpt_of_change(before: str, after: str) -> str:
     """The changed text around its first difference, and nothing of what was taken out."""
-    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, after)))
+    same = len(os.path.commonprefix([before, after]))
     start = max(0, same - EXCERPT // 3)
     return ("…" if start else "") + after[start : start + EXCERPT]

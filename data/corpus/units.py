@@ -13,6 +13,8 @@ from data.diagnose import missing_file
 from data.errors import UserError
 from data.imports import load_call, names_object
 
+LINK_OUT = "a link out of the source; give what it leads to as a path of the source"
+
 Sized = tuple[Part, int]  # and its bytes
 
 
@@ -21,7 +23,8 @@ def plan_units(sources: Sequence[Source], unit_bytes: int) -> tuple[list[Unit], 
 
     unit_bytes: of files, as they lie on disk. Small files share a unit; of larger ones those that can be are cut: lines and
     paragraphs at byte ranges, parquet at row groups. A `module:function` is one unit. The files of a directory come in the
-    order of their names, hidden ones left out; a file that a source lists twice is read once.
+    order of their names, hidden ones left out; a file that a source lists twice is read once. Links are followed within the
+    source's paths alone, so that no source reads what nobody gave it.
 
     Raises UserError where a path does not exist, or a function cannot be loaded or does not take the source's args.
     """
@@ -29,8 +32,7 @@ def plan_units(sources: Sequence[Source], unit_bytes: int) -> tuple[list[Unit], 
     quarantined: list[Quarantined] = []
     for source in sorted(sources, key=lambda source: not source.reference):
         sized: list[Sized] = []
-        for path, name in _files(source):
-            reason = _unreadable(path, name, source.kind)
+        for path, name, reason in _files(source):
             if reason:
                 quarantined.append(Quarantined(source.name, name, None, reason))
             else:
@@ -43,12 +45,21 @@ def plan_units(sources: Sequence[Source], unit_bytes: int) -> tuple[list[Unit], 
     return units, quarantined
 
 
+def files_of(sources: Sequence[Source]) -> list[tuple[str, int, int]]:
+    """Path, size in bytes and time of the last change (nanoseconds) of the very files that `plan_units` gives to units.
+
+    Raises UserError where a path does not exist.
+    """
+    paths = [path for source in sources for path, _, reason in _files(source) if not reason]
+    return [(path, (stat := os.stat(path)).st_size, stat.st_mtime_ns) for path in paths]
+
+
 def _is_function(spec: str) -> bool:
     return names_object(spec) and not os.path.exists(spec)
 
 
-def _files(source: Source) -> Iterator[tuple[str, str]]:
-    """Path and name of each file, and of directories that give none."""
+def _files(source: Source) -> Iterator[tuple[str, str, str | None]]:
+    """Path and name of each file, and of directories that give none, with the reason where no unit has it."""
     paths = [os.path.abspath(os.path.expanduser(spec)) for spec in source.path if not _is_function(spec)]
     for path in paths:
         if not os.path.lexists(path):
@@ -57,18 +68,28 @@ def _files(source: Source) -> Iterator[tuple[str, str]]:
         base = paths[0]
     else:  # names below what all paths share, so that no two are the same
         base = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    roots = [os.path.realpath(path) for path in paths]
     seen: set[str] = set()
     for path in paths:
-        found = (list(_below(path)) if os.path.isdir(path) else []) or [path]
+        found = (list(_below(path, roots)) if os.path.isdir(path) else []) or [path]
         for file in sorted(found, key=lambda file: _name(file, base)):
             if file not in seen:
-                yield file, _name(file, base)
+                name = _name(file, base)
+                yield file, name, LINK_OUT if _leads_out(file, roots) else _unreadable(file, name, source.kind)
         seen.update(found)
 
 
-def _below(directory: str) -> Iterator[str]:
-    """All files in it that are not hidden, and the directories that may not be listed. Links to directories are followed, but
-    none into one that was seen."""
+def _leads_out(path: str, roots: Sequence[str]) -> bool:
+    """Whether this is a link to what is in none of these directories."""
+    if not os.path.islink(path):
+        return False
+    target = os.path.realpath(path)
+    return not any(os.path.commonpath([root, target]) == root for root in roots)
+
+
+def _below(directory: str, roots: Sequence[str]) -> Iterator[str]:
+    """All files in it that are not hidden, the directories that may not be listed and the links that lead out of the roots.
+    Other links to directories are followed, but none into one that was seen."""
     seen: set[str] = set()
     unlisted: list[str] = []
     for folder, subfolders, files in os.walk(
@@ -78,7 +99,10 @@ def _below(directory: str) -> Iterator[str]:
             subfolders.clear()
             continue
         seen.add(os.path.realpath(folder))
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        shown = sorted(name for name in subfolders if not name.startswith("."))
+        left_out = [name for name in shown if _leads_out(os.path.join(folder, name), roots)]
+        subfolders[:] = [name for name in shown if name not in left_out]
+        yield from (os.path.join(folder, name) for name in left_out)
         yield from (os.path.join(folder, name) for name in files if not name.startswith("."))
     yield from unlisted
 

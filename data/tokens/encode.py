@@ -20,9 +20,12 @@ WORD_GAP = re.compile(r"(?<=\w)(?= \w)")  # between two words, where tokenizers 
 def encode(
     tokenizer: PreTrainedTokenizerBase, texts: Iterable[tuple[Key, str]]
 ) -> Iterator[tuple[Key, list[int], bool]]:
-    """(key, token ids, whether the text ends here) of each (key, text), in their order, without the tokens that a tokenizer adds
-    at both ends. What looks like a special token in a text is text: no page can end a turn. A text of more than `PIECE_CHARACTERS` comes in several parts, cut between words: the ids are those of the
-    whole, save where it has no two words to cut between."""
+    """(key, token ids, whether the text ends here) of each (key, text), in their order, without the tokens that a tokenizer
+    adds at both ends. What looks like a special token in a text is text: no page can end a turn.
+
+    A text of more than `PIECE_CHARACTERS` comes in several parts, cut between words. The ids are those of the whole, save
+    where it has no two words to cut between, and save for tokenizers whose normalizer puts something before every text, as
+    that of Llama 2 does: with these each further part begins with a token for that."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()

@@ -106,7 +106,6 @@ class TokenStore:
 
     directory: Path
     tokenizer: str  # its fingerprint
-    vocabulary: int
     trained: Mapping[str, Stream]  # by source
     held_out: Mapping[str, Stream]  # of the same sources; may be empty
 
@@ -123,7 +122,7 @@ class TokenStore:
             part: {source: _stream(directory, source, files[part], index) for source, files in index["sources"].items()}
             for part in (TRAINED, HELD_OUT)
         }
-        return cls(directory, index["tokenizer"], index["vocabulary"], streams[TRAINED], streams[HELD_OUT])
+        return cls(directory, index["tokenizer"], streams[TRAINED], streams[HELD_OUT])
 
     def windows(self, max_length: int) -> dict[str, int]:
         """How many windows of at most `max_length` tokens each source has to train on. Raises UserError where that is below 3."""

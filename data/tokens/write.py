@@ -7,7 +7,6 @@ end-of-text token. `unit-00000.documents.npy`: (2, documents) int64, where each 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from array import array
@@ -19,13 +18,16 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from data.corpus.dedup.arrays import save_array
 from data.corpus.document import Document, read_documents
+from data.corpus.draw import draw
 from data.corpus.step import Stage
 from data.corpus.work import Work
 from data.tokenizer import end_of_text, load_tokenizer, tokenizer_fingerprint
 from data.tokens.encode import encode
 
 TRAINED, HELD_OUT = "train", "held_out"
+EMPTY = "empty"  # documents that gave no token
 INDEX = "index.json"
 
 
@@ -51,7 +53,7 @@ def tokenise(
 ) -> dict[str, Any]:
     """Writes all units, or these, by `work.map`, then the index, which it returns.
 
-    tokenizer: its directory. holdout: share of the documents, 0 to 1, that are kept apart; which, their ids alone say.
+    tokenizer: its directory. holdout: share of the documents, 0 to 1, that are kept apart: see `is_held_out`.
 
     Raises UserError where the tokenizer has no end-of-text token.
     """
@@ -60,8 +62,11 @@ def tokenise(
     units = list(stage.units if units is None else units)
     function = WriteTokens(str(tokenizer), str(directory), holdout)
     written = work.map("tokens", function, [str(stage.path(unit)) for unit in units])
-    sources: dict[str, dict[str, list]] = {stage.sources[unit]: {TRAINED: [], HELD_OUT: []} for unit in units}
+    sources: dict[str, dict[str, Any]] = {
+        stage.sources[unit]: {TRAINED: [], HELD_OUT: [], EMPTY: 0} for unit in units
+    }
     for unit, counts in zip(units, written, strict=True):
+        sources[stage.sources[unit]][EMPTY] += counts[EMPTY]
         for part in (TRAINED, HELD_OUT):
             if counts[part]["documents"]:
                 sources[stage.sources[unit]][part].append(counts[part])
@@ -72,7 +77,7 @@ def tokenise(
         "sources": sources,
     }
     directory.mkdir(parents=True, exist_ok=True)
-    partial = directory / f".{INDEX}.partial"
+    partial = directory / f".{INDEX}.{os.getpid()}.partial"
     partial.write_text(json.dumps(index, indent=1))
     os.replace(partial, directory / INDEX)
     return index
@@ -80,7 +85,7 @@ def tokenise(
 
 def write_tokens(unit: Path, tokenizer: Path, directory: Path, holdout: float = 0.0) -> dict[str, Any]:
     """Writes the files of one unit (a parquet file of documents). Returns, under "train" and "held_out" each, the file's
-    name without its ending and the counts of its tokens and documents, and under "empty" how many documents had no text."""
+    name without its ending and the counts of its tokens and documents, and under "empty" how many documents gave none."""
     loaded = load_tokenizer(tokenizer)
     end, opening, kind = end_of_text(loaded), _opening(loaded), token_type(loaded)
     directory.mkdir(parents=True, exist_ok=True)
@@ -110,13 +115,13 @@ def write_tokens(unit: Path, tokenizer: Path, directory: Path, holdout: float = 
         files[part].add(ids)
         if last:
             files[part].add([end])
-    return {**{part: file.finish() for part, file in files.items()}, "empty": empty}
+    return {**{part: file.finish() for part, file in files.items()}, EMPTY: empty}
 
 
 def is_held_out(document: Document, share: float) -> bool:
-    """Whether the document is among the `share` of all that is held out; its id alone says so."""
-    digest = hashlib.blake2b(document.id.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") < share * 2**64
+    """Whether the document is among the `share` of all that is held out, by a draw for the row that it comes from: no two
+    conversations of one tree are on both sides. Other draws of `data.corpus.draw` are independent of it."""
+    return draw(document, "held out") < share
 
 
 def token_type(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -136,7 +141,7 @@ class _DocumentFile:
         self._directory, self._name, self._kind = directory, name, kind
         self._tokens = 0
         self._starts, self._rows = array("q"), array("q")
-        self._file = (directory / f".{name}.tokens.partial").open("wb")
+        self._file = (directory / f".{name}.tokens.{os.getpid()}.partial").open("wb")
 
     def begin(self, row: int) -> None:
         self._starts.append(self._tokens)
@@ -149,10 +154,7 @@ class _DocumentFile:
     def finish(self) -> Mapping[str, Any]:
         self._file.close()
         documents = np.array([self._starts, self._rows], "<i8")
-        partial = self._directory / f".{self._name}.documents.npy.partial"
-        with partial.open("wb") as file:
-            np.save(file, documents, allow_pickle=False)
-        os.replace(partial, self._directory / f"{self._name}.documents.npy")
+        save_array(self._directory / f"{self._name}.documents.npy", documents)
         os.replace(self._file.name, self._directory / f"{self._name}.tokens")
         return {"file": self._name, "tokens": self._tokens, "documents": len(self._starts)}
 

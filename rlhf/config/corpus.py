@@ -29,13 +29,13 @@ class Source(Node):
 
 
 class StepConfig(Named):
-    """A step of data/corpus/steps.py, or module:Class; the other keys are its parameters."""
+    """A step of rlhf/corpus/steps.py, or module:Class; the other keys are its parameters."""
 
 
 class TokenizerTraining(Node):
-    """Trained from the cleaned corpus, or loaded from `path`."""
+    """Trained from the cleaned corpus, or loaded."""
 
-    path: str | None = None
+    path: str | None = None  # of one to load, or phase:<name> of a model's; nothing is trained then
     kind: Literal["bpe", "wordpiece", "unigram"] = "bpe"  # all over bytes: any text comes back as it was
     vocab_size: int = Field(4096, ge=260)
     special_tokens: list[str] = []  # beside those of chat and end of text

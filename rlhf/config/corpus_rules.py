@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.errors import UserError
@@ -27,6 +28,8 @@ def sources_are_there(config: Config, phase: Phase) -> Advice:
 
 def reserved_exists(config: Config, phase: Phase) -> Advice:
     for name, data in phase.reserved.items() if phase.kind == CORPUS else ():
+        if "." in name:
+            yield f"phases.{phase.name}.reserved: {name!r}: names with a dot are those of the run's own data; give it another"
         for path in [data.path] if isinstance(data.path, str) else data.path:
             if FILE.match(path) and not Path(path).exists():
                 yield f"phases.{phase.name}.reserved.{name}: there is no {path}; relative paths start at {Path.cwd()}"
@@ -47,6 +50,22 @@ def steps_name_earlier_phases(config: Config, phase: Phase) -> Advice:
                 )
 
 
+def tokenizer_can_be_had(config: Config, phase: Phase) -> Advice:
+    settings = phase.tokenizer if phase.kind == CORPUS else None
+    if settings is None or settings.path is None:
+        return
+    where, names = f"phases.{phase.name}.tokenizer", [other.name for other in config.phases]
+    others = settings.model_fields_set - {"path", "sample_mb"}
+    if others:
+        yield f"{where}: path loads a tokenizer, so {', '.join(sorted(others))} would do nothing; remove path or the others"
+    if settings.path.startswith(PHASE):
+        earlier = names[: names.index(phase.name)]
+        if settings.path.removeprefix(PHASE) not in earlier:
+            yield f"{where}.path: no phase {settings.path.removeprefix(PHASE)!r} runs before {phase.name!r}"
+    elif FILE.match(settings.path) and not Path(settings.path).is_dir():
+        yield f"{where}.path: there is no directory {settings.path}; relative paths start at {Path.cwd()}"
+
+
 def mixture_fits_the_corpus(config: Config, phase: Phase) -> Advice:
     if phase.kind != "pretrain":
         return
@@ -61,30 +80,63 @@ def mixture_fits_the_corpus(config: Config, phase: Phase) -> Advice:
         yield f"{where}.tokenizer: the corpus {corpus.name!r} is tokenised already; set it there (phases.{corpus.name}.tokenizer)"
     if corpus.tokenizer is None:
         yield f"{where}.data: phases.{corpus.name}.tokenizer is null, so there are no tokens to train on; set its vocab_size or path"
+    ignored = phase.data.model_fields_set & {"split", "columns", "args", "limit"}
+    if ignored:
+        yield f"{where}.data: a corpus has no rows to choose, so {', '.join(sorted(ignored))} would do nothing; remove them"
+    if phase.max_length < 3:
+        yield f"{where}.max_length is {phase.max_length}: windows of a corpus have at least 3 tokens; raise it"
     if phase.mixture.weights and phase.mixture.schedule:
         yield f"{where}.mixture: weights and a schedule of weights; keep one of them"
     shares = [share for share, _ in phase.mixture.schedule]
     if shares != sorted(set(shares)):
         yield f"{where}.mixture.schedule: shares of the training must rise, found {shares}"
     names = [source.name for source in corpus.sources if not source.reference]
-    for weights in (phase.mixture.weights, *(weights for _, weights in phase.mixture.schedule)):
-        for name in weights:
-            if name not in names:
-                yield f"{where}.mixture: the corpus has no source {name!r}{did_you_mean(name, names)}"
-        if weights and (min(weights.values()) < 0 or not sum(weights.values()) > 0):
-            yield f"{where}.mixture: weights are shares, none below 0 and one above; found {weights}"
+    own = {
+        source.name: source.weight for source in corpus.sources if source.weight is not None and source.name in names
+    }
+    points = [weights for _, weights in phase.mixture.schedule] or [phase.mixture.weights or own]
+    for weights in points:
+        yield from _weights_fit(f"{where}.mixture", weights, names)
+
+
+def _weights_fit(where: str, weights: Mapping[str, float], names: Sequence[str]) -> Advice:
+    for name in weights:
+        if name not in names:
+            yield f"{where}: the corpus has no source {name!r}{did_you_mean(name, names)}"
+    total, others = sum(weights.values()), [name for name in names if name not in weights]
+    if weights and (min(weights.values()) < 0 or (not total > 0 and not others)):
+        yield f"{where}: weights are shares, none below 0 and one above; found {dict(weights)}"
+    elif weights and others and total > 1 - 1e-9:
+        yield (
+            f"{where}: weights of {total:g} in all leave nothing for {', '.join(others)}: lower them, or give these a weight, too "
+            "(0 leaves one out)"
+        )
 
 
 def corpus_steps_fit(config: Config) -> Advice:
-    """Steps are found and take their parameters."""
+    """Steps are found and take their parameters, and a tokenizer can be trained as it is asked for."""
+    from data.tokenizer_training import all_special
     from rlhf.corpus.steps import resolve_steps
 
     for phase in config.phases:
-        if phase.kind == CORPUS:
+        if phase.kind != CORPUS:
+            continue
+        try:
+            resolve_steps(phase.steps)
+        except UserError as error:
+            yield f"phases.{phase.name}.steps: {error}"
+        settings = phase.tokenizer
+        if settings is not None and settings.path is None:
             try:
-                resolve_steps(phase.steps)
+                all_special(settings.vocab_size, settings.kind, settings.special_tokens)
             except UserError as error:
-                yield f"phases.{phase.name}.steps: {error}"
+                yield f"phases.{phase.name}.{error}"
 
 
-CORPUS_RULES = (sources_are_there, reserved_exists, steps_name_earlier_phases, mixture_fits_the_corpus)
+CORPUS_RULES = (
+    sources_are_there,
+    reserved_exists,
+    steps_name_earlier_phases,
+    tokenizer_can_be_had,
+    mixture_fits_the_corpus,
+)

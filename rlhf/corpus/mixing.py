@@ -8,13 +8,11 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from data.errors import UserError
 from data.tokens.mixture import Mixture
 from data.tokens.rows import TokenRows
 from data.tokens.store import TokenStore
 from rlhf.config.schema import Corpus, Pretrain
-
-TOKENS = "tokens"  # in the corpus's artifact
+from rlhf.corpus.files import TOKENS
 
 
 def corpus_rows(
@@ -46,16 +44,7 @@ def weights_of(corpus: Corpus, phase: Pretrain, windows: Mapping[str, int]) -> d
 
 
 def filled(given: Mapping[str, float], windows: Mapping[str, int], phase: Pretrain) -> dict[str, float]:
-    """A weight for every source: those that are not named share what is left up to 1, by their tokens ** (1 / temperature).
-
-    Raises UserError where nothing is left for them.
-    """
+    """A weight for every source: those that are not named share what is left up to 1, by their tokens ** (1 / temperature)."""
     others = {name: count ** (1 / phase.mixture.temperature) for name, count in windows.items() if name not in given}
-    left = 1 - sum(given.values())
-    if others and left < -1e-9:  # sums of floats may end beside 1
-        raise UserError(
-            f"phases.{phase.name}: the mixture's weights add up to {sum(given.values()):g}, which leaves nothing for "
-            f"{', '.join(others)}; lower them, or give these sources a weight, too (0 leaves one out)"
-        )
-    total = sum(others.values()) or 1
-    return {name: given[name] if name in given else max(left, 0.0) * others[name] / total for name in windows}
+    left, total = max(1 - sum(given.values()), 0.0), sum(others.values()) or 1
+    return {name: given[name] if name in given else left * others[name] / total for name in windows}

@@ -14,7 +14,6 @@ from torch.nn.functional import cross_entropy
 from data.corpus.document import Document
 from data.corpus.step import Dropped, Outcome, Placed, Step
 from data.tokenizer import load_tokenizer
-from rlhf.engine import device
 
 TOKENS_AT_ONCE = 4096  # of one forward pass, padding among them
 
@@ -23,7 +22,7 @@ TOKENS_AT_ONCE = 4096  # of one forward pass, padding among them
 class Perplexity(Step):
     """Marks each document with `perplexity`, exp of the mean loss over its first tokens, and drops what is outside of the bounds:
     far above is no language that the model knows, far below is what repeats itself. The bounds depend on the model: look at the
-    marks of a first run.
+    marks of a first run. On CPUs, in float32, so that every worker finds the same.
 
     model: a causal language model's directory or phase:<name>. max_tokens: of a document that are read.
     """
@@ -54,9 +53,8 @@ class Perplexity(Step):
 def _load(path: str) -> tuple[Any, torch.nn.Module]:
     from transformers import AutoModelForCausalLM
 
-    place = device.resolve("auto")
-    model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, use_safetensors=True, dtype=place.dtype())
-    return load_tokenizer(path), model.to(place.torch_device).eval()
+    model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, use_safetensors=True, dtype=torch.float32)
+    return load_tokenizer(path), model.eval()
 
 
 def _perplexities(model: torch.nn.Module, rows: Sequence[list[int]]) -> list[float | None]:
@@ -87,8 +85,7 @@ def _losses(model: torch.nn.Module, rows: Sequence[list[int]]) -> list[float | N
     tokens = torch.zeros(len(rows), max(lengths), dtype=torch.long)
     for line, row in zip(tokens, rows, strict=True):
         line[: len(row)] = torch.tensor(row)
-    tokens = tokens.to(next(model.parameters()).device)
     logits = model(input_ids=tokens).logits  # right padding: causal rows do not see it
     losses = cross_entropy(logits[:, :-1].flatten(0, 1).float(), tokens[:, 1:].flatten(), reduction="none")
-    losses = losses.view(len(rows), -1).cpu()
+    losses = losses.view(len(rows), -1)
     return [float(line[: n - 1].mean()) if n > 1 else None for line, n in zip(losses, lengths, strict=True)]

@@ -6,9 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 from data.corpus.clean import Cleaned
+from data.corpus.source import Quarantined
 from data.corpus.step import Stage
 from data.unit import DataReport
 
@@ -44,9 +46,13 @@ def corpus_report(
     fertility: Mapping[str, Any],
     kinds: Mapping[str, str],  # by source
     references: Iterable[str],
+    unread: Sequence[Quarantined],  # whole files, before anything was read
 ) -> dict[str, Any]:
     """The content of report.json."""
-    known, quarantined = set(references), Counter(each.source for each in cleaned.quarantined)
+    known, quarantined = set(references), Counter(each.source for each in unread)
+    for unit, count in cleaned.quarantine.counts.items():
+        quarantined[cleaned.stage.sources[unit]] += count
+    in_all = quarantined.total()
     units = list(zip(cleaned.stage.sources, surveys, strict=True))
     written = [survey for source, survey in units if source not in known]
     sources = []
@@ -75,8 +81,8 @@ def corpus_report(
         "figures": cleaned.figures,
         **_sum(written),
         "tokens_per_byte": fertility,
-        "quarantined": [each.as_dict() for each in cleaned.quarantined[:QUARANTINE_SHOWN]],
-        "quarantined_in_all": len(cleaned.quarantined),
+        "quarantined": [each.as_dict() for each in islice(chain(unread, cleaned.quarantine), QUARANTINE_SHOWN)],
+        "quarantined_in_all": in_all,
     }
 
 

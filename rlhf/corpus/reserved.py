@@ -20,8 +20,8 @@ def reserved_sets(config: Config, corpus: Corpus) -> dict[str, Data | Reserved]:
     for phase in config.model_phases:
         for name, data in _evaluated(phase):
             paths = [data.path] if isinstance(data.path, str) else data.path
-            if not any(path.startswith(PHASE) for path in paths):
-                found.setdefault(f"{phase.name}.{name}", data)
+            if own := [path for path in paths if not path.startswith(PHASE)]:
+                found[f"{phase.name}.{name}"] = data.model_copy(update={"path": own})
     return found
 
 

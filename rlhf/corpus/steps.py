@@ -1,10 +1,12 @@
-"""The steps of a corpus by name, and how a config's list becomes objects."""
+"""The steps of a corpus by name, and how a config's steps and sources become objects of the floor below."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from data.corpus.source import Source
+from rlhf.config.corpus import Source as SourceConfig
 from rlhf.config.corpus import StepConfig
 from rlhf.config.roles import PHASE
 from rlhf.named import build
@@ -46,6 +48,11 @@ def resolve_steps(configured: Sequence[StepConfig], artifacts: Mapping[str, Arti
         times = sum(name.split(" ")[0] == each.name for name, _ in found)
         found.append((f"{each.name} {times + 1}" if times else each.name, step))
     return found
+
+
+def plain_source(source: SourceConfig) -> Source:
+    values = source.model_dump(exclude={"weight"})
+    return Source(**{**values, "path": (source.path,) if isinstance(source.path, str) else tuple(source.path)})
 
 
 def _resolved(value: Any, artifacts: Mapping[str, Artifact]) -> Any:

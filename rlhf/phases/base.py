@@ -72,7 +72,7 @@ class PhaseContext:
     def read(self, report: DataReport) -> None:
         """Tells, and keeps for the artifact, what became of a data set's rows."""
         self.reports.append(report)
-        self.console.print(f"[bold]{self.phase.name:<9}[/] {report}", highlight=False, soft_wrap=True)
+        self.console.print(f"[bold]{self.phase.name:<9}[/] {escape(str(report))}", highlight=False, soft_wrap=True)
 
     @cached_property
     def tokenizer(self) -> Any:

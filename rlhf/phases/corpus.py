@@ -9,16 +9,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from data.corpus.clean import Cleaned, clean
-from data.corpus.document import Document
-from data.corpus.source import Quarantined, Source
+from data.corpus.document import Document, write_documents
+from data.corpus.draw import draw
+from data.corpus.source import Quarantined
 from data.corpus.step import Stage
+from data.corpus.tally import Tally
 from data.corpus.units import plan_units
 from data.corpus.work import Executor, Piece, Work, in_this_process
 from data.errors import UserError
@@ -26,74 +30,70 @@ from data.tokenizer import load_tokenizer
 from data.tokenizer_training import fertility, train_tokenizer
 from data.tokens.write import HELD_OUT, TRAINED, is_held_out, tokenise
 from rlhf.config.corpus import Reserved, TokenizerTraining
-from rlhf.config.corpus import Source as ConfiguredSource
+from rlhf.corpus.files import DOCUMENTS, PAGE, QUARANTINE, REPORT, TOKENS
 from rlhf.corpus.page import corpus_page
 from rlhf.corpus.report import Survey, corpus_report, data_reports
 from rlhf.corpus.reserved import open_reserved, reserved_sets, reserved_texts
-from rlhf.corpus.steps import resolve_steps
+from rlhf.corpus.steps import plain_source, resolve_steps
 from rlhf.metrics import Bar
-from rlhf.phases.base import Metrics, PhaseContext
+from rlhf.phases.base import Metrics, PhaseContext, resolve_path
 from rlhf.rundir import write_atomically
 
 MB = 10**6
-DOCUMENTS, TOKENS, REPORT, PAGE, QUARANTINE = "documents", "tokens", "report.json", "corpus.html", "quarantine.jsonl"
-SHARDS, TOKENIZER = "token-shards", "tokenizer"  # where they are made
+SHARDS, TOKENIZER, SAMPLE = "token-shards", "tokenizer", "sample"  # where they are made
 
 
 def run(context: PhaseContext) -> Metrics:
     """Cleans, trains the tokenizer, tokenises, reports. Raises UserError where nothing is left."""
     phase = context.phase
     steps = resolve_steps(phase.steps, context.artifacts)
-    sources = [plain(source) for source in phase.sources]
+    sources = [plain_source(source) for source in phase.sources]
     with working(context) as work:
         # 1. documents
         units, unread = plan_units(sources, round(phase.unit_mb * MB))
+        if not units:
+            raise UserError(f"phases.{phase.name}: nothing can be read: {lost((), unread)}")
         cleaned = clean(units, steps, work, round(phase.max_document_mb * MB))
         written = [number for number, unit in enumerate(units) if not unit.source.reference]
         surveys = work.map("survey", Survey(cleaned.stage), list(cleaned.stage.units))
         size = sum(surveys[unit]["bytes"] for unit in written)
         if not size:
-            raise UserError(f"phases.{phase.name}: no document is left: {lost(cleaned, unread)}")
+            raise UserError(f"phases.{phase.name}: no document is left: {lost(cleaned.tallies, unread)}")
 
         # 2. the tokenizer, tokens
         index: Mapping[str, Any] = {}
         told: Mapping[str, Any] = {}
-        if phase.tokenizer is not None:
-            sample = Sample(
-                cleaned.stage, tuple(written), min(1.0, phase.tokenizer.sample_mb * MB / size), phase.holdout
-            )
+        if (settings := phase.tokenizer) is not None:
             directory = work.directory / TOKENIZER
-            work.map("tokenizer-done", MakeTokenizer(sample, phase.tokenizer, directory), [0], "tokenizer")
-            (told,) = work.map("fertility", TokensPerByte(sample, directory), [0], "tokens per byte")
+            sample = Stage(work.directory / SAMPLE, cleaned.stage.sources)
+            share = min(1.0, settings.sample_mb * MB / size)
+            work.map("sample-done", DrawSample(cleaned.stage, sample, share, phase.holdout), written, "sample")
+            path = settings.path and resolve_path(settings.path, context.artifacts)
+            make = MakeTokenizer(sample, tuple(written), settings.model_copy(update={"path": path}), directory)
+            work.map("tokenizer-done", make, [0], "tokenizer")
+            (told,) = work.map("fertility", TokensPerByte(sample, tuple(written), directory), [0], "tokens per byte")
             index = tokenise(cleaned.stage, directory, work.directory / SHARDS, work, phase.holdout, written)
 
         # 3. the report, and everything into the artifact
-        cleaned = replace(cleaned, quarantined=(*unread, *cleaned.quarantined))
         tokens = {name: counted(files) for name, files in index["sources"].items()} if index else {}
         kinds = {source.name: source.kind for source in sources}
         references = [source.name for source in sources if source.reference]
-        report = corpus_report(cleaned, surveys, tokens, told, kinds, references)
-        leave(context, work, cleaned, report, written)
+        report = corpus_report(cleaned, surveys, tokens, told, kinds, references, unread)
+        leave(context, work, cleaned, report, unread, written)
     for each in data_reports(report):
         context.read(each)
     return figures(report)
-
-
-def plain(source: ConfiguredSource) -> Source:
-    """The config's source in the values of the floor below."""
-    values = source.model_dump(exclude={"weight"})
-    return Source(**{**values, "path": (source.path,) if isinstance(source.path, str) else tuple(source.path)})
 
 
 @contextmanager
 def working(context: PhaseContext) -> Iterator[Work]:
     """Where the phase works: what is left of an interrupted run of the same inputs, and of no other."""
     phase = context.phase
-    root = context.run.checkpoints(phase.name, context.id).directory
+    root = context.run.checkpoints(phase.name, context.id).directory.resolve()
     directory = root / context.id
     for other in root.glob("*"):
         if other != directory:
-            shutil.rmtree(other)
+            shutil.rmtree(other) if other.is_dir() else other.unlink()
     directory.mkdir(parents=True, exist_ok=True)
     sets = reserved_sets(context.config, phase)
     columns = {name: data.columns for name, data in sets.items() if isinstance(data, Reserved)}
@@ -137,29 +137,29 @@ def bars(context: PhaseContext) -> Iterator[Any]:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Documents drawn evenly from all units, by their ids; none of those held out."""
+class DrawSample:
+    """A piece of work: of a unit, a share of the documents that are not held out, drawn by their places."""
 
     stage: Stage
-    units: tuple[int, ...]
+    sample: Stage
     share: float
     holdout: float
 
-    def __iter__(self) -> Iterator[Document]:
-        for unit in self.units:
-            for placed in self.stage.read(unit):
-                document = placed.document
-                if not is_held_out(document, self.holdout) and is_held_out(
-                    document, self.holdout + self.share * (1 - self.holdout)
-                ):
-                    yield document
+    def __call__(self, unit: int) -> None:
+        documents = (placed.document for placed in self.stage.read(unit))
+        drawn = (each for each in documents if not is_held_out(each, self.holdout) and self._is_drawn(each))
+        write_documents(self.sample.path(unit), drawn)
+
+    def _is_drawn(self, document: Document) -> bool:
+        return draw(document, "tokenizer") < self.share
 
 
 @dataclass(frozen=True)
 class MakeTokenizer:
     """A piece of work: the tokenizer's directory."""
 
-    sample: Sample
+    sample: Stage
+    units: tuple[int, ...]
     settings: TokenizerTraining
     directory: Path
 
@@ -168,7 +168,7 @@ class MakeTokenizer:
         if settings.path:
             tokenizer = load_tokenizer(settings.path)
         else:
-            texts = (document.text for document in self.sample)
+            texts = (document.text for document in documents_of(self.sample, self.units))
             tokenizer = train_tokenizer(texts, settings.vocab_size, settings.kind, settings.special_tokens)
         shutil.rmtree(self.directory, ignore_errors=True)
         tokenizer.save_pretrained(self.directory)
@@ -179,11 +179,16 @@ class MakeTokenizer:
 class TokensPerByte:
     """A piece of work: the tokenizer's figures on the sample."""
 
-    sample: Sample
+    sample: Stage
+    units: tuple[int, ...]
     directory: Path
 
     def __call__(self, _: int) -> dict[str, Any]:
-        return fertility(load_tokenizer(self.directory), self.sample)
+        return fertility(load_tokenizer(self.directory), documents_of(self.sample, self.units))
+
+
+def documents_of(stage: Stage, units: Iterable[int]) -> Iterator[Document]:
+    return (placed.document for unit in units for placed in stage.read(unit))
 
 
 def counted(files: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, int]:
@@ -194,18 +199,22 @@ def counted(files: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, int]:
     }
 
 
-def lost(cleaned: Cleaned, unread: Sequence[Quarantined]) -> str:
+def lost(tallies: Sequence[Tally], unread: Sequence[Quarantined]) -> str:
     """Where everything went, in a few words."""
-    reasons = {reason: count for tally in cleaned.tallies for reason, count in tally.reasons.items()}
-    most = sorted(reasons.items(), key=lambda item: -item[1])[:3]
-    parts = [f"{count:,} {reason}" for reason, count in most]
-    if count := len(unread) + len(cleaned.quarantined):
-        parts.append(f"{count:,} could not be read ({(*unread, *cleaned.quarantined)[0].reason})")
-    return ", ".join(parts) or "its sources have none"
+    reasons = sum((tally.reasons for tally in tallies), Counter())
+    parts = [f"{count:,} {reason}" for reason, count in reasons.most_common(3)]
+    if unread:
+        parts.append(f"{len(unread):,} files could not be read, the first {unread[0].file}: {unread[0].reason}")
+    return ", ".join(parts) or "its files have none"
 
 
 def leave(
-    context: PhaseContext, work: Work, cleaned: Cleaned, report: Mapping[str, Any], written: Sequence[int]
+    context: PhaseContext,
+    work: Work,
+    cleaned: Cleaned,
+    report: Mapping[str, Any],
+    unread: Sequence[Quarantined],
+    written: Sequence[int],
 ) -> None:
     """Puts the artifact together. Documents and tokens are linked, not copied, from where they were made."""
     staging = context.staging
@@ -219,8 +228,9 @@ def leave(
                 link(file, target)
     write_atomically(staging / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     write_atomically(staging / PAGE, corpus_page(f"{context.config.run.name}: {context.phase.name}", report))
-    lines = [json.dumps(asdict(each), ensure_ascii=False) for each in cleaned.quarantined]
-    write_atomically(staging / QUARANTINE, "".join(line + "\n" for line in lines))
+    with open(staging / QUARANTINE, "w", encoding="utf-8") as file:
+        for each in chain(unread, cleaned.quarantine):
+            file.write(json.dumps(each.as_dict(), ensure_ascii=False) + "\n")
 
 
 def link(file: Path, directory: Path) -> None:

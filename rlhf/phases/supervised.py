@@ -162,7 +162,8 @@ def read_rows(context: PhaseContext) -> tuple[Examples, Examples] | tuple[TokenR
     phase = context.phase
     if corpus := corpus_of(context.config, phase):
         artifact = context.artifacts[corpus.name].path
-        context.tokenizer = load_tokenizer(artifact)
+        if context.models["policy"].path is None:  # else the model's own, which must be the corpus's
+            context.tokenizer = load_tokenizer(artifact)
         train, held_out = corpus_rows(artifact, corpus, phase, context.tokenizer, context.seed)
         context.read(train.report)
         if phase.eval_data is None:

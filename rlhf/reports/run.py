@@ -12,6 +12,7 @@ from typing import Any
 
 from rlhf.config.load import load_config
 from rlhf.config.schema import Phase
+from rlhf.corpus.files import PAGE
 from rlhf.reports.curves import Row, curves, overoptimisation
 from rlhf.reports.page import Html, element, listing, number, page, picture, png, table
 from rlhf.rundir import Artifact, RunDirectory, write_atomically
@@ -19,7 +20,6 @@ from rlhf.summary import BEHIND_GOALS, Outcome, outcomes_of, readable
 
 REPORT = "report.html"
 CALIBRATION = "calibration.png"  # of a reward phase's artifact
-CORPUS_PAGE = "corpus.html"  # of a corpus phase's
 # in this order, where a phase has them; then each part of the reward
 CURVES = (
     "loss",
@@ -132,9 +132,9 @@ def _section(each: PhaseFiles) -> Html:
 
 
 def _corpus(each: PhaseFiles) -> list[Html]:
-    if not each.artifact or not (each.artifact.path / CORPUS_PAGE).exists():
+    if not each.artifact or not (each.artifact.path / PAGE).exists():
         return []
-    link = f"artifacts/{each.phase.name}/{CORPUS_PAGE}"
+    link = f"artifacts/{each.phase.name}/{PAGE}"
     return [element("p", element("a", "What each step dropped, and why", href=link))]
 
 

@@ -185,3 +185,39 @@ def test_the_step_of_the_docs_works(tmp_path, monkeypatch):
 
 def test_the_table_of_the_docs_has_every_step():
     assert set(STEPS) <= set(re.findall(r"`(\w+)`", DOCS))
+
+
+@pytest.mark.parametrize(
+    ("corpus", "pretrain", "told"),
+    [
+        (
+            {"tokenizer": {"kind": "wordpiece", "vocab_size": 300}},
+            {},
+            "phases.corpus.tokenizer.vocab_size is 300; the 256",
+        ),
+        ({"tokenizer": {"special_tokens": ["a b"]}}, {}, "phases.corpus.tokenizer.special_tokens: 'a b' cannot be one"),
+        ({"tokenizer": {"path": "/no/such"}}, {}, "phases.corpus.tokenizer.path: there is no directory /no/such"),
+        ({"tokenizer": {"path": "phase:x"}}, {}, "phases.corpus.tokenizer.path: no phase 'x' runs before 'corpus'"),
+        ({"tokenizer": {"path": "a/b", "kind": "bpe"}}, {}, "path loads a tokenizer, so kind would do nothing"),
+        (
+            {},
+            {"data": {"path": "phase:corpus", "limit": 5}},
+            "phases.pretrain.data: a corpus has no rows to choose, so limit",
+        ),
+        ({}, {"max_length": 2}, "phases.pretrain.max_length is 2: windows of a corpus have at least 3 tokens"),
+        (
+            {},
+            {"mixture": {"weights": {"one": 3}}},
+            "phases.pretrain.mixture: weights of 3 in all leave nothing for two",
+        ),
+        ({"reserved": {"sft.data": "some:rows"}}, {}, "phases.corpus.reserved: 'sft.data': names with a dot"),
+    ],
+)
+def test_what_would_be_found_after_hours_is_told_at_once(corpus, pretrain, told):
+    assert told in advice(corpus, pretrain)
+
+
+def test_an_evaluation_of_written_rows_and_a_file_reserves_the_file():
+    evaluated = {"kind": "sft", "data": FUNCTION, "eval_data": {"path": ["phase:pretrain", "a:b"]}}
+    found = config({}, {}, {**evaluated, "models": {"policy": "phase:pretrain"}})
+    assert reserved_sets(found, found.phases[0])["sft.eval_data"].path == ["a:b"]

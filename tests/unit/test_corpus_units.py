@@ -2,13 +2,14 @@
 
 import os
 import random
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from corpus_cases import source_of
 
-from data.corpus.units import plan_units
+from data.corpus.units import files_of, plan_units
 from data.errors import UserError
 
 
@@ -119,15 +120,60 @@ def test_files_of_the_same_name_in_several_paths_keep_different_names(tmp_path):
     assert len(plan_units([twice], 100)[0][0].parts) == 1
 
 
-def test_links_to_directories_are_followed_once(tmp_path):
-    (tmp_path / "real").mkdir()
-    (tmp_path / "real" / "x.txt").write_text("x")
-    (tmp_path / "real" / "loop").symlink_to(tmp_path)
-    (tmp_path / "source").mkdir()
-    (tmp_path / "source" / "link").symlink_to(tmp_path / "real")
-    units, _ = plan_units([source_of(tmp_path / "source")], 100)
-    assert "link/x.txt" in units[0].parts[0].name
-    assert sum(len(unit.parts) for unit in units) <= 2
+def test_links_to_directories_of_the_source_are_followed_once(tmp_path):
+    (tmp_path / ".store").mkdir()
+    (tmp_path / ".store" / "x.txt").write_text("x")
+    (tmp_path / ".store" / "loop").symlink_to(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / ".store")
+    units, quarantined = plan_units([source_of(tmp_path)], 100)
+    assert names(units) == [["link/x.txt"]]
+    assert quarantined == []
+
+
+def linked(root: Path) -> None:
+    """A source with links into itself and out of it."""
+    for name in ("source", "source-2", "outside"):
+        (root / name).mkdir()
+        (root / name / "x.txt").write_text(name)
+    (root / "source" / "inside.txt").symlink_to("x.txt")
+    (root / "source" / "out.txt").symlink_to(root / "outside" / "x.txt")
+    (root / "source" / "up").symlink_to("..")
+    (root / "source" / "directory").symlink_to(root / "outside")
+    (root / "source" / "beside.txt").symlink_to("../source-2/x.txt")
+    (root / "source" / "gone.txt").symlink_to("/nowhere.txt")
+
+
+def test_links_out_of_a_source_are_named_and_not_read(tmp_path):
+    linked(tmp_path)
+    units, quarantined = plan_units([source_of(tmp_path / "source")], 100)
+    assert names(units) == [["inside.txt", "x.txt"]]
+    assert [each.file for each in quarantined] == ["beside.txt", "directory", "gone.txt", "out.txt", "up"]
+    assert all(each.reason.startswith("a link out of the source") for each in quarantined)
+
+
+def test_what_a_source_names_is_read_through_links(tmp_path):
+    linked(tmp_path)
+    (tmp_path / "link").symlink_to("source")
+    units, _ = plan_units([source_of(tmp_path / "link")], 100)
+    assert names(units) == [["inside.txt", "x.txt"]]
+    assert names(plan_units([source_of(tmp_path / "source" / "out.txt")], 100)[0]) == [["out.txt"]]
+    both, left_out = plan_units([source_of(tmp_path / "source", tmp_path / "source-2")], 100)
+    assert "source/beside.txt" in names(both)[0]
+    assert "source/beside.txt" not in [each.file for each in left_out]
+
+
+def test_the_files_are_those_that_the_units_have(tmp_path, monkeypatch):
+    linked(tmp_path)
+    (tmp_path / "source" / "empty.txt").touch()
+    (tmp_path / "source" / "picture.png").write_bytes(b"x")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    sources = [source_of("~/source", f"{__name__}:rows"), source_of(tmp_path / "source-2" / "x.txt", reference=True)]
+    units, _ = plan_units(sources, 10**6)
+    planned = {part.path for unit in units for part in unit.parts} - {f"{__name__}:rows"}
+    files = files_of(sources)
+    assert {path for path, _, _ in files} == planned
+    assert len(files) == len(planned) == 3
+    assert all((size, time) == (os.path.getsize(path), os.stat(path).st_mtime_ns) for path, size, time in files)
 
 
 def test_a_name_that_is_not_utf8_can_be_written_down(tmp_path):

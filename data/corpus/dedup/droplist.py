@@ -6,7 +6,7 @@ each unit begins. In memory is the list of one unit: 16 bytes for each thing fou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,8 +27,17 @@ def write_part(directory: Path, part: int, units: int, repeats: np.ndarray) -> N
     save_array(directory / f"{part:06d}.starts.npy", np.searchsorted(repeats["unit"], np.arange(units + 1)))
 
 
-@lru_cache(maxsize=2)
-def repeats_of(directory: Path, parts: int, unit: int) -> np.ndarray:
+def listed(directory: Path, parts: int, placed: Sequence[Placed]) -> Iterator[np.ndarray]:
+    """What the list says of each of these documents of one unit, of dtype REPEAT, by place."""
+    if placed:
+        repeats = _of_unit(directory, parts, placed[0].unit)
+        rows = np.array([each.row for each in placed])
+        starts, stops = (np.searchsorted(repeats["row"], rows, side) for side in ("left", "right"))
+        yield from (repeats[start:stop] for start, stop in zip(starts, stops, strict=True))
+
+
+@lru_cache(maxsize=2)  # a step reads two lists at most
+def _of_unit(directory: Path, parts: int, unit: int) -> np.ndarray:
     """All that the parts say of one unit, of dtype REPEAT, by row and place."""
     found = []
     for part in range(parts):
@@ -52,14 +61,10 @@ class DropListed(Step):
     unit_sources: tuple[str, ...]
 
     def apply(self, placed: Sequence[Placed]) -> list[Outcome]:
-        if not placed:
-            return []
-        repeats = repeats_of(self.directory, self.parts, placed[0].unit)
-        rows = np.array([each.row for each in placed])
-        starts, stops = (np.searchsorted(repeats["row"], rows, side) for side in ("left", "right"))
+        found = listed(self.directory, self.parts, placed)
         return [
-            self._dropped(each, repeats["kept_unit"][start]) if start < stop else each.document
-            for each, start, stop in zip(placed, starts, stops, strict=True)
+            self._dropped(each, repeats["kept_unit"][0]) if len(repeats) else each.document
+            for each, repeats in zip(placed, found, strict=True)
         ]
 
     def _dropped(self, placed: Placed, kept_unit: int) -> Dropped:

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from data.corpus.step import Stage
 from data.corpus.work import Work
 
 BATCH_CANDIDATES = 2**14  # in one piece of work, and more only where one group has more
+UNITS_HELD = 32  # whose candidates' places are in memory at once, 16 bytes each
 
 
 def compare(
@@ -55,24 +57,24 @@ class ShingleSets:
 
 
 class StoredSets:
-    """The candidates' sets, read from their files."""
+    """The candidates' sets, read from their files one at a time: mapped ones would all be in memory in the end, and each
+    keeps a file open."""
 
     def __init__(self, directory: Path):
         self._directory = directory
-        self._open: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}  # by unit: rows, starts, all sets
+        self._places_of = lru_cache(UNITS_HELD)(self._read_places)
 
     def of(self, candidate: int) -> np.ndarray:
         unit, row = divmod(candidate, 2**32)
-        if unit not in self._open:
-            path = _sets_path(self._directory, unit)
-            self._open[unit] = (
-                _rows(self._directory, unit),
-                open_array(path.with_suffix(".npy")),
-                np.memmap(path, "<u8", "r"),
-            )
-        rows, starts, shingles = self._open[unit]
+        rows, starts = self._places_of(unit)
         place = np.searchsorted(rows, row)
-        return np.asarray(shingles[starts[place] : starts[place + 1]])
+        start, stop = starts[place : place + 2].tolist()
+        return np.fromfile(_sets_path(self._directory, unit), "<u8", stop - start, offset=8 * start)
+
+    def _read_places(self, unit: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of the unit's candidates, and where the set of each begins."""
+        starts = open_array(_sets_path(self._directory, unit).with_suffix(".npy"))
+        return _rows(self._directory, unit), np.array(starts)
 
 
 def _sets_path(directory: Path, unit: int) -> Path:
@@ -88,8 +90,8 @@ def _rows(directory: Path, unit: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The piece of work: a batch of groups. In memory are the rows of the candidates and the beginnings of the sets of
-    those that stay in one group; the sets stay in their files."""
+    """The piece of work: a batch of groups. In memory are the beginnings of the sets of those that stay in one group;
+    the sets stay in their files."""
 
     directory: Path
     threshold: float

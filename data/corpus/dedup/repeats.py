@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -23,6 +23,7 @@ from data.corpus.dedup.droplist import REPEAT, write_part
 from data.corpus.work import Work
 
 RANGE_BYTES = 48 * 2**20
+FIRST = "first"  # the directory, in that of the repetitions, of the list of what they repeat
 _HASH = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<u4"), ("place", "<u4")])
 _PLACE = struct.Struct("<II")
 _Occurrence = tuple[bytes, int, int]  # 16 bytes of hash, row of the document, place in it
@@ -48,7 +49,8 @@ def write_hashes(directory: Path, unit: int, occurrences: Iterable[_Occurrence])
 
 def find_repeats(work: Work, hashes: Path, counts: list[int], found: Path, overlap: int = 0) -> int:
     """Searches what `write_hashes` wrote for every unit, `counts` being what it returned, and writes the list of
-    repetitions into `found`; returns its number of parts, and removes the hashes. overlap: an occurrence this near to
+    repetitions into `found`, and that of the first occurrences of what is repeated into `found / FIRST`; returns
+    their number of parts, and removes the hashes. overlap: an occurrence this near to
     the first, in the same document, is a part of it and not a repetition."""
     ranges = -(-sum(counts) * (_HASH.itemsize + 4) // RANGE_BYTES) or 1
     work.map("ranges", _SearchRange(hashes, found, len(counts), ranges, overlap), range(ranges))
@@ -65,7 +67,7 @@ class _SearchRange:
     overlap: int
 
     def __call__(self, number: int) -> int:
-        """Writes the part of the list; returns how many it holds."""
+        """Writes the part of both lists; returns how many repetitions it holds."""
         loaded = [self._load(unit, number) for unit in range(self.units)]
         high, rest = (np.concatenate(each) for each in zip(*loaded, strict=True))
         unit = np.repeat(np.arange(self.units, dtype=np.uint32), [len(each) for each, _ in loaded])
@@ -78,12 +80,10 @@ class _SearchRange:
         first = np.maximum.accumulate(np.where(new, np.arange(len(new)), 0))
         same_document = (unit == unit[first]) & (row == row[first])
         repeated = ~new & ~(same_document & (place < place[first] + self.overlap))
-        repeats = np.empty(repeated.sum(), REPEAT)
         columns = {"unit": unit, "row": row, "place": place, "kept_unit": unit[first]}
-        for name, column in columns.items():
-            repeats[name] = column[repeated]
-        write_part(self.found, number, self.units, repeats)
-        return len(repeats)
+        for found, chosen in ((self.found, repeated), (self.found / FIRST, np.unique(first[repeated]))):
+            write_part(found, number, self.units, _records(columns, chosen))
+        return int(repeated.sum())
 
     def _load(self, unit: int, number: int) -> tuple[np.ndarray, np.ndarray]:
         high = open_array(self.hashes / f"{unit:05d}.high.npy")
@@ -91,3 +91,12 @@ class _SearchRange:
         start, stop = (np.searchsorted(high, np.uint64(each)) if each < 2**64 else len(high) for each in begins)
         rest = open_array(self.hashes / f"{unit:05d}.rest.npy")
         return np.array(high[start:stop]), np.array(rest[start:stop])
+
+
+def _records(columns: Mapping[str, np.ndarray], chosen: np.ndarray) -> np.ndarray:
+    """Those rows of the columns, of dtype REPEAT."""
+    taken = {name: column[chosen] for name, column in columns.items()}
+    records = np.empty(len(taken["unit"]), REPEAT)
+    for name, column in taken.items():
+        records[name] = column
+    return records

@@ -7,10 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
-from data.corpus.dedup.droplist import repeats_of
-from data.corpus.dedup.repeats import digest, find_repeats, write_hashes
+from data.corpus.dedup.droplist import listed
+from data.corpus.dedup.repeats import FIRST, digest, find_repeats, write_hashes
 from data.corpus.dedup.simple import simplified
 from data.corpus.document import Document
 from data.corpus.step import Dropped, Outcome, Placed, Preparation, Stage, Step
@@ -27,7 +25,8 @@ class SentenceDuplicates(Preparation):
     number of sentences taken out in the mark `repeated_sentences`.
 
     sentences: in a span, at least 1.
-    least_words: a document that lost a span and has fewer words left is dropped.
+    least_words: a document that lost a span and has fewer words left is dropped, unless the first occurrence of a span
+        that goes elsewhere stands in it: no span vanishes from the corpus.
 
     Made for prose: by default neither code nor dialogues are touched. (datatrove's steps for this keep the occurrence
     of the least row, of whatever file, and number at most 65,536 sentences in a document; hence not used.)
@@ -88,23 +87,20 @@ class WithoutRepeats(Step):
     parts: int
 
     def apply(self, placed: Sequence[Placed]) -> list[Outcome]:
-        if not placed:
-            return []
-        repeats = repeats_of(self.directory, self.parts, placed[0].unit)
-        rows = np.array([each.row for each in placed])
-        starts, stops = (np.searchsorted(repeats["row"], rows, side) for side in ("left", "right"))
+        found = (listed(directory, self.parts, placed) for directory in (self.directory, self.directory / FIRST))
         return [
-            self._without(each.document, repeats["place"][start:stop].tolist()) if start < stop else each.document
-            for each, start, stop in zip(placed, starts, stops, strict=True)
+            self._without(each.document, repeats["place"].tolist(), len(first) > 0) if len(repeats) else each.document
+            for each, repeats, first in zip(placed, *found, strict=True)
         ]
 
-    def _without(self, document: Document, places: Sequence[int]) -> Outcome:
+    def _without(self, document: Document, places: Sequence[int], is_first: bool) -> Outcome:
+        """is_first: others lose a span because it stands here."""
         from data.corpus.words import WORDS
 
         span = self.preparation.sentences
         repeated = {sentence for place in places for sentence in range(place, place + span)}
         text = without_sentences(document.text, WORDS.span_tokenize(document.text), repeated)
-        if not text or len(WORDS.word_tokenize(text)) < self.preparation.least_words:
+        if not text or (not is_first and len(WORDS.word_tokenize(text)) < self.preparation.least_words):
             return Dropped("nothing left but repeated sentences")
         return replace(document, text=text, marks={**document.marks, "repeated_sentences": len(repeated)})
 

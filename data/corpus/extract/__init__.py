@@ -6,13 +6,16 @@ from data.corpus.document import Document
 from data.corpus.extract.book import extract_book
 from data.corpus.extract.code import extract_code
 from data.corpus.extract.dialogue import extract_dialogues
+from data.corpus.extract.found import Extracted, refused
 from data.corpus.extract.scientific import extract_scientific
 from data.corpus.extract.text import extract_text
 from data.corpus.extract.web import extract_page
-from data.corpus.source import Record
+from data.corpus.language import language_code
+from data.corpus.reasons import unforeseen
+from data.corpus.source import Quarantined, Record
 from data.corpus.step import Dropped
 
-EXTRACTORS = {  # by kind of source; each takes a Record and gives a list of Extracted, or Dropped
+EXTRACTORS = {  # by kind of source; each takes a Record and gives a list of Extracted, Dropped or Quarantined
     "web": extract_page,
     "text": extract_text,
     "book": extract_book,
@@ -22,11 +25,14 @@ EXTRACTORS = {  # by kind of source; each takes a Record and gives a list of Ext
 }
 
 
-def extract(record: Record) -> list[Document] | Dropped:
-    """The record's documents: one, or for a tree of turns one for each of its conversations, numbered from 1 in their ids."""
+def extract(record: Record) -> list[Document] | Dropped | Quarantined:
+    """The record's documents: one, or for a tree of turns one for each of its conversations, numbered from 1 in their ids.
+
+    Never raises for what is in a record, but for MemoryError: that says something of the machine.
+    """
     source = record.unit.source
-    found = EXTRACTORS[source.kind](record)
-    if isinstance(found, Dropped):
+    found = _extracted(record)
+    if isinstance(found, Dropped | Quarantined):
         return found
     row = f"{source.name}/{record.part.name}#{record.place}"
     return [
@@ -37,9 +43,18 @@ def extract(record: Record) -> list[Document] | Dropped:
             kind=source.kind,
             file=record.part.name,
             place=record.place,
-            language=each.language or source.language,
+            language=language_code(each.language) or source.language,
             url=record.url,
             marks=each.marks,
         )
         for number, each in enumerate(found, 1)
     ]
+
+
+def _extracted(record: Record) -> list[Extracted] | Dropped | Quarantined:
+    try:
+        return EXTRACTORS[record.unit.source.kind](record)
+    except MemoryError:
+        raise
+    except Exception as error:  # of a library or of ours, over a text that nobody thought of
+        return refused(record, f"no text can be made of it: {unforeseen(error)}")

@@ -2,82 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from data.corpus.extract.found import Extracted
+from data.corpus.extract.found import Extracted, refused
 from data.corpus.extract.text import clean_text
-from data.corpus.source import Record
+from data.corpus.source import Quarantined, Record
 from data.corpus.step import Dropped
 from data.messages import lookup, parse_dialogue
 
-Turn = dict[str, str]  # role and content
-
 # where a row has its dialogue, after the source's own column; last, the row itself may be a tree's first turn
-COLUMNS = ("messages", "conversations", "conversation", "prompt", "conversation_tree", "conversation tree")
+PLACES = ("messages", "conversations", "conversation", "prompt", "conversation_tree", "conversation tree")
+ROLE_NAMES, CONTENT_NAMES = ("role", "from"), ("content", "text", "value")
+COLUMNS = (*PLACES, *ROLE_NAMES, *CONTENT_NAMES, "replies", "lang")  # of rows, that are read
 ROLES = {"prompter": "user", "human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 NOT_FOUND = Dropped("no dialogue in the row")
 NO_TEXT = Dropped("a turn without text or role")
+BETWEEN = "\n\n"
+# Each conversation of a tree repeats the turns that it shares with others: what all may have together, in times of what the
+# tree has, and in characters, for in a small tree a long question may have many short answers
+MAX_REPEATED = 8
+ALWAYS_ALLOWED_CHARACTERS = 2**20
 
 
-def extract_dialogues(record: Record) -> list[Extracted] | Dropped:
-    """One document a conversation, "User: …\\n\\nAssistant: …", with its messages ({role, content}) in marks["messages"]."""
+class Said(NamedTuple):
+    """A turn as text. In the order in which a tree is read, a turn follows the last one before it that is less deep."""
+
+    depth: int
+    text: str  # empty where the role or the content is
+    ends: bool  # a conversation
+
+
+def extract_dialogues(record: Record) -> list[Extracted] | Dropped | Quarantined:
+    """One document a conversation, "User: …\\n\\nAssistant: …"."""
     row = record.content
-    values = [lookup(row, record.unit.source.column), *(row.get(name) for name in COLUMNS), row]
+    values = [lookup(row, record.unit.source.column), *(row.get(name) for name in PLACES), row]
     for value in values:
-        conversations = _conversations(value)
-        if conversations is None:
+        turns = _turns(value)
+        if turns is None:
             continue
-        found = [messages for messages in conversations if messages]
-        if not found or any(not turn["role"] or not turn["content"] for messages in found for turn in messages):
+        if not turns or not all(turn.text for turn in turns):
             return NO_TEXT
+        count, characters = _size(turns)
+        own_characters = sum(len(turn.text) for turn in turns)
+        if characters > max(MAX_REPEATED * own_characters, ALWAYS_ALLOWED_CHARACTERS):
+            times = characters // own_characters
+            return refused(record, f"a tree of {count:,} conversations, together {times:,} times as long as the tree")
         language = record.language or _language(value)
-        return [Extracted(rendered(messages), language, {"messages": messages}) for messages in found]
+        return [Extracted(text, language) for text in _conversations(turns)]
     return NOT_FOUND
 
 
-def rendered(messages: list[Turn]) -> str:
-    return "\n\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in messages)
-
-
-def _conversations(value: Any) -> list[list[Turn]] | None:
+def _turns(value: Any) -> list[Said] | None:
     """None where the value is no dialogue."""
     if isinstance(value, str):
         turns = parse_dialogue(value)
         if turns and not turns[-1]["content"]:
-            turns.pop()  # an `Assistant:` that asks for an answer
-        return [[_turn(turn) for turn in turns]] if turns else None
+            return _one_after_the_other(turns[:-1])  # an `Assistant:` that asks for an answer
+        return _one_after_the_other(turns) if turns else None
     if isinstance(value, Mapping):
-        return list(_paths(value)) if _is_turn(value) else None
+        return list(_tree([value])) if _is_turn(value) else None
     if isinstance(value, list) and value and all(map(_is_turn, value)):
-        if any(turn.get("replies") for turn in value):
-            return [path for root in value for path in _paths(root)]
-        return [[_turn(turn) for turn in value]]
+        return list(_tree(value)) if any(map(_replies, value)) else _one_after_the_other(value)
     return None
 
 
-def _paths(root: Mapping[str, Any]) -> Iterator[list[Turn]]:
-    """From the root to every leaf, in the order in which the replies stand."""
-    left: list[tuple[Mapping[str, Any], list[Turn]]] = [(root, [])]
+def _one_after_the_other(turns: Sequence[Mapping[str, Any]]) -> list[Said]:
+    return [Said(depth, _said(turn), depth == len(turns) - 1) for depth, turn in enumerate(turns)]
+
+
+def _tree(roots: Sequence[Mapping[str, Any]]) -> Iterator[Said]:
+    """Every turn, followed by its replies in their order."""
+    left = [(0, root) for root in reversed(roots)]
     while left:
-        node, before = left.pop()
-        path = [*before, _turn(node)]
-        replies = [reply for reply in node.get("replies") or () if isinstance(reply, Mapping)]
-        if not replies:
-            yield path
-        left.extend((reply, path) for reply in reversed(replies))
+        depth, turn = left.pop()
+        replies = _replies(turn)
+        yield Said(depth, _said(turn), not replies)
+        left.extend((depth + 1, reply) for reply in reversed(replies))
+
+
+def _size(turns: Sequence[Said]) -> tuple[int, int]:
+    """How many conversations there are, and the characters that all have together."""
+    count, characters = 0, 0
+    before = [0]  # characters of the conversation up to each depth
+    for turn in turns:
+        del before[turn.depth + 1 :]
+        before.append(before[-1] + len(turn.text) + len(BETWEEN))
+        if turn.ends:
+            count, characters = count + 1, characters + before[-1]
+    return count, characters
+
+
+def _conversations(turns: Sequence[Said]) -> Iterator[str]:
+    path: list[str] = []
+    for turn in turns:
+        del path[turn.depth :]
+        path.append(turn.text)
+        if turn.ends:
+            yield BETWEEN.join(path)
 
 
 def _is_turn(value: Any) -> bool:
-    return isinstance(value, Mapping) and ("role" in value or "from" in value)
+    return isinstance(value, Mapping) and any(name in value for name in ROLE_NAMES)
 
 
-def _turn(value: Mapping[str, Any]) -> Turn:
-    """Empty strings where there is no text."""
-    role = value.get("role") or value.get("from")
-    said = next((value[name] for name in ("content", "text", "value") if isinstance(value.get(name), str)), "")
+def _replies(turn: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    replies = turn.get("replies")  # some data sets have their count here
+    return [reply for reply in replies if isinstance(reply, Mapping)] if isinstance(replies, list) else []
+
+
+def _said(turn: Mapping[str, Any]) -> str:
+    role = next((value for name in ROLE_NAMES if (value := turn.get(name))), "")
     role = role.strip().lower() if isinstance(role, str) else ""
-    return {"role": ROLES.get(role, role), "content": clean_text(said).strip()}
+    said = next((value for name in CONTENT_NAMES if isinstance(value := turn.get(name), str)), "")
+    content = clean_text(said).strip()
+    return f"{ROLES.get(role, role).capitalize()}: {content}" if role and content else ""
 
 
 def _language(value: Any) -> str:

@@ -9,14 +9,13 @@ from data.corpus.pii.masking import Found
 from data.errors import UserError
 
 # phonenumbers' own search takes milliseconds for a page; its knowledge of valid numbers is asked for these candidates alone
-_CANDIDATE = re.compile(
-    r"""(?<![\w/=#%@$€£.,\\-])(?<![0-9][\s:])
+_BODY = r"""(?<![\w/=#%@$€£.,\\-])
     (?: \+[ ]?\(?[0-9] | \(\+?[0-9] | [0-9] )
     (?: (?: [ \u00a0./‐–-] | [ \u00a0]?\( | \)[ \u00a0./-]? | [ ][-–/][ ] | [ ]?\(0\)[ ]? )? [0-9] ){5,}+
     (?: ,?[ ]?(?:ext\.?|extension|x)[ ]?[0-9]{1,5} )?
-    (?! [\w%=€£] | [-.,/:][0-9] | [ ]?[*+=×÷] | [ ]-[0-9] )""",
-    re.VERBOSE | re.IGNORECASE,
-)
+    (?! [\w%=€£] | [-.,/:][0-9] | [ ]?[*+=×÷] | [ ]-[0-9] )"""
+_CANDIDATE = re.compile(r"(?<![0-9][\s:])" + _BODY, re.VERBOSE | re.IGNORECASE)
+_AFTER_NUMBER = re.compile(r"(?<=[\s:])" + _BODY, re.VERBOSE | re.IGNORECASE)  # digits before it are no part of another
 _SAID = re.compile(
     r"\b(?:phone|telephone|tele?|tél|telefon|téléphone|call|fax|mobile|mobil|handy|cell|whatsapp|sms|text me|dial"
     r"|(?:my|your|his|her|our|their) (?:number|nr))\b[^0-9\n]{0,20}\Z",
@@ -38,12 +37,15 @@ _MOST_DIGITS = 15  # ITU E.164, section 6.1
 
 def phones(text: str, regions: tuple[str, ...]) -> Iterator[Found]:
     """Raises UserError where phonenumbers does not know a region."""
-    for match in _CANDIDATE.finditer(text):
+    end, found = 0, False
+    while match := (found and _AFTER_NUMBER.match(text, end + 1)) or _CANDIDATE.search(text, end):
+        end = match.end()
         written = match[0] if ")" in match[0] else match[0].lstrip("(")  # of a bracket around more than the number
-        start = match.end() - len(written)
+        start = end - len(written)
         number = _number(written, bool(_SAID.search(text, max(start - 30, 0), start)), regions)
         if number:
-            yield Found(start, match.end(), number)
+            yield Found(start, end, number)
+        found = number is not None
 
 
 def _number(written: str, said: bool, regions: tuple[str, ...]) -> str | None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from data.corpus.pii.masking import Found
 
-_GAP = r"(?:,?[ \u00a0]{1,2}|,?[ ]?\n[ \t]*)"  # between the parts: on a line, or on the next
-_CAPITAL = r"(?:[A-ZÀ-ÖØ-Þ][\w'’.-]*)"
+_GAP = r"(?:,?[ \u00a0]{1,2}|,?[ ]?\n[ \t]{0,40})"  # between the parts: on a line, or on the next
+_CAPITAL = r"(?:[A-ZÀ-ÖØ-Þ][\w'’.-]{0,60})"
 _TOWN = rf"{_CAPITAL}(?:[ -]{_CAPITAL}|[ ](?:of|am|an|der|im|sur|de|la|le)[ ]{_CAPITAL}){{0,3}}"
 _STATES = "A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|P[AR]|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY]"
 _STATE = rf"(?:(?:{_STATES})\b|[A-Z][a-z]+(?:[ ][A-Z][a-z]+)?(?=[ ][0-9]{{5}}))"
@@ -30,17 +30,17 @@ _ENGLISH = re.compile(
 _BOX = re.compile(
     rf"(?i:\bP\.?[ ]?O\.?[ ]?Box)[ ]\#?[0-9]{{1,7}}\b(?:{_ENGLISH_TOWN})?|\bPostfach[ ][0-9][0-9 ]{{1,8}}[0-9]\b"
 )
-_GERMAN_TOWN = rf"{_GAP}(?:D-)?[0-9]{{5}}[ ]{_TOWN}"
-_NUMBER = r"[0-9]{1,4}(?:[ ]?[a-z]\b|[ ]?[-–/][ ]?[0-9]{1,4})?(?![\w]|[.,][0-9])"
-_GERMAN = re.compile(
-    rf"""\b(?:
-        (?:{_CAPITAL}[ ]){{0,2}}(?:[A-ZÄÖÜ][\w-]*(?:straße|strasse|str\.)|[A-ZÄÖÜ][\w-]*[ -](?:Straße|Strasse|Str\.))[ ]{_NUMBER}
-        (?:{_GERMAN_TOWN})?
-      | (?:{_CAPITAL}[ ]){{0,2}}[A-ZÄÖÜ][\w-]*(?:weg|platz|allee|gasse|ring|ufer|damm|Weg|Platz|Allee|Gasse|Ring|Ufer|Damm)[ ]{_NUMBER}{_GERMAN_TOWN}
-    )""",
+_GERMAN_STREET = re.compile(
+    rf"""\b(?:{_CAPITAL}[ ]){{0,2}}[A-ZÄÖÜ][\w-]{{0,60}}(?:
+        (?P<sure>straße|strasse|str\.|[ -](?:Straße|Strasse|Str\.))
+      | weg|platz|allee|gasse|ring|ufer|damm|Weg|Platz|Allee|Gasse|Ring|Ufer|Damm
+    )[ ]\Z""",
     re.VERBOSE,
 )
-# _GERMAN begins with any word, which is slow: only asked where this is found
+_GERMAN_STREET_CHARACTERS = 200  # at most
+_GERMAN_NUMBER = re.compile(r"[0-9]{1,4}(?:[ ]?[a-z]\b|[ ]?[-–/][ ]?[0-9]{1,4})?(?![\w]|[.,][0-9])")
+_GERMAN_TOWN = re.compile(rf"{_GAP}(?:D-)?[0-9]{{5}}[ ]{_TOWN}")
+# where a street may end and its number begin: looking for streets from the left would ask at any capital letter
 _GERMAN_HINT = re.compile(
     r" (?=[0-9])(?:(?<=aße )|(?<=sse )|(?<=tr\. )|(?<=eg )|(?<=atz )|(?<=lee )|(?<=ing )|(?<=fer )|(?<=amm ))"
 )
@@ -60,9 +60,26 @@ def addresses(text: str) -> Iterator[Found]:
     yield from map(_found, _FRENCH.finditer(text))
     if "Postfach" in text or "box" in text.lower():
         yield from map(_found, _BOX.finditer(text))
-    if _GERMAN_HINT.search(text):
-        yield from map(_found, _GERMAN.finditer(text))
+    yield from _german(text)
+
+
+def _german(text: str) -> Iterator[Found]:
+    """A street with its number, and the town behind it, without which only some kinds of street are taken for one."""
+    end = 0
+    for hint in _GERMAN_HINT.finditer(text):
+        begin = max(hint.end() - _GERMAN_STREET_CHARACTERS, end)
+        street = _GERMAN_STREET.search(text, begin, hint.end())
+        number = _GERMAN_NUMBER.match(text, hint.end()) if street else None
+        if street and number:
+            town = _GERMAN_TOWN.match(text, number.end())
+            if town or street["sure"]:
+                end = (town or number).end()
+                yield _place(text, street.start(), end)
 
 
 def _found(match: re.Match[str]) -> Found:
-    return Found(match.start(), match.end(), re.sub(r"[\s,]+", " ", match[0]).casefold())
+    return _place(match.string, match.start(), match.end())
+
+
+def _place(text: str, start: int, stop: int) -> Found:
+    return Found(start, stop, re.sub(r"[\s,]+", " ", text[start:stop]).casefold())
