@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from data.corpus.rows import Found, Trouble, megabytes
+from data.corpus.reasons import megabytes
+from data.corpus.rows import Found, Trouble
 
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 READ_AT_ONCE_BYTES = 2**16
@@ -15,15 +17,34 @@ DECLARED = re.compile(
     rb"""<meta[^>]*?charset\s*=\s*["']?\s*([\w.:+-]+)|<\?xml[^>]*?encoding\s*=\s*["']([\w.:+-]+)""", re.I
 )
 IN_HEADER = re.compile(r"""charset\s*=\s*["']?([\w.:+-]+)""", re.I)
-MEANT = {  # by these labels, says the WHATWG Encoding Standard, section 4.2
-    **dict.fromkeys(("iso-8859-1", "latin1", "latin-1", "l1", "ascii", "us-ascii"), "cp1252"),
-    **dict.fromkeys(("gb2312", "gbk", "gb_2312-80"), "gb18030"),
-    **dict.fromkeys(("shift_jis", "shift-jis", "sjis", "x-sjis"), "cp932"),
-    **dict.fromkeys(("euc-kr", "ks_c_5601-1987", "korean"), "cp949"),
-    **dict.fromkeys(("iso-8859-9", "latin5"), "cp1254"),
-    **dict.fromkeys(("utf-16", "utf-16le", "utf-16be"), "utf-8"),  # declared in bytes that can be read as ASCII
-    "windows-874": "cp874",
-    "x-user-defined": "utf-8",
+# The encodings that the WHATWG Encoding Standard, section 4.2, names, by Python's names of them. A page must not choose any
+# other of Python's: some of them make half surrogates, or are no encodings of text.
+WEB_ENCODINGS = {
+    *("utf-8", "cp866", "koi8-r", "koi8-u", "mac-roman", "mac-cyrillic", "cp874"),
+    *(f"iso8859-{part}" for part in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)),
+    *(f"cp{page}" for page in range(1250, 1259)),
+    *("gb18030", "big5hkscs", "euc_jp", "iso2022_jp", "cp932", "cp949"),
+}
+MEANT = {  # by these, says the same section
+    **dict.fromkeys(("ascii", "iso8859-1"), "cp1252"),
+    **dict.fromkeys(("gb2312", "gbk"), "gb18030"),
+    **dict.fromkeys(("iso8859-11", "tis-620"), "cp874"),
+    **dict.fromkeys(("utf-16", "utf-16-le", "utf-16-be"), "utf-8"),  # declared in bytes that can be read as ASCII
+    "big5": "big5hkscs",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "iso8859-9": "cp1254",
+}
+LABELS = {  # that pages use, and that Python does not know; without their x-
+    **{f"iso8859{part}": f"iso8859-{part}" for part in range(1, 17)},
+    **dict.fromkeys(("iso-8859-8-i", "iso-8859-8-e", "logical", "visual"), "iso8859-8"),
+    **dict.fromkeys(("iso-8859-6-i", "iso-8859-6-e"), "iso8859-6"),
+    **dict.fromkeys(("gb_2312", "gb_2312-80", "csgb2312"), "gb2312"),
+    **dict.fromkeys(("ksc_5601", "ks_c_5601-1989", "iso-ir-149", "windows-949"), "cp949"),
+    **dict.fromkeys(("windows-874", "dos-874"), "cp874"),
+    **dict.fromkeys(("unicode-1-1-utf-8", "user-defined"), "utf-8"),
+    **{"windows-31j": "cp932", "cn-big5": "big5", "koi8": "koi8-r", "koi8-ru": "koi8-u"},
+    **{"mac": "mac-roman", "mac-ukrainian": "mac-cyrillic"},
 }
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 
@@ -38,8 +59,22 @@ def decode_page(content: bytes, header_charset: str = "") -> str:
             return _decode(content[len(mark) :], encoding, f"the byte order mark of {encoding}")
     declared = DECLARED.search(content[:DECLARED_WITHIN_BYTES])
     label = header_charset or (next(filter(None, declared.groups())).decode("ascii") if declared else "")
-    label = label.lower()
-    return _decode(content, MEANT.get(label, label) or "utf-8", f"charset {label}" if label else "no charset")
+    if not label:
+        return _decode(content, "utf-8", "no charset")
+    return _decode(content, _web_encoding(label), f"charset {label}")
+
+
+def _web_encoding(label: str) -> str:
+    """Python's name of it. Raises UnicodeError where the standard has no such encoding."""
+    try:
+        known = label.lower().removeprefix("x-").removeprefix("x-")  # x-x-big5
+        found = codecs.lookup(LABELS.get(known, known)).name
+    except (LookupError, ValueError):
+        found = ""
+    encoding = MEANT.get(found, found)
+    if encoding not in WEB_ENCODINGS:
+        raise UnicodeError(f"charset {label} is none that web pages have")
+    return encoding
 
 
 def warc_pages(stream: BinaryIO, limit_bytes: int) -> Iterator[Found | Trouble]:
@@ -112,5 +147,3 @@ def _decode(content: bytes, encoding: str, why: str) -> str:
     except UnicodeDecodeError as error:
         wrong = f"byte {content[error.start]:#x} at {error.start}"
         raise UnicodeError(f"not {encoding.upper()} text ({wrong}), with {why}") from error
-    except (LookupError, UnicodeError) as error:
-        raise UnicodeError(f"{why} is none that Python knows") from error

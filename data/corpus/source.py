@@ -7,13 +7,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 
+Kind = Literal["web", "text", "book", "code", "scientific", "dialogue"]
+
+
 @dataclass(frozen=True)
 class Source:
     """Files of one kind; the config's `sources` entry (`rlhf.config.corpus.Source`) in plain values."""
 
     name: str
     path: tuple[str, ...]  # files, directories, or module:function that yields dict rows
-    kind: Literal["web", "text", "book", "code", "scientific", "dialogue"]
+    kind: Kind
     language: str = ""  # ISO 639-1, where all documents have one
     column: str = "text"  # of rows (.jsonl, .parquet, …)
     split: Literal["file", "lines", "paragraphs"] = "file"  # how a plain file becomes documents

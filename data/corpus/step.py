@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from data.corpus.document import Document, read_documents
+from data.corpus.source import Kind
 
 if TYPE_CHECKING:
     from data.corpus.work import Work
@@ -47,7 +48,7 @@ class Step(ABC):
 
     only_kinds: ClassVar[tuple[str, ...]] = ()  # the class's default for `kinds`
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
-    kinds: tuple[str, ...] | None = None  # default: only_kinds
+    kinds: tuple[Kind, ...] | None = None  # default: only_kinds
     sources: tuple[str, ...] = ()
 
     def meant_for(self, document: Document) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -79,6 +79,7 @@ def merged(tallies: Iterable[Mapping[str, Any]]) -> Tally:
 
 def excerpt_of_change(before: str, after: str) -> str:
     """The changed text around its first difference, and nothing of what was taken out."""
-    same = len(os.path.commonprefix([before, after]))
+    lengths = range(1, min(len(before), len(after)) + 1)
+    same = bisect_left(lengths, True, key=lambda length: before[:length] != after[:length])
     start = max(0, same - EXCERPT // 3)
     return ("…" if start else "") + after[start : start + EXCERPT]

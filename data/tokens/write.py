@@ -62,9 +62,7 @@ def tokenise(
     units = list(stage.units if units is None else units)
     function = WriteTokens(str(tokenizer), str(directory), holdout)
     written = work.map("tokens", function, [str(stage.path(unit)) for unit in units])
-    sources: dict[str, dict[str, Any]] = {
-        stage.sources[unit]: {TRAINED: [], HELD_OUT: [], EMPTY: 0} for unit in units
-    }
+    sources: dict[str, dict[str, Any]] = {stage.sources[unit]: {TRAINED: [], HELD_OUT: [], EMPTY: 0} for unit in units}
     for unit, counts in zip(units, written, strict=True):
         sources[stage.sources[unit]][EMPTY] += counts[EMPTY]
         for part in (TRAINED, HELD_OUT):

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from data.corpus.source import Kind
 from rlhf.config.node import Fraction, Named, Node, Short
 
-Kind = Literal["web", "text", "book", "code", "scientific", "dialogue"]
 LanguageCode = Annotated[str, Field(pattern=r"^([a-z]{2,3})?$", description="a language code such as en")]
 
 

@@ -35,12 +35,15 @@ def reserved_exists(config: Config, phase: Phase) -> Advice:
                 yield f"phases.{phase.name}.reserved.{name}: there is no {path}; relative paths start at {Path.cwd()}"
 
 
-def steps_name_earlier_phases(config: Config, phase: Phase) -> Advice:
+def steps_name_what_is_there(config: Config, phase: Phase) -> Advice:
     if phase.kind != CORPUS:
         return
     names = [other.name for other in config.phases]
-    earlier = names[: names.index(phase.name)]
+    earlier, sources = names[: names.index(phase.name)], [source.name for source in phase.sources]
     for step in phase.steps:
+        for name in step.parameters.get("sources", ()):
+            if name not in sources:
+                yield f"phases.{phase.name}.steps.{step.name}.sources: there is no source {name!r}{did_you_mean(name, sources)}"
         for parameter, value in step.parameters.items():
             if isinstance(value, str) and value.startswith(PHASE) and value.removeprefix(PHASE) not in earlier:
                 name = value.removeprefix(PHASE)
@@ -136,7 +139,7 @@ def corpus_steps_fit(config: Config) -> Advice:
 CORPUS_RULES = (
     sources_are_there,
     reserved_exists,
-    steps_name_earlier_phases,
+    steps_name_what_is_there,
     tokenizer_can_be_had,
     mixture_fits_the_corpus,
 )

@@ -151,29 +151,34 @@ def test_the_page_shows_sources_steps_and_examples(made):
         assert text in page
 
 
+def kill_after(command: list[str], output: Path, pieces: int) -> None:
+    """Starts the command and kills its driver with SIGKILL as soon as so many pieces of the corpus are done."""
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+    )
+    deadline = time.monotonic() + 200
+    while len(list((output / "checkpoints").glob("**/*.json"))) < pieces:
+        assert process.poll() is None, "the corpus was made before it could be killed"
+        assert time.monotonic() < deadline, f"{pieces} pieces were not done in 200 s"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
 def test_a_corpus_killed_again_and_again_ends_the_same(planted, made, tmp_path):
     output = tmp_path / "run"
     config = write_config(planted, output)
-    marks = output / "checkpoints"
     for pieces in (3, 30, 60):
-        process = subprocess.Popen(
-            corpus_command(config), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
-        )
-        deadline = time.monotonic() + 120
-        while len(list(marks.glob("**/*.json"))) < pieces:
-            assert process.poll() is None, "the corpus was made before it could be killed"
-            assert time.monotonic() < deadline, f"{pieces} pieces were not done in 120 s"
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        kill_after(corpus_command(config), output, pieces)
     done = finish(corpus_command(config))
     assert done.returncode == 0, done.stderr[-4000:]
     assert content(output) == content(made)
 
 
-def test_ray_data_gives_the_same_bytes_and_a_model_learns_from_them(planted, made, tmp_path):
+def test_ray_data_killed_and_begun_again_gives_the_same_bytes_and_a_model_learns_from_them(planted, made, tmp_path):
     output = tmp_path / "run"
     config = write_config(planted, output, workers=2)
+    kill_after(corpus_command(config), output, 20)
     done = finish([sys.executable, "launch.py", "run", str(config)])
     assert done.returncode == 0, done.stderr[-4000:]
     assert content(output) == content(made)

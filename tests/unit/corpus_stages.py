@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from data_cases import shared_file
+
 from data.corpus.document import Document, write_documents
 from data.corpus.step import Dropped, Outcome, Preparation, Stage, Step
 from data.corpus.work import Executor, Piece, Work, in_this_process
@@ -94,10 +96,11 @@ def files_of(directory: Path) -> dict[str, bytes]:
     return {path.relative_to(directory).as_posix(): path.read_bytes() for path in kept}
 
 
-def speeches(text: str, count: int, least_words: int = 40) -> list[str]:
-    """Different speeches of a play, those with enough words."""
-    long = [part for part in text.split("\n\n") if len(part.split()) >= least_words]
-    return list(dict.fromkeys(long))[:count]
+def speeches(count: int, least_words: int) -> list[str]:
+    """Different speeches of plays, those with enough words."""
+    with open(shared_file("tinyshakespeare.txt")) as file:
+        parts = file.read().split("\n\n")
+    return list(dict.fromkeys(part for part in parts if len(part.split()) >= least_words))[:count]
 
 
 def edited(text: str, changes: int, rng: random.Random) -> str:

@@ -169,3 +169,12 @@ def test_bad_examples_are_the_users_error(sides, tmp_path):
     assert "does not exist" in message(good=str(tmp_path / "missing.jsonl"))
     (tmp_path / "numbers.jsonl").write_text('{"text": 3}\n' * 20)
     assert "row 1: column 'text' must be text" in message(good=str(tmp_path / "numbers.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("at_least", 1.5), ("at_least", -0.1), ("at_least", float("nan")), ("pareto", 0), ("pareto", -9)],
+)
+def test_a_rule_out_of_range_is_the_users_error(field, value):
+    with pytest.raises(UserError, match=f"classifier: {field} is {value}"):
+        Classifier(good=("good",), bad=("bad",), **{field: value})

@@ -88,6 +88,12 @@ def test_a_step_that_comes_twice_is_numbered():
             {},
             "phases.corpus.sources: all are references, so nothing would be written; set reference=false for one",
         ),
+        ({"steps": [{"name": "pii", "kinds": ["wbe"]}]}, {}, "step 'pii': kinds.0: Input should be 'web'"),
+        (
+            {"steps": [{"name": "pii", "sources": ["tow"]}]},
+            {},
+            "steps.pii.sources: there is no source 'tow'; did you mean two?",
+        ),
         ({"reserved": {"exam": "/no/exam.jsonl"}}, {}, "phases.corpus.reserved.exam: there is no /no/exam.jsonl"),
         (
             {"steps": [{"name": "perplexity", "model": "phase:pretrain"}]},

@@ -56,8 +56,7 @@ DISGUISES = {
 def test_every_planted_leak_is_found(disguise, tmp_path):
     questions = [row["question"] for row in rows("gsm8k_test.jsonl", 250)]
     rng = random.Random(1)
-    with open(shared_file("tinyshakespeare.txt")) as file:
-        around = speeches(file.read(), 100, 20)
+    around = speeches(100, 20)
     held = [
         f"{rng.choice(around)}\n{DISGUISES[disguise](question)}\n{rng.choice(around)}"
         if rng.random() < 0.5
@@ -136,6 +135,18 @@ def test_texts_without_a_word_of_their_own_are_counted(tmp_path):
     stage = stage_of(tmp_path / "stage", [("web", [TEMPLATE + "What is love?"])])
     step = prepared(Decontaminate(), stage, tmp_path / "work", reserved=reserved(prompts=texts))
     assert step.figures["prompts"]["only common phrases"] == 1
+    assert not dropped(outcomes(step, stage))
+
+
+def test_texts_of_common_phrases_alone_are_counted_and_drop_nothing(tmp_path):
+    opening = [
+        f"compute {digit} plus the value of {digit}".split() for digit in ("one", "two", "six", "ten", "four", "five")
+    ]
+    ending = [f"then write {word} into the box".split() for word in ("it", "this", "that", "all", "x", "y", "z")]
+    texts = [" ".join(one[:6] + two) for one in opening for two in ending]
+    stage = stage_of(tmp_path / "stage", [("web", [texts[0], "What is love? Nobody knows, but all of them ask."])])
+    step = prepared(Decontaminate(), stage, tmp_path / "work", reserved=reserved(prompts=texts))
+    assert step.figures["prompts"] == {"texts": 42, "too short": 0, "only common phrases": 42, "runs": 0}
     assert not dropped(outcomes(step, stage))
 
 

@@ -16,23 +16,17 @@ from corpus_stages import (
     speeches,
     stage_of,
 )
-from data_cases import shared_file
 
 from data.corpus.dedup import repeats
 from data.corpus.dedup.exact import ExactDuplicates, text_digest
 from data.corpus.step import Stage
 
 
-def play() -> str:
-    with open(shared_file("tinyshakespeare.txt")) as file:
-        return file.read()
-
-
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory) -> tuple[Stage, dict[tuple[int, int], tuple[int, int]]]:
     """Four units of three sources with 150 repetitions, and what the first of each is, found by a dict."""
     rng = random.Random(5)
-    texts = speeches(play(), 450, 5)
+    texts = speeches(450, 5)
     texts += [rng.choice(texts[:300]) for _ in range(150)]
     rng.shuffle(texts)
     units = [("book", texts[:150]), ("wiki", texts[150:300]), ("wiki", texts[300:450]), ("web", texts[450:])]

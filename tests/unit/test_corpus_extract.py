@@ -1,6 +1,8 @@
 """Every kind of source gives the text that is meant, and nothing that only surrounds it."""
 
+import json
 import random
+import re
 import textwrap
 import unicodedata
 from pathlib import Path
@@ -11,7 +13,7 @@ from corpus_cases import read_all, record_of, source_of
 from data_cases import shared_file
 
 from data.corpus.document import Document
-from data.corpus.extract import extract
+from data.corpus.extract import EXTRACTORS, extract
 from data.corpus.extract.book import joined_lines
 from data.corpus.step import Dropped
 
@@ -59,9 +61,38 @@ def test_a_document_says_where_it_comes_from():
 
 
 def test_the_language_is_the_records_else_the_sources(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"text": "a", "language": "fr"}\n{"text": "b"}\n')
+    said = ["fr", "EN-us", "pt_BR", " ES ", "zho", "", "English", "und", "x", "Ich heiße Eva", 7, None]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": "a", "language": each}) + "\n" for each in said))
     records, _ = read_all(source_of(tmp_path / "a.jsonl", language="de"))
-    assert [extract(record)[0].language for record in records] == ["fr", "de"]
+    assert [extract(record)[0].language for record in records] == ["fr", "en", "pt", "es", "zho"] + ["de"] * 7
+    tree = {"role": "prompter", "text": "Oi", "lang": "pt-BR"}
+    assert extract(record_of({"prompt": tree}, "dialogue", "a.jsonl"))[0].language == "pt"
+
+
+@pytest.mark.parametrize("kind", ["web", "text", "dialogue"])
+def test_an_error_that_nobody_foresaw_is_named_with_its_record(monkeypatch, kind):
+    def fail(record):
+        raise KeyError(record.content)
+
+    monkeypatch.setitem(EXTRACTORS, kind, fail)
+    found = extract(record_of("secret", kind, "d/a.html", place=7))
+    assert (found.source, found.file, found.place) == ("some", "d/a.html", 7)
+    assert re.fullmatch(r"no text can be made of it: KeyError in test_corpus_extract\.py, line \d+", found.reason)
+
+
+def test_an_error_of_the_library_is_named_too(monkeypatch):
+    monkeypatch.setattr("trafilatura.extract", lambda tree, **options: lxml.html.fromstring(""))
+    found = extract(record_of("<p>text</p>", "web"))
+    assert re.fullmatch(r"no text can be made of it: ParserError in \w+\.py, line \d+", found.reason)
+
+
+def test_a_want_of_memory_is_not_the_records_fault(monkeypatch):
+    def fail(record):
+        raise MemoryError
+
+    monkeypatch.setitem(EXTRACTORS, "text", fail)
+    with pytest.raises(MemoryError):
+        extract(record_of("text", "text"))
 
 
 @pytest.mark.parametrize("kind", ["text", "book", "code", "scientific", "web"])

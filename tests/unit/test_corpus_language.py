@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from corpus_cases import record_of
 from corpus_stages import document
 from data_cases import shared_file
 
 from data.corpus.document import Document
-from data.corpus.language import LOOKED_AT_CHARACTERS, Language
+from data.corpus.extract import extract
+from data.corpus.language import LOOKED_AT_CHARACTERS, Language, language_code
 from data.corpus.step import Dropped
 from data.errors import UserError
 
@@ -102,6 +104,20 @@ def test_what_the_source_says_counts_more_than_the_guess():
     assert Language().look(given) is given
     assert Language(allowed=("lb",)).look(given) is given
     assert Language(allowed=("de",)).look(given) == Dropped("language lb, wanted de")
+
+
+@pytest.mark.parametrize(("said", "kept"), [("EN", True), ("en_Latn", True), ("English", True), ("fr-CA", False)])
+def test_a_rows_own_language_is_taken_in_any_spelling(said, kept):
+    record = record_of(SENTENCES["en"][0], "text", "a.jsonl", language=said)
+    found = Language(allowed=("en",)).look(extract(record)[0])
+    assert found.language == "en" if kept else found == Dropped("language fr, wanted en")
+
+
+@pytest.mark.parametrize("said", ["alice@example.org", "Ich heiße Eva", "e", "engl", "12"])
+def test_reasons_hold_nothing_that_rows_say_freely(said):
+    assert language_code(said) == ""
+    found = Language(allowed=("fr",)).look(extract(record_of("ok", "text", "a.jsonl", language=said))[0])
+    assert found == Dropped("language unclear, wanted fr")
 
 
 def test_other_marks_stay_and_only_the_beginning_is_read():

@@ -24,7 +24,8 @@ from corpus_stages import (
 )
 from data_cases import shared_file
 
-from data.corpus.dedup.leaders import repeating
+from data.corpus.dedup.arrays import save_array
+from data.corpus.dedup.leaders import ShingleSets, StoredSets, repeating
 from data.corpus.dedup.minhash import Lsh
 from data.corpus.dedup.near import RECALL, ROWS, NearDuplicates, bands, grouped
 from data.corpus.step import Stage
@@ -47,8 +48,7 @@ class Planted:
 
     def __init__(self, directory: Path):
         rng = random.Random(11)
-        with open(shared_file("tinyshakespeare.txt")) as file:
-            originals = speeches(file.read(), 170, 60)
+        originals = speeches(170, 60)
         with open(shared_file("gsm8k_train.jsonl")) as file:
             rows = [json.loads(next(file)) for _ in range(80)]
         originals += [f"{row['question']}\n{row['answer']}" for row in rows]
@@ -221,15 +221,34 @@ def test_order_and_interruption_change_nothing(name, tmp_path, monkeypatch):
     assert files_of(tmp_path / "broken") == files_of(tmp_path / "whole")
 
 
-def test_more_units_than_files_may_be_open_at_once_are_no_trouble(tmp_path):
+@pytest.mark.parametrize("name", ["pairs", "comparisons"])
+def test_more_units_than_files_may_be_open_at_once_are_no_trouble(name, tmp_path):
+    """From the beginning, or when a run goes on whose earlier pieces another process did."""
     stage = stage_of(tmp_path / "stage", [("a", [chain()[0]])] * 120)
+    near = NearDuplicates(threshold=1)  # one band
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with pytest.raises(Killed):
+        prepared(near, stage, tmp_path / "work", killed_at(name, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
     try:
-        step = prepared(NearDuplicates(threshold=1), stage, tmp_path / "work")  # one band
+        step = prepared(near, stage, tmp_path / "work")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert len(dropped(outcomes(step, stage))) == 119
+
+
+def test_sets_are_read_again_as_they_were_written_in_any_order(tmp_path, monkeypatch):
+    monkeypatch.setattr("data.corpus.dedup.leaders.UNITS_HELD", 2)
+    sets = [[np.arange(unit * row, unit * row + row, dtype=np.uint64) for row in range(1, 5)] for unit in range(6)]
+    candidates = [unit * 2**32 + 2 * row for unit in range(6) for row in range(4)]
+    save_array(tmp_path / "candidates.npy", np.array(candidates, np.uint64))
+    for unit in range(6):
+        ShingleSets(tmp_path, lambda unit, rows: iter(sets[unit]))(unit)
+    stored = StoredSets(tmp_path)
+    random.Random(1).shuffle(candidates)
+    for candidate in candidates:
+        unit, row = divmod(candidate, 2**32)
+        assert stored.of(candidate).tolist() == sets[unit][row // 2].tolist()
 
 
 def test_a_finished_preparation_does_not_need_the_documents_again(planted, tmp_path):

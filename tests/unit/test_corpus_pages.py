@@ -2,13 +2,15 @@
 
 import gzip
 import io
+import random
+from encodings.aliases import aliases
 
 import pytest
 from corpus_cases import LIMIT_BYTES, quarantine, read_all, source_of
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-from data.corpus.pages import decode_page
+from data.corpus.pages import BYTE_ORDER_MARKS, WEB_ENCODINGS, decode_page
 
 
 @pytest.mark.parametrize(
@@ -29,7 +31,61 @@ def test_a_page_is_decoded_by_its_mark_or_its_charset(content, expected):
 
 
 @pytest.mark.parametrize(
-    "content", [b"n\xe9", b"<meta charset=utf-8>n\xe9", b"<meta charset=klingon>a", b"<meta charset=hex>61"]
+    ("labels", "content", "text"),
+    [
+        ("windows-1252 latin1 iso88591 ISO_8859-1:1987 cp819 x-cp1252 us-ascii", "“é”".encode("cp1252"), "“é”"),
+        ("utf-8 UTF8 unicode-1-1-utf-8 x-user-defined utf-16 utf-16be", "é".encode(), "é"),
+        ("gbk x-gbk gb_2312-80 chinese gb18030", "汉€".encode("gb18030"), "汉€"),
+        ("windows-31j x-sjis ms_kanji shift_jis", "①".encode("cp932"), "①"),
+        ("euc-kr ks_c_5601-1987 windows-949", "똠".encode("cp949"), "똠"),
+        ("big5 x-x-big5 big5-hkscs", "漢".encode("big5"), "漢"),
+        ("windows-874 tis-620 iso-8859-11", "ก…".encode("cp874"), "ก…"),
+        ("iso-8859-9 latin5 windows-1254", "ş€".encode("cp1254"), "ş€"),
+        ("koi8-ru koi8-u", "ї".encode("koi8-u"), "ї"),
+        ("x-mac-cyrillic x-mac-ukrainian", "ї".encode("mac-cyrillic"), "ї"),
+        ("macintosh mac x-mac-roman", "é".encode("mac-roman"), "é"),
+        ("iso-8859-8-i logical hebrew", "א".encode("iso8859-8"), "א"),
+    ],
+)
+def test_labels_of_the_standard_mean_what_it_says(labels, content, text):
+    for label in labels.split():
+        assert decode_page(content, label) == text
+
+
+def test_no_label_gives_anything_but_an_encoding_of_the_web():
+    """Of all encodings that Python has, by all their names."""
+    taken = set()
+    for label in {*aliases, *aliases.values(), "idna", "punycode", "raw_unicode_escape", "unicode_escape", "undefined"}:
+        try:
+            assert decode_page(b"<p>A page \\ud800 +2AA-", label) == "<p>A page \\ud800 +2AA-"
+            taken.add(aliases.get(label, label))
+        except UnicodeError as error:
+            assert str(error) == f"charset {label} is none that web pages have"
+    assert {"utf_8", "cp1252", "latin_1", "big5", "euc_jp", "koi8_r"} <= taken
+    assert not taken & {"utf_7", "unicode_escape", "raw_unicode_escape", "idna", "punycode", "rot_13", "hz", "cp037"}
+
+
+@pytest.mark.parametrize("encoding", sorted({*WEB_ENCODINGS, *BYTE_ORDER_MARKS.values()}))
+def test_no_encoding_of_the_web_gives_what_is_not_unicode(encoding):
+    """Of all two bytes, and of random ones."""
+    pairs = b"".join(bytes([first, second]) + b"\n\n" for first in range(256) for second in range(256))
+    for content in (pairs, random.Random(0).randbytes(200_000), b"\x1b$B" + random.Random(1).randbytes(200_000)):
+        content.decode(encoding, "replace").encode()  # raises for half of a surrogate pair
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"n\xe9",
+        b"<meta charset=utf-8>n\xe9",
+        b"<meta charset=klingon>a",
+        b"<meta charset=hex>61",
+        b'<meta charset="unicode_escape">\\ud800',
+        b'<meta charset="raw_unicode_escape">\\ud800',
+        b"<meta charset=utf-7>+2AA-",
+        b"<meta charset=idna>a",
+        b"<meta charset=utf-8>\xed\xa0\x80",
+    ],
 )
 def test_a_page_whose_charset_does_not_hold_is_in_quarantine(tmp_path, content):
     texts, quarantined = quarantine(tmp_path / "a.html", content, kind="web")
@@ -98,7 +154,7 @@ def test_an_archive_that_is_cut_off_anywhere_is_named_and_its_beginning_kept(tmp
 def gzip_members_end(content: bytes, cut: int) -> bool:
     try:
         gzip.decompress(content[:cut])
-    except EOFError:
+    except (EOFError, gzip.BadGzipFile):  # the latter with half of a member's first two bytes
         return False
     return True
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pii_cases import FORMS, LOOK_ALIKES
 
 from data.corpus.pii import Pii
+from data.corpus.pii.phones import phones
 from data.errors import UserError
 
 PII = Pii()
@@ -148,12 +149,26 @@ def test_any_text_passes(text):
         "1 A ",
         "de ",
         "[at]",
+        "+49 30 901820\n",
+        "A-" * 20_000 + " straße 5 ",
     ],
 )
 def test_no_text_is_slow(piece):
     start = time.process_time()
     masked(piece * (100_000 // len(piece)))
     assert time.process_time() - start < 3
+
+
+def test_numbers_below_each_other_are_found_in_one_look():
+    written = ["+49 30 901820", "(212) 555-2368", "020 7946 0958", "+49 30 901820"]
+    text = "\n".join(written)
+    found = list(phones(text, PII.regions))
+    assert [text[each.start : each.stop] for each in found] == written
+    assert masked(text).split() == ["<PHONE_1>", "<PHONE_2>", "<PHONE_3>", "<PHONE_1>"]
+
+
+def test_digits_beside_a_number_that_are_none_stay():
+    assert masked("+49 30 901820\n12 eggs: 5\n1234567") == "<PHONE_1>\n12 eggs: 5\n1234567"
 
 
 def test_a_wrong_region_is_the_users_error():

@@ -26,6 +26,12 @@ def odd_rows():
     yield from [{"text": "fine"}, 7, {"text": "\ud800"}, {"text": None}]
 
 
+def rows_of_objects():
+    circular: list = []
+    circular.append(circular)
+    yield from [{"messages": circular}, {"messages": {(1, 2): 3}}, {7: "seven"}]
+
+
 def failing_rows():
     yield {"text": "fine"}
     raise KeyError("of the user")
@@ -58,10 +64,76 @@ def test_every_format_of_rows_gives_the_same_texts(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_dialogues_record_is_the_whole_row(tmp_path, name):
-    table = [{"messages": [{"role": "user", "content": text}], "n": 1} for text in TEXTS]
-    write(tmp_path / name, table)
-    assert [record.content for record in read_all(source_of(tmp_path / name, kind="dialogue"))[0]] == table
+def test_a_dialogues_record_is_the_row_without_what_is_no_dialogue(tmp_path, name):
+    table = [{"messages": [{"role": "user", "content": text}], "mine": {"a": text}, "lang": "de"} for text in TEXTS]
+    write(tmp_path / name, [{**row, "n": 1, "embedding": [0.5] * 10, "url": "u"} for row in table])
+    records, quarantined = read_all(source_of(tmp_path / name, kind="dialogue", column="mine.a"))
+    assert quarantined == []
+    assert [record.content for record in records] == table
+    assert {record.url for record in records} == {"u"}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_rows_without_a_column_of_dialogues_are_records_all_the_same(tmp_path, name):
+    write(tmp_path / name, [{"n": 1}] * 5)
+    assert [record.content for record in read_all(source_of(tmp_path / name, kind="dialogue"))[0]] == [{}] * 5
+
+
+DATES = {
+    "date": pa.array([0, 10**7, 0], pa.date32()),
+    "timestamp": pa.array([0, 2**62, 0], pa.timestamp("us")),
+    "seconds": pa.array([0, 2**62, 0], pa.duration("s")),
+    "zone": pa.array([0, 1, None], pa.timestamp("us", tz="Mars/Olympus")),
+}
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+@pytest.mark.parametrize("kind", ["dialogue", "text"])
+@pytest.mark.parametrize("place", ["beside", "inside"])
+@pytest.mark.parametrize("dates", DATES)
+def test_dates_that_python_does_not_have_take_no_other_row_along(tmp_path, ending, kind, place, dates):
+    path, column = tmp_path / f"a.{ending}", "body.text" if kind == "text" else "messages"
+    texts = pa.array(["a", "b", "c"])
+    inside = [pa.array(["user"] * 3), texts, texts] + ([DATES[dates]] if place == "inside" else [])
+    turns = pa.StructArray.from_arrays(inside, ["role", "content", "text", "created"][: len(inside)])
+    body = turns if kind == "text" else pa.ListArray.from_arrays([0, 1, 2, 3], turns)
+    table = pa.table({column.partition(".")[0]: body, "created": DATES[dates], "url": ["u"] * 3})
+    if ending == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    records, quarantined = read_all(source_of(path, kind=kind, column=column))
+    bad = [] if place == "beside" else [0, 1] if dates == "zone" else [1]
+    assert [each.place for each in quarantined] == bad
+    assert all("Error in " in each.reason for each in quarantined)
+    assert [record.place for record in records] == [row for row in range(3) if row not in bad]
+
+
+@pytest.mark.parametrize("column", ["url", "language"])
+@pytest.mark.parametrize("kind", ["text", "dialogue"])
+def test_half_a_surrogate_pair_beside_the_text_is_in_quarantine(tmp_path, column, kind):
+    content = b'{"text": "fine"}\n{"text": "ok", "%b": "\\ud800"}\n{"text": "fine"}\n' % column.encode()
+    texts, quarantined = quarantine(tmp_path / "a.jsonl", content, kind=kind)
+    assert len(texts) == 2
+    assert quarantined == [(17, "half of a surrogate pair, which is no character", 1)]
+
+
+def test_an_address_counts_for_the_limit(tmp_path):
+    rows_of = [{"text": "fine"}, {"text": "fine", "url": "u" * LIMIT_BYTES}]
+    texts, quarantined = quarantine(tmp_path / "a.json", json.dumps(rows_of).encode())
+    assert texts == ["fine"]
+    assert quarantined == [(1, "a row longer than 0.1 MB", 1)]
+
+
+def test_an_error_that_nobody_foresaw_takes_the_rest_of_its_file_alone(tmp_path, monkeypatch):
+    for name in ("a.jsonl", "b.warc", "c.jsonl"):
+        (tmp_path / name).write_bytes(b'{"text": "fine"}\n')
+    monkeypatch.setattr("data.corpus.readers.warc_pages", lambda stream, limit: [][1])
+    records, quarantined = read_all(source_of(tmp_path, kind="web"))
+    assert [record.part.name for record in records] == ["a.jsonl", "c.jsonl"]
+    assert [(each.file, each.place) for each in quarantined] == [("b.warc", None)]
+    assert quarantined[0].reason.startswith("cannot be read: IndexError in test_corpus_readers.py, line ")
 
 
 def test_parquet_units_cut_at_row_groups_have_all_rows_once(tmp_path):
@@ -241,5 +313,9 @@ def test_a_functions_rows_are_streamed_and_its_errors_are_the_users():
     assert [(record.place, record.content) for record in records] == [(0, "row 0"), (1, "row 1"), (2, "row 2")]
     records, quarantined = read_all(source_of(f"{__name__}:odd_rows"))
     assert (len(records), [each.place for each in quarantined]) == (1, [1, 2, 3])
+    records, quarantined = read_all(source_of(f"{__name__}:rows_of_objects", kind="dialogue"))
+    assert ([record.content for record in records], [each.place for each in quarantined]) == ([{}], [0, 1])
+    quarantined = read_all(source_of(f"{__name__}:rows_of_objects"))[1]
+    assert quarantined[2].reason == "no column 'text'; the columns are 7"
     with pytest.raises(KeyError, match="of the user"):
         read_all(source_of(f"{__name__}:failing_rows"))

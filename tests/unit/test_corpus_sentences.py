@@ -16,7 +16,6 @@ from corpus_stages import (
     speeches,
     stage_of,
 )
-from data_cases import shared_file
 
 from data.corpus.dedup import repeats
 from data.corpus.dedup.sentences import SentenceDuplicates, without_sentences
@@ -99,6 +98,21 @@ def test_a_document_of_repetitions_goes_and_a_short_one_without_any_stays(tmp_pa
     assert dropped(results) == {(0, 1): reason, (0, 2): reason}
 
 
+def test_no_span_vanishes_though_the_document_that_has_it_first_has_little_else(tmp_path):
+    one, two, three = (f"The {name} rang. The {name} fell. The {name} broke." for name in ("bell", "cup", "door"))
+    left = texts(cleaned(tmp_path, [("a", [one, f"{one} {two}"]), ("b", [f"{two} {three}", f"{one} {two} Yes."])]))
+    assert left == {(0, 0): one, (0, 1): two}
+
+
+def test_a_document_that_has_nothing_left_but_first_occurrences_made_of_repetitions_goes(tmp_path):
+    """Its span of B and C stands nowhere before, but each of its sentences does."""
+    letters = {letter: f"The letter {letter} is here." for letter in "abcdef"}
+    held = [" ".join(letters[letter] for letter in name) for name in ("abc", "def", "abcdef", "bcd")]
+    results = cleaned(tmp_path, [("a", held)])
+    assert dropped(results).keys() == {(0, 2), (0, 3)}
+    assert list(texts(results).values()) == held[:2]
+
+
 def test_code_and_dialogues_are_not_touched_by_default(tmp_path):
     held = [
         document(NOTICE, "a", row, kind)
@@ -121,8 +135,7 @@ def spans_by_brute_force(held: list[str], span: int) -> Counter:
 
 
 def test_real_text_has_no_repeated_span_left_and_loses_no_sentence_for_good(tmp_path):
-    with open(shared_file("tinyshakespeare.txt")) as file:
-        held = speeches(file.read(), 300, 60)
+    held = speeches(300, 60)
     rng = random.Random(3)
     quoted = [WORDS.sent_tokenize(text) for text in held[:60]]
     for place in range(100, 160):

@@ -81,7 +81,7 @@ def test_comments_and_blank_lines_are_no_words(listed):
     assert listed("# my own list", "", "  ", "rat").look(text) is text
 
 
-def test_a_share_is_kept_by_the_ids_alone(listed):
+def test_a_share_is_kept_by_the_places_alone(listed):
     matching = [document("a rat", number=number) for number in range(2000)]
     step = listed("rat", keep_share=0.25)
     kept = [each for each in matching if step.look(each) is each]

@@ -1,5 +1,8 @@
 """Tokens at rest and the rows cut from them, against the documents themselves."""
 
+import json
+import os
+import pickle
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -8,19 +11,23 @@ from random import Random
 import numpy as np
 import pytest
 from data_cases import LINES, rows_of, tokenizer
-from tokenizers import processors
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from data.batch import Batch
 from data.corpus.document import Document, read_documents, write_documents
+from data.corpus.draw import draw
 from data.corpus.step import Stage
 from data.corpus.work import Work
+from data.errors import UserError
+from data.loader import InSequence
 from data.text import text_units
 from data.tokenizer import load_tokenizer
 from data.tokenizer_training import train_tokenizer
 from data.tokens.mixture import Mixture
-from data.tokens.rows import TokenRows
+from data.tokens.rows import TokenRows, for_rank
 from data.tokens.store import TokenStore
-from data.tokens.write import tokenise, write_tokens
+from data.tokens.write import _DocumentFile, is_held_out, tokenise, write_tokens
 from data.unit import DataReport
 
 MAX_LENGTH = 8
@@ -140,6 +147,176 @@ def test_documents_have_the_tokens_that_text_data_would_have(tmp_path):
     wanted = text_units(rows_of(*kept), load_tokenizer(tmp_path / "tokenizer"), 100, DataReport("rows", 2))
     assert found == [token for unit in wanted for token in unit[0].tokens.tolist()]
     assert np.load(tmp_path / "unit-00000.documents.npy")[1].tolist() == [0, 2]
+
+
+def test_the_rows_do_not_depend_on_how_a_source_is_divided_into_files(store, tmp_path):
+    one, several = rows_in(made(tmp_path, {"web": 1, "books": 1, "code": 1})), rows_in(store)
+    units = range(3 * len(several))
+    assert len(one) == len(several)
+    assert np.array_equal(one.batch(units).tokens, several.batch(units).tokens)
+    assert np.array_equal(one.batch(units).action_mask, several.batch(units).action_mask)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8])
+def test_the_parts_of_all_ranks_are_the_step_whatever_their_number(store, ranks):
+    rows, order = rows_in(store), InSequence(30, 9)
+    units = order.indices(4)
+    parts = [for_rank(units, rank, ranks) for rank in range(ranks)]
+    assert [unit for part in parts for unit in part] == units == list(range(36, 45))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    joined = Batch.cat([rows.batch(part) for part in parts])
+    assert np.array_equal(joined.tokens, rows.batch(units).tokens)
+
+
+def test_a_resumed_training_goes_on_with_the_rows_of_the_uninterrupted_one(store):
+    mixing = {"temperature": 2.0, "total_rows": 500}
+    order, whole = InSequence(100, 10), rows_in(store, **mixing)
+    steps = [whole.batch(order.indices(step)).tokens.tolist() for step in range(50)]
+    for step in (49, 0, 17):
+        resumed = rows_in(TokenStore.open(store.directory), **mixing)
+        assert resumed.batch(order.indices(step)).tokens.tolist() == steps[step]
+    position = whole.position(17 * 10)
+    assert position == 17 * 10 * (MAX_LENGTH - 1)
+    assert [whole.at_token(position + more) for more in (-1, 0, MAX_LENGTH - 2)] == [169, 170, 170]
+
+
+def test_a_pass_is_shuffled_and_the_next_one_otherwise(store):
+    rows = rows_in(store, weights={"web": 1, "books": 0, "code": 0})
+    first, second = (
+        [rows.visits.locate(number * len(rows) + row)[1] for row in range(len(rows))] for number in range(2)
+    )
+    assert sorted(first) == sorted(second) == list(range(len(rows)))
+    assert first != second != sorted(second)
+
+
+def test_held_out_documents_are_visited_once_and_trained_on_never(divided):
+    rows = rows_in(divided)
+    held_out = rows.held_out()
+    batch = held_out.batch(range(len(held_out)))
+    for source in CORPUS:
+        assert pairs_of_batch(batch, source) == pairs_of_documents(source, lambda each: is_held_out(each, 0.3))
+        alone = rows_in(divided, weights={name: float(name == source) for name in CORPUS})
+        trained = pairs_of_batch(alone.batch(range(len(alone))), source)
+        assert trained == pairs_of_documents(source, lambda each: not is_held_out(each, 0.3))
+    with_text = sum(bool(text.strip()) for each in CORPUS.values() for text in each)
+    assert rows.report.rows + held_out.report.rows == with_text
+    assert held_out.report.trained_tokens == int(batch.action_mask.sum())
+
+
+def test_about_the_asked_share_is_held_out():
+    many = [Document("a", f"web/{number}", "web", "web", "f", number) for number in range(20_000)]
+    assert sum(is_held_out(document, 0.05) for document in many) / len(many) == pytest.approx(0.05, abs=0.006)
+    assert not any(is_held_out(document, 0.0) for document in many)
+    assert all(is_held_out(document, 1.0) for document in many)
+
+
+def test_no_two_documents_of_one_row_are_on_both_sides():
+    """The conversations of one tree begin alike."""
+    trees = [
+        [Document("a", f"chat/f#{row}.{leaf}", "chat", "dialogue", "f", row) for leaf in "123"] for row in range(500)
+    ]
+    sides = [{is_held_out(document, 0.3) for document in tree} for tree in trees]
+    assert {len(each) for each in sides} == {1}
+    assert sides.count({True}) / 500 == pytest.approx(0.3, abs=0.06)
+
+
+def test_a_sample_drawn_for_another_purpose_has_its_share_of_both_sides():
+    many = [Document("a", f"web/f#{row}", "web", "web", "f", row) for row in range(4000)]
+    sampled = [each for each in many if draw(each, "tokenizer") < 0.2]
+    assert sum(is_held_out(each, 0.3) for each in sampled) / len(sampled) == pytest.approx(0.3, abs=0.05)
+
+
+def test_without_held_out_documents_that_set_is_empty(store):
+    assert len(rows_in(store).held_out()) == 0
+
+
+def test_writing_again_gives_the_same_bytes_and_leaves_nothing_else(store, tmp_path):
+    again = made(tmp_path).directory
+    names = sorted(file.name for file in store.directory.iterdir())
+    assert sorted(file.name for file in again.iterdir()) == names
+    assert all((again / name).read_bytes() == (store.directory / name).read_bytes() for name in names)
+
+
+def test_two_processes_that_write_the_same_unit_at_once_do_not_disturb_each_other(store, tmp_path, monkeypatch):
+    """The worker of a run that was killed may still be there when the run goes on."""
+    name = "unit-00001"
+    unit, directory = store.directory.parent / f"stage/{name}.parquet", store.directory.parent / "tokenizer"
+    ours = _DocumentFile(tmp_path, name, "<u2")
+    ours.begin(0)
+    ours.add([1, 2])
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    write_tokens(unit, directory, tmp_path)
+    ours.add([3])
+    ours.finish()
+    assert np.fromfile(tmp_path / f"{name}.tokens", "<u2").tolist() == [1, 2, 3]
+    write_tokens(unit, directory, tmp_path)
+    for ending in ("tokens", "documents.npy"):
+        assert (tmp_path / f"{name}.{ending}").read_bytes() == (store.directory / f"{name}.{ending}").read_bytes()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_documents_without_text_are_counted(store, tmp_path):
+    made(tmp_path)
+    unit = write_tokens(tmp_path / "stage/unit-00000.parquet", tmp_path / "tokenizer", tmp_path / "again")
+    blank = sum(not text.strip() for text in CORPUS["web"][:15])
+    assert unit["empty"] == blank
+    assert unit["train"]["documents"] == 15 - blank
+    index = json.loads((tmp_path / "tokens/index.json").read_text())
+    empty = {source: index["sources"][source]["empty"] for source in CORPUS}
+    assert empty == {source: sum(not text.strip() for text in texts) for source, texts in CORPUS.items()}
+    assert empty["web"] > 0
+
+
+def test_ids_beyond_16_bits_are_kept_in_32_however_few_tokens_there_are(tmp_path):
+    vocabulary = {"</s>": 0, "a": 1, "b": 2, "far": 70_000}
+    plain = Tokenizer(models.WordLevel(vocabulary, unk_token="</s>"))
+    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    large = PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="</s>")
+    text = "a far b"
+    write_documents(tmp_path / "unit-00000.parquet", [Document(text, "a", "s", "text", "f", 0)])
+    large.save_pretrained(tmp_path / "tokenizer")
+    index = tokenise(Stage(tmp_path, ("s",)), tmp_path / "tokenizer", tmp_path / "tokens", Work(tmp_path / "work", 0))
+    row = TokenStore.open(tmp_path / "tokens").trained["s"].window(0, 100)[0]
+    assert (index["dtype"], index["vocabulary"]) == ("<u4", 70_001)
+    assert row.tokens.tolist() == [1, 70_000, 2, 0]
+
+
+def test_spans_show_each_document_with_what_is_trained_on(store):
+    rows = rows_in(store, 60)
+    spans = rows.spans(3)
+    examples = rows.rows(3)
+    assert "".join(text for text, trained in spans if trained) == "".join(
+        tokenizer().decode(row.tokens[1:]) for row in examples
+    )
+    assert sum(text == "\n" and not trained for text, trained in spans) >= len(examples) - 1
+
+
+def test_what_travels_to_another_process_holds_no_tokens(store):
+    rows_in(store).batch(range(20))
+    assert len(pickle.dumps(store)) < 3000
+    travelled = pickle.loads(pickle.dumps(store))
+    assert rows_in(travelled).batch([7]).tokens.tolist() == rows_in(store).batch([7]).tokens.tolist()
+
+
+def test_another_tokenizer_than_the_one_that_wrote_is_the_users_error(store):
+    other = train_tokenizer(["other text"] * 3, 280)
+    with pytest.raises(UserError, match="another tokenizer"):
+        TokenRows.of(store, other, Mixture(store.windows(8)), 8)
+
+
+def test_missing_or_shortened_files_are_the_users_error(tmp_path):
+    with pytest.raises(UserError, match=r"no index\.json"):
+        TokenStore.open(tmp_path)
+    tokens = made(tmp_path).directory
+    file = tokens / "unit-00002.tokens"
+    file.write_bytes(file.read_bytes()[:-2])
+    with pytest.raises(UserError, match=r"unit-00002\.tokens: \d+ bytes where the index says"):
+        TokenStore.open(tokens)
+
+
+def test_rows_too_short_for_two_documents_are_the_users_error(store):
+    with pytest.raises(UserError, match="max_length is 2"):
+        store.windows(2)
 
 
 def test_what_looks_like_a_special_token_in_a_document_is_text(tmp_path):

@@ -23,6 +23,7 @@ BETWEEN = "\n\n"
 # tree has, and in characters, for in a small tree a long question may have many short answers
 MAX_REPEATED = 8
 ALWAYS_ALLOWED_CHARACTERS = 2**20
+MAX_CONVERSATIONS = 100_000  # of a row, for they are in memory together
 
 
 class Said(NamedTuple):
@@ -45,7 +46,8 @@ def extract_dialogues(record: Record) -> list[Extracted] | Dropped | Quarantined
             return NO_TEXT
         count, characters = _size(turns)
         own_characters = sum(len(turn.text) for turn in turns)
-        if characters > max(MAX_REPEATED * own_characters, ALWAYS_ALLOWED_CHARACTERS):
+        allowed_characters = max(MAX_REPEATED * own_characters, ALWAYS_ALLOWED_CHARACTERS)
+        if characters > allowed_characters or count > MAX_CONVERSATIONS:
             times = characters // own_characters
             return refused(record, f"a tree of {count:,} conversations, together {times:,} times as long as the tree")
         language = record.language or _language(value)
