@@ -139,7 +139,7 @@ def render(summary: Summary) -> RenderableType:
             table.add_row(heading)
         for figure in figures:
             value = metrics.get(figure)
-            shown = "missing" if value is None else f"{value:.3f}"
+            shown = "missing" if value is None else number(value)
             if figure in outcomes:
                 table.add_row(heading, readable(figure), shown, outcomes[figure].wanted, mark(outcomes[figure].reached))
             else:
@@ -153,6 +153,11 @@ def render(summary: Summary) -> RenderableType:
         table.add_section()
     table.add_row(Text.assemble(("total", "bold"), (f"  {seconds['total']:.0f} s", "dim")))
     return Group(table, *(render_answers(phase, answers) for phase, answers in summary.answers.items()))
+
+
+def number(value: float) -> str:
+    """Counts in full, everything else to three digits behind the point."""
+    return f"{value:,.0f}" if value >= 100 and value == int(value) else f"{value:.3f}"
 
 
 def mark(reached: bool) -> Text:

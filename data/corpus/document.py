@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-KINDS = ("web", "text", "book", "code", "scientific", "dialogue")
+from data.corpus.source import Kind
+
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -38,7 +39,7 @@ class Document:
     text: str
     id: str  # unique in the corpus: <source>/<file>#<place>, with more parts where a row gave several documents
     source: str
-    kind: str  # of KINDS
+    kind: Kind
     file: str  # relative to the source's path
     place: int  # in the file: row, or byte of the line's beginning; 0 for a whole file
     language: str = ""  # ISO 639-1, as the source or the language step says; "" where nobody said

@@ -140,7 +140,7 @@ class Corpus(AnyPhase):
     steps: list[StepConfig] = DEFAULT_STEPS
     reserved: dict[str, Reserved] = {}  # by a name for the report: kept out, beside what this run evaluates on
     tokenizer: TokenizerTraining | None = TokenizerTraining()  # null: documents only
-    holdout: Fraction = 0.01  # share of the documents, drawn by their ids, that no window to train on is made of
+    holdout: Fraction = 0.01  # share of the documents, drawn by their places, that no window to train on is made of
     unit_mb: float = Field(32.0, gt=0)  # of files that one worker reads at once, and of an output file
     max_document_mb: float = Field(16.0, gt=0)  # a longer one is quarantined
     workers: int = Field(1, ge=1)  # 1: in this process, without Ray; more: at once, by Ray Data

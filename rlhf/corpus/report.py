@@ -113,7 +113,7 @@ def data_reports(report: Mapping[str, Any]) -> list[DataReport]:
             source["read"],
             source.get("documents", 0),
             source.get("tokens", 0) + source.get("held_out_tokens", 0),
-            dropped=Counter(source.get("dropped", {})),
+            dropped=Counter(source.get("dropped", {})) + Counter({"no tokens": source.get("without_tokens", 0)}),
             warnings=[f"{source['quarantined']} files or places could not be read: quarantine.jsonl"]
             if source["quarantined"]
             else [],

@@ -40,6 +40,7 @@ from rlhf.phases.base import Metrics, PhaseContext, resolve_path
 from rlhf.rundir import write_atomically
 
 MB = 10**6
+PARTS = {"tokens": TRAINED, "held_out_tokens": HELD_OUT}
 SHARDS, TOKENIZER, SAMPLE = "token-shards", "tokenizer", "sample"  # where they are made
 
 
@@ -191,12 +192,10 @@ def documents_of(stage: Stage, units: Iterable[int]) -> Iterator[Document]:
     return (placed.document for unit in units for placed in stage.read(unit))
 
 
-def counted(files: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, int]:
-    """A source's tokens, from the index."""
-    return {
-        name: sum(file["tokens"] for file in files[part])
-        for name, part in (("tokens", TRAINED), ("held_out_tokens", HELD_OUT))
-    }
+def counted(files: Mapping[str, Any]) -> dict[str, int]:
+    """A source's tokens, and its documents that have none, from the index."""
+    tokens = {name: sum(file["tokens"] for file in files[part]) for name, part in PARTS.items()}
+    return {**tokens, "without_tokens": files["empty"]}
 
 
 def lost(tallies: Sequence[Tally], unread: Sequence[Quarantined]) -> str:

@@ -24,6 +24,8 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; } td.text { w
 .alarms { background: var(--warn); border-left: 4px solid var(--warn-line); padding: .6rem 1rem .6rem 2rem; margin:
 .5rem 0; } figure { margin: .5rem 0; } figure svg { width: 100%; height: auto; }
 figure img { max-width: 100%; }
+pre { margin: .2rem 0 .7rem; font-size: .85rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+summary { cursor: pointer; }
 figcaption { color: var(--soft); font-size: .9rem; max-width: 60rem; }
 """
 

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import UserError
@@ -24,6 +24,7 @@ def walked(mixture: Mixture, stop: int) -> list[tuple[str, int]]:
     return places
 
 
+@settings(deadline=None)
 @given(st.integers(0, 60), st.integers(1, 50), st.integers(0, 200), st.integers(-300, 300))
 def test_the_sum_of_floors_is_the_one_added_up(count, divisor, factor, offset):
     assert sum_of_floors(count, divisor, factor, offset) == sum((factor * i + offset) // divisor for i in range(count))
@@ -48,6 +49,7 @@ def test_a_rows_place_in_its_source_is_the_number_of_the_sources_rows_before(mix
     assert mixture.epochs(2000) == {name: counts[name] / count for name, count in mixture.windows.items()}
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**12), st.integers(0, 2**40), st.lists(st.floats(0.01, 1), min_size=1, max_size=6))
 def test_every_stretch_of_a_thousand_rows_has_the_asked_shares_within_one_percent(start, seed, weights):
     names = [f"s{number}" for number in range(len(weights))]
