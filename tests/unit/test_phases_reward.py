@@ -76,6 +76,7 @@ def test_weights_of_annotators_are_of_the_training_rows_alone():
     sets = {"rows.jsonl": rows(*rated), "other.jsonl": rows(*(row | {"annotator": "zoe"} for row in rated))}
     reports = []
     context = SimpleNamespace(
+        config=SimpleNamespace(phases=[]),
         phase=phase("pointwise", annotators={"a": 3}, eval_data="other.jsonl"),
         open=lambda data: sets[data.path],
         tokenizer=tokenizer(),
