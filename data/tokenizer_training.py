@@ -42,14 +42,7 @@ def train_tokenizer(
     Raises UserError where `vocab_size` has no room for the bytes and the special tokens, a special token cannot be one, or
     there is no text.
     """
-    special = [END_OF_TEXT, TURN_START, TURN_END, PADDING, *special_tokens]
-    _check_special(special)
-    smallest = len(special) + (2 if kind == "wordpiece" else 1) * len(BYTES)
-    if vocab_size < smallest:
-        inside = ", at a word's beginning and inside," if kind == "wordpiece" else ""
-        raise UserError(
-            f"tokenizer.vocab_size is {vocab_size}; the 256 bytes{inside} and {len(special)} special tokens alone are {smallest}"
-        )
+    special = all_special(vocab_size, kind, special_tokens)
     parts = (text[start:stop] for text in texts for start, stop in cuts(text) if text)
     first = next(parts, None)
     if first is None:

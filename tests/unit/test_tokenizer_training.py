@@ -110,6 +110,7 @@ def test_bpe_takes_as_many_tokens_as_the_public_byte_level_tokenizer():
     public = ByteLevelBPETokenizer()
     public.train_from_iterator(play(), vocab_size=2000, special_tokens=SPECIAL, min_frequency=0, show_progress=False)
     ours = of_the_play("bpe")(list(play()))["input_ids"]
+    print(f"tokens per byte, bpe: {tokens_per_byte([len(ids) for ids in ours]):.4f}")
     assert ours == [encoding.ids for encoding in public.encode_batch(list(play()))]
 
 
@@ -119,6 +120,7 @@ def test_wordpiece_takes_at_most_as_many_tokens_more_as_the_public_one_loses_lin
     lost = [text.count("\n") for text in play()]
     theirs = [len(encoding.ids) for encoding in public.encode_batch(list(play()), add_special_tokens=False)]
     ours = [len(ids) for ids in of_the_play("wordpiece")(list(play()))["input_ids"]]
+    print(f"tokens per byte, wordpiece: {tokens_per_byte(ours):.4f}, the public one {tokens_per_byte(theirs):.4f}")
     assert tokens_per_byte(ours) - tokens_per_byte(lost) < 1.15 * tokens_per_byte(theirs)
 
 
@@ -138,6 +140,8 @@ def test_unigram_takes_fewer_tokens_than_the_plain_trainer_with_the_same_words_a
         [len(encoding.ids) for encoding in other.encode_batch(list(play()))] for other in (plain, public)
     )
     ours = [len(ids) for ids in of_the_play("unigram")(list(play()))["input_ids"]]
+    others = f"the plain trainer {tokens_per_byte(same_words):.4f}, the public one {tokens_per_byte(theirs):.4f}"
+    print(f"tokens per byte, unigram: {tokens_per_byte(ours):.4f}, {others}")
     assert tokens_per_byte(ours) < 0.97 * tokens_per_byte(same_words)
     assert tokens_per_byte(ours) - tokens_per_byte(lost) < 1.1 * tokens_per_byte(theirs)
 
