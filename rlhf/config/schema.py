@@ -63,7 +63,7 @@ class Data(Short):
     columns: dict[str, str] = {}  # name that the phase wants: name in the file
     args: dict[str, Any] = {}  # keyword arguments of module:function
     limit: int | None = Field(None, ge=1)  # first rows only
-    # rows, chosen by the seed, set aside for evaluation; of a corpus, which has set documents aside, how many are used (0: all)
+    # rows, chosen by the seed, set aside for evaluation; of a corpus, which has set documents aside, how many windows are used (0: 1,000)
     holdout: int = Field(0, ge=0)
 
 

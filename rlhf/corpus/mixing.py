@@ -14,6 +14,8 @@ from data.tokens.store import TokenStore
 from rlhf.config.schema import Corpus, Pretrain
 from rlhf.corpus.files import TOKENS
 
+HELD_OUT_WINDOWS = 1000  # of a corpus, that a phase is evaluated on where its config says nothing
+
 
 def corpus_rows(
     artifact: Path, corpus: Corpus, phase: Pretrain, tokenizer: PreTrainedTokenizerBase, seed: int
@@ -31,7 +33,7 @@ def corpus_rows(
     steps = phase.steps or mixture.pass_rows // phase.batch_size * phase.epochs
     mixture = replace(mixture, total_rows=steps * phase.batch_size)
     train = TokenRows.of(store, tokenizer, mixture, phase.max_length)
-    return train, train.held_out(phase.data.holdout or None)
+    return train, train.held_out(phase.data.holdout or HELD_OUT_WINDOWS)
 
 
 def weights_of(corpus: Corpus, phase: Pretrain, windows: Mapping[str, int]) -> dict[str, float] | None:
