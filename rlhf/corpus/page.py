@@ -31,7 +31,10 @@ def corpus_page(name: str, report: Report) -> str:
 def _in_short(report: Report) -> str:
     read = sum(source["read"] for source in report["sources"])
     tokens = sum(source.get("tokens", 0) + source.get("held_out_tokens", 0) for source in report["sources"])
-    told = f"{read:,} records read from {len(report['sources'])} sources; {report['documents']:,} documents left"
+    count = len(report["sources"])
+    told = (
+        f"{read:,} records read from {count} source{'s' if count > 1 else ''}; {report['documents']:,} documents left"
+    )
     told += f", {_size(report['bytes'])}"
     return told + (f", {tokens:,} tokens." if tokens else ".")
 

@@ -24,7 +24,7 @@ def stacked(rows: Sequence[tuple[str, int, int]], names: tuple[str, str]) -> Htm
         axis.set_yticks(places, [row[0] for row in rows])
         axis.invert_yaxis()
         for place, (_, left, dropped) in enumerate(rows):
-            axis.annotate(f"  {left:,}", (left + dropped, place), va="center")
+            axis.annotate(f"{left:,}", (left + dropped, place), (5, 0), textcoords="offset points", va="center")
         axis.margins(x=0.08)
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
         axis.spines["right"].set_visible(False)
