@@ -170,7 +170,7 @@ def clean(units: Sequence[Unit], steps: Sequence[tuple[str, Step]], work: Work, 
     """
     source: FromFiles | Stage = FromFiles(max_document_bytes)
     quarantine = work.directory / "quarantine"
-    quarantine.mkdir(exist_ok=True)
+    quarantine.mkdir(parents=True, exist_ok=True)
     results: list[list[dict[str, Any]]] = []  # by pass, then unit
     figures: dict[str, Mapping[str, Any]] = {}
     seconds: dict[str, Mapping[str, float]] = {}
