@@ -74,7 +74,7 @@ class Controller:
                 artifacts[phase.name] = self.run_phase(phase, runtime, artifacts, lineage)
                 ran = True
         if not ran:
-            self.console.print("Every phase is finished. To run it anew: the same command with --fresh.")
+            self.console.print("Nothing is left to do. To run it anew: the same command with --fresh.")
         return summarise(self.config, artifacts, startup, self.run_directory.root)
 
     def run_phase(

@@ -10,6 +10,7 @@ from data.sources import Rows, open_rows
 from rlhf.config.corpus import Reserved
 from rlhf.config.roles import DATA_SETS, PHASE
 from rlhf.config.schema import Config, Corpus, Data, Phase
+from rlhf.phases.base import open_data
 
 
 def reserved_sets(config: Config, corpus: Corpus) -> dict[str, Data | Reserved]:
@@ -40,7 +41,7 @@ def open_reserved(data: Data | Reserved) -> Rows:
         rows = open_rows(data.path)
         rows.require(*data.columns)
         return rows
-    return open_rows(data.path, split=data.split, columns=data.columns, args=data.args, limit=data.limit)
+    return open_data(data, {})
 
 
 def reserved_texts(

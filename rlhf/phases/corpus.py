@@ -10,8 +10,8 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -115,26 +115,20 @@ def executor(context: PhaseContext) -> Executor:
 
 
 @contextmanager
-def bars(context: PhaseContext) -> Iterator[Any]:
+def bars(context: PhaseContext) -> Iterator[Callable[[str, int, int], None]]:
     """One progress bar after the other: a new one for each kind of piece."""
-    shown: dict[str, Bar] = {}
+    shown: dict[str, Bar] = {}  # the one of now
+    with ExitStack() as stack:
 
-    def close() -> None:
-        for bar in shown.values():
-            bar.__exit__()
-        shown.clear()
+        def watch(name: str, done: int, total: int) -> None:
+            if name not in shown:
+                stack.close()
+                shown.clear()
+                bar = Bar(context.console, f"{context.phase.name}: {name}", total, done, (), keep=False)
+                shown[name] = stack.enter_context(bar)
+            shown[name].update(done, {})
 
-    def watch(name: str, done: int, total: int) -> None:
-        if name not in shown:
-            close()
-            shown[name] = Bar(context.console, f"{context.phase.name}: {name}", total, done, (), keep=False)
-            shown[name].__enter__()
-        shown[name].update(done, {})
-
-    try:
         yield watch
-    finally:
-        close()
 
 
 @dataclass(frozen=True)
