@@ -32,14 +32,19 @@ class StepConfig(Named):
     """A step of rlhf/corpus/steps.py, or module:Class; the other keys are its parameters."""
 
 
-class TokenizerTraining(Node):
-    """Trained from the cleaned corpus, or loaded."""
+class Tokenizer(Node):
+    """Trained from the phase's own data, or loaded."""
 
-    path: str | None = None  # of one to load, or phase:<name> of a model's; nothing is trained then
+    path: str | None = None  # of one to load; nothing is trained then
     kind: Literal["bpe", "wordpiece", "unigram"] = "bpe"  # all over bytes: any text comes back as it was
     vocab_size: int = Field(4096, ge=260)
     special_tokens: list[str] = []  # beside those of chat and end of text
-    sample_mb: float = Field(100.0, gt=0)  # of the corpus, drawn evenly from all its units
+
+
+class CorpusTokenizer(Tokenizer):
+    """Its path may also be phase:<name>, of a model's."""
+
+    sample_mb: float = Field(100.0, gt=0)  # of the corpus that it is trained from, drawn evenly from all units
 
 
 class Mixture(Node):

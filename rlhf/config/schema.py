@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_serializer, model_validator
 
-from rlhf.config.corpus import DEFAULT_STEPS, Mixture, Reserved, Source, StepConfig, TokenizerTraining
+from rlhf.config.corpus import DEFAULT_STEPS, CorpusTokenizer, Mixture, Reserved, Source, StepConfig, Tokenizer
 from rlhf.config.node import Fraction, Function, Named, Node, Short
 from rlhf.config.rewards import Correction, Judge, Piecewise, Reward, Shaping, Watch
 
@@ -65,13 +65,6 @@ class Data(Short):
     limit: int | None = Field(None, ge=1)  # first rows only
     # rows, chosen by the seed, set aside for evaluation; of a corpus, which has set documents aside, how many windows are used (0: 1,000)
     holdout: int = Field(0, ge=0)
-
-
-class Tokenizer(Node):
-    """Loaded from `path`, or trained (byte-level BPE) from the phase's own data."""
-
-    path: str | None = None
-    vocab_size: int = Field(4096, ge=260)
 
 
 class Rollout(Node):
@@ -139,7 +132,7 @@ class Corpus(AnyPhase):
     sources: list[Source] = Field(min_length=1)
     steps: list[StepConfig] = DEFAULT_STEPS
     reserved: dict[str, Reserved] = {}  # by a name for the report: kept out, beside what this run evaluates on
-    tokenizer: TokenizerTraining | None = TokenizerTraining()  # null: documents only
+    tokenizer: CorpusTokenizer | None = CorpusTokenizer()  # null: documents only
     holdout: Fraction = 0.01  # share of the documents, drawn by their places, that no window to train on is made of
     unit_mb: float = Field(32.0, gt=0)  # of files that one worker reads at once, and of an output file
     max_document_mb: float = Field(16.0, gt=0)  # a longer one is quarantined

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +16,9 @@ from rich.markup import escape
 from data.errors import UserError
 from data.sources import Rows, open_rows
 from data.tokenizer import ensure_chat_template, load_tokenizer
+from data.tokenizer_training import train_tokenizer
 from data.unit import DataReport
+from rlhf.config.corpus import Tokenizer
 from rlhf.config.roles import JUDGE, PHASE, resolve_models
 from rlhf.config.schema import Config, Data, Model, Optim, PhaseBase
 from rlhf.interfaces import Algorithm, ModelBuild, ModelGroup, Objective, OptimSettings, Runtime
@@ -168,6 +170,13 @@ class Tracker:
         self.log.write(done, metrics)
         self.bar.update(done, metrics)
         self.context.runtime.report(metrics, self.context.phase.name)
+
+
+def tokenizer_of_data(settings: Tokenizer, texts: Iterable[str]) -> Any:
+    """Loaded, or trained from the texts, as the config asks."""
+    if settings.path is not None:
+        return ensure_chat_template(load_tokenizer(settings.path))
+    return train_tokenizer(texts, settings.vocab_size, settings.kind, settings.special_tokens)
 
 
 def resolve_path(path: str, artifacts: Mapping[str, Artifact]) -> str:

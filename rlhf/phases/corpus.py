@@ -27,16 +27,16 @@ from data.corpus.units import plan_units
 from data.corpus.work import Executor, Piece, Work, in_this_process
 from data.errors import UserError
 from data.tokenizer import load_tokenizer
-from data.tokenizer_training import fertility, train_tokenizer
+from data.tokenizer_training import fertility
 from data.tokens.write import HELD_OUT, TRAINED, is_held_out, tokenise
-from rlhf.config.corpus import Reserved, TokenizerTraining
+from rlhf.config.corpus import Reserved, Tokenizer
 from rlhf.corpus.files import DOCUMENTS, PAGE, QUARANTINE, REPORT, TOKENS
 from rlhf.corpus.page import corpus_page
 from rlhf.corpus.report import Survey, corpus_report, data_reports
 from rlhf.corpus.reserved import open_reserved, reserved_sets, reserved_texts
 from rlhf.corpus.steps import plain_source, resolve_steps
 from rlhf.metrics import Bar
-from rlhf.phases.base import Metrics, PhaseContext, resolve_path
+from rlhf.phases.base import Metrics, PhaseContext, resolve_path, tokenizer_of_data
 from rlhf.rundir import write_atomically
 
 MB = 10**6
@@ -155,16 +155,12 @@ class MakeTokenizer:
 
     sample: Stage
     units: tuple[int, ...]
-    settings: TokenizerTraining
+    settings: Tokenizer
     directory: Path
 
     def __call__(self, _: int) -> dict[str, Any]:
-        settings = self.settings
-        if settings.path:
-            tokenizer = load_tokenizer(settings.path)
-        else:
-            texts = (document.text for document in documents_of(self.sample, self.units))
-            tokenizer = train_tokenizer(texts, settings.vocab_size, settings.kind, settings.special_tokens)
+        texts = (document.text for document in documents_of(self.sample, self.units))
+        tokenizer = tokenizer_of_data(self.settings, texts)
         shutil.rmtree(self.directory, ignore_errors=True)
         tokenizer.save_pretrained(self.directory)
         return {"vocabulary": len(tokenizer)}

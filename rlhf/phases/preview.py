@@ -11,13 +11,12 @@ from data.examples import build_examples
 from data.messages import strings_in
 from data.prompts import build_prompts
 from data.tokenizer import ensure_chat_template, load_tokenizer
-from data.tokenizer_training import train_tokenizer
 from data.unit import DataReport
 from rlhf.config.explain import did_you_mean
 from rlhf.config.roles import CORPUS, DATA_SETS, PHASE, corpus_of, resolve_models, result_role
 from rlhf.config.schema import Config, Phase
 from rlhf.corpus.mixing import corpus_rows
-from rlhf.phases.base import open_data
+from rlhf.phases.base import open_data, tokenizer_of_data
 from rlhf.phases.supervised import options_of, rows_of
 from rlhf.rundir import Artifact, RunDirectory
 
@@ -55,11 +54,10 @@ def tokenizer_of(config: Config, phase: Phase, artifacts: Mapping[str, Artifact]
     Raises UserError where the config leads to none.
     """
     settings = getattr(phase, "tokenizer", None)
-    if settings is not None and settings.path is None:
-        return train_tokenizer(
-            (text for row in open_data(phase.data, artifacts) for text in strings_in(row)), settings.vocab_size
-        )
-    path = settings.path if settings is not None else resolve_models(config, phase)[result_role(phase) or "policy"].path
+    if settings is not None:
+        rows = () if settings.path else open_data(phase.data, artifacts)
+        return tokenizer_of_data(settings, (text for row in rows for text in strings_in(row)))
+    path = resolve_models(config, phase)[result_role(phase) or "policy"].path
     if path is None:
         raise UserError(f"phases.{phase.name}: neither a tokenizer nor a model that brings one is named")
     if path.startswith(PHASE):

@@ -16,8 +16,7 @@ from data.examples import Examples, build_examples
 from data.feedback.options import FeedbackOptions
 from data.loader import InSequence, Order
 from data.messages import strings_in
-from data.tokenizer import ensure_chat_template, load_tokenizer
-from data.tokenizer_training import train_tokenizer
+from data.tokenizer import load_tokenizer
 from data.tokens.rows import TokenRows
 from rlhf.config.roles import corpus_of
 from rlhf.config.schema import SupervisedPhase
@@ -25,7 +24,7 @@ from rlhf.corpus.mixing import corpus_rows
 from rlhf.interfaces import Objective, Pending
 from rlhf.objectives import LanguageModel, resolve_loss, resolve_reward_loss
 from rlhf.phases.answers import AnswerCheck
-from rlhf.phases.base import Metrics, PhaseContext, export, following, optim_settings
+from rlhf.phases.base import Metrics, PhaseContext, export, following, optim_settings, tokenizer_of_data
 from rlhf.phases.calibrate import calibrate
 from rlhf.phases.reading import AT_ONCE, Reading, with_reference_logprobs
 
@@ -173,10 +172,8 @@ def read_rows(context: PhaseContext) -> tuple[Examples, Examples] | tuple[TokenR
         return train, held_out
     rows = context.open(phase.data)
     settings = getattr(phase, "tokenizer", None)
-    if settings is not None and settings.path is None:
-        context.tokenizer = train_tokenizer((text for row in rows for text in strings_in(row)), settings.vocab_size)
-    elif settings is not None:
-        context.tokenizer = ensure_chat_template(load_tokenizer(settings.path))
+    if settings is not None:
+        context.tokenizer = tokenizer_of_data(settings, (text for row in rows for text in strings_in(row)))
     kind, options = rows_of(phase), options_of(phase)
     examples = build_examples(kind, rows, context.tokenizer, phase.max_length, options)
     context.read(examples.report)
