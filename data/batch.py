@@ -19,6 +19,8 @@ COLUMNS: dict[str, tuple[str, torch.dtype]] = {
     "tokens": ("token", torch.int32),  # token ids, 0 beyond the length
     "lengths": ("row", torch.int32),  # tokens in the row, prompt and response
     "action_mask": ("token", torch.bool),  # True = trained on: sampled, assistant's, or every token of a text
+    "prefix_lengths": ("row", torch.int32),  # tokens at the row's beginning that are read in both directions
+    "inputs": ("token", torch.int32),  # what a masked language model reads in place of the tokens
     "group_ids": ("row", torch.int32),  # same prompt, or the rows of one comparison (best row first)
     "ranks": ("row", torch.float32),  # place in its comparison, 1 = best; equal places are a tie
     "margins": ("row", torch.float32),  # by how much the first row of its comparison of two is better; 0 = not known

@@ -14,7 +14,7 @@ from data.batch import Batch
 from data.corpus.work import Piece
 from data.sample import Prompt, Sample, Sampling
 
-Output = Literal["logprobs", "logprobs_entropy", "values", "scores"]
+Output = Literal["logprobs", "logprobs_entropy", "logprobs_normalizer", "values", "scores"]
 Unit = Literal["tokens", "rows", "pairs"]
 Result = tuple[Tensor, dict[str, Tensor]]  # an objective's loss sum and metric sums
 
@@ -24,11 +24,14 @@ class Objective(Protocol):
 
     output: what the engine computes. "logprobs" (b, T): log p(token t | < t) where action_mask is set, else 0;
         "logprobs_entropy" (2, b, T): these, and the entropy in nats of the distribution that token t was drawn from;
+        "logprobs_normalizer" (2, b, T): these, and log Z, the logarithm of that distribution's sum before it was normalised;
         "values" (b, T): value of the state before token t where action_mask is set, else 0;
         "scores" (b,): the scalar head at the row's last token.
     unit: what the engine divides by, counted over all ranks and micro-batches: trained tokens, rows, or groups of rows
         ("pairs": the rows of one group_id always share a micro-batch, adjacent and in their order).
-    columns: the batch columns that it reads beside tokens, lengths and action_mask.
+    columns: the batch columns that it reads beside tokens, lengths and action_mask. With "prefix_lengths" a row's first tokens
+        are read in both directions, by the encoder where the model has one; with "inputs" the model reads these instead of the
+        tokens, and says at each masked place what the token was.
     rows (optional): the kind of data rows that a supervised phase reads for it (`data.examples.KINDS`), where that is not the
         phase's usual one.
     """
@@ -91,17 +94,19 @@ class RewardSource(Protocol):
 
 @dataclass(frozen=True)
 class OptimSettings:
-    """AdamW with linear warm-up, then a decay to `final_lr_ratio`; `total_steps` is filled in by the phase."""
+    """The optimiser with linear warm-up, then a decay to `final_lr_ratio`; `total_steps` is filled in by the phase."""
 
     lr: float
     betas: tuple[float, float]
     eps: float
     weight_decay: float  # on matrices only
     warmup_steps: int
-    schedule: Literal["cosine", "constant", "linear"]
+    schedule: Literal["cosine", "constant", "linear", "wsd"]
     final_lr_ratio: float
     clip_norm: float
     total_steps: int
+    name: Literal["adamw", "adafactor"] = "adamw"
+    decay_steps: int = 0  # of wsd: the last ones
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ class ModelBuild:
     path: str | None  # HF directory or name; None: from scratch by `architecture`
     architecture: Mapping[str, Any] | None  # transformers config fields, `model_type` among them
     head: Literal["lm", "scalar"]
-    dtype: Literal["auto", "float32", "bfloat16"]
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
     zero_stage: int
     microbatch_tokens: int  # packed tokens of one micro-batch, at most
     activation_checkpointing: bool
@@ -120,6 +125,8 @@ class ModelBuild:
     seed: int
     # an average of the weights is kept: average = decay * average + (1 - decay) * weights
     ema_decay: float | None = None
+    tensor_parallel: int = 1  # ranks that share each matrix
+    pipeline_parallel: int = 1  # ranks that share the layers
 
 
 class Pending(Protocol):

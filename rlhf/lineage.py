@@ -16,8 +16,9 @@ from data.feedback.convert import conversion_of
 from data.imports import load_object
 from data.messages import strings_in
 from data.sources import Rows
+from rlhf.config.data import Data
 from rlhf.config.roles import CORPUS, PHASE, corpus_of, reward_parts
-from rlhf.config.schema import Config, Corpus, Data, Phase
+from rlhf.config.schema import Config, Corpus, Phase
 from rlhf.corpus.reserved import open_reserved, reserved_sets
 from rlhf.corpus.steps import STEPS, plain_source
 from rlhf.needs import needed_models

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
 from rlhf.config.corpus_rules import CORPUS_RULES, corpus_steps_fit
+from rlhf.config.data import Data
 from rlhf.config.explain import did_you_mean
 from rlhf.config.judge_rules import JUDGE_RULES
 from rlhf.config.model_rules import FILE, MODEL_RULES, Advice
@@ -18,7 +19,7 @@ from rlhf.config.reward_rules import (
     rewards_fit,
 )
 from rlhf.config.roles import CORPUS, DATA_SETS, PHASE, resolve_models, result_role, samples_answers
-from rlhf.config.schema import Config, Data, Phase
+from rlhf.config.schema import Config, Phase
 
 if TYPE_CHECKING:  # it imports torch, and a mistake should be told at once
     from rlhf.interfaces import Algorithm

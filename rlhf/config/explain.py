@@ -95,6 +95,8 @@ def _describe(path: Path, detail: ErrorDetails, tree: Any) -> str:
         return f"{where} is not a setting{did_you_mean(path[-1], _known(path[:-1], tree))}"
     if problem == "missing":
         return f"{where} is missing"
+    if problem == "value_error":  # a rule of the schema's own, which says what is wanted
+        return f"{where}: {detail['ctx']['error']}"
     if problem == "union_tag_invalid":
         kinds = [tag.strip("' ") for tag in detail["ctx"]["expected_tags"].split(",")]
         return f"{where}.kind: found {_shown(found.get('kind'))}, wanted one of {', '.join(kinds)}{_hint(found.get('kind'), kinds)}"

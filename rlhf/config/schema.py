@@ -7,8 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_serializer, model_validator
 
 from rlhf.config.corpus import DEFAULT_STEPS, CorpusTokenizer, Mixture, Reserved, Source, StepConfig, Tokenizer
+from rlhf.config.data import Data
 from rlhf.config.node import Fraction, Function, Named, Node, Short
 from rlhf.config.rewards import Correction, Judge, Piecewise, Reward, Shaping, Watch
+from rlhf.config.scaling import Scaling
+from rlhf.config.training import Optim, Ramp, Spikes
 
 
 class Run(Node):
@@ -34,8 +37,10 @@ class Model(Short):
     path: str | None = None  # an HF directory, a model name, or phase:<name>
     architecture: dict[str, Any] | None = None  # from scratch: fields of a transformers config, model_type among them
     pool: str = "train"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on GPUs, float32 on CPUs
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 on GPUs, float32 on CPUs
     zero_stage: int = Field(2, ge=0, le=3)
+    tensor_parallel: int = Field(1, ge=1)  # devices that share each matrix; docs/parallel.md says what goes together
+    pipeline_parallel: int = Field(1, ge=1)  # devices that share the layers
     microbatch_tokens: int = Field(4096, ge=1)  # packed tokens of one micro-batch
     activation_checkpointing: bool = False
 
@@ -43,28 +48,6 @@ class Model(Short):
     def _only_set(self, handler: Any) -> dict[str, Any]:
         # a default written out would, read back, cover what the top level sets
         return {name: value for name, value in handler(self).items() if name in self.model_fields_set}
-
-
-class Optim(Node):
-    lr: float = Field(3e-4, gt=0)
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.1, ge=0)  # on matrices only
-    warmup: Fraction = 0.05  # share of the phase's steps
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    final_lr_ratio: Fraction = 0.1
-    clip_norm: float = Field(1.0, gt=0)
-
-
-class Data(Short):
-    short = "path"
-    path: str | list[str]  # files, a directory, a data set's name, or module:function that yields rows
-    split: str = "train"  # of a named data set
-    columns: dict[str, str] = {}  # name that the phase wants: name in the file
-    args: dict[str, Any] = {}  # keyword arguments of module:function
-    limit: int | None = Field(None, ge=1)  # first rows only
-    # rows, chosen by the seed, set aside for evaluation; of a corpus, which has set documents aside, how many windows are used (0: 1,000)
-    holdout: int = Field(0, ge=0)
 
 
 class Rollout(Node):
@@ -154,10 +137,19 @@ class SupervisedPhase(PhaseBase):
     epochs: int = Field(1, ge=1)
     steps: int | None = Field(None, ge=1)  # of the optimizer, over as many epochs as they take; instead of `epochs`
     evaluate_every: int = Field(0, ge=0)  # 0: only at the end
+    ramp: Ramp | None = None
+    spikes: Spikes | None = None
+
+
+class PretrainObjective(Named):
+    """causal, prefix, masked, spans, denoisers, or module:Class; see docs/pretraining.md."""
+
+    name: str = "causal"
 
 
 class Pretrain(SupervisedPhase):
     kind: Literal["pretrain"]
+    objective: PretrainObjective = PretrainObjective()
     tokenizer: Tokenizer | None = None  # default: the policy's own, or that of the corpus
     mixture: Mixture = Mixture()  # of a corpus's sources
 
@@ -272,6 +264,7 @@ class Config(Node):
     pools: dict[str, Pool] = {"train": Pool()}
     models: dict[Literal["policy", "reference", "critic", "reward"], Model] = {}
     rollout: Rollout = Rollout()
+    scaling: Scaling | None = None
     phases: list[Phase] = Field(min_length=1)
 
     @property

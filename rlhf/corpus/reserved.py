@@ -8,8 +8,9 @@ from functools import partial
 from data.messages import strings_in
 from data.sources import Rows, open_rows
 from rlhf.config.corpus import Reserved
+from rlhf.config.data import Data
 from rlhf.config.roles import DATA_SETS, PHASE
-from rlhf.config.schema import Config, Corpus, Data, Phase
+from rlhf.config.schema import Config, Corpus, Phase
 from rlhf.phases.base import open_data
 
 

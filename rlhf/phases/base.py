@@ -19,8 +19,10 @@ from data.tokenizer import ensure_chat_template, load_tokenizer
 from data.tokenizer_training import train_tokenizer
 from data.unit import DataReport
 from rlhf.config.corpus import Tokenizer
+from rlhf.config.data import Data
 from rlhf.config.roles import JUDGE, PHASE, resolve_models
-from rlhf.config.schema import Config, Data, Model, Optim, PhaseBase
+from rlhf.config.schema import Config, Model, PhaseBase
+from rlhf.config.training import Optim
 from rlhf.interfaces import Algorithm, ModelBuild, ModelGroup, Objective, OptimSettings, Runtime
 from rlhf.judge.client import Client, served_elsewhere
 from rlhf.judge.judge import JudgeModel
@@ -136,6 +138,8 @@ class PhaseContext:
             optim=optim,
             seed=self.seed,
             ema_decay=ema_decay,
+            tensor_parallel=model.tensor_parallel,
+            pipeline_parallel=model.pipeline_parallel,
         )
         return self.runtime.group(build, model.pool)
 
@@ -205,11 +209,13 @@ def optim_settings(optim: Optim, total_steps: int) -> OptimSettings:
         betas=optim.betas,
         eps=optim.eps,
         weight_decay=optim.weight_decay,
-        warmup_steps=round(optim.warmup * total_steps),
+        warmup_steps=round(optim.warmup * total_steps) if optim.warmup_steps is None else optim.warmup_steps,
         schedule=optim.schedule,
         final_lr_ratio=optim.final_lr_ratio,
         clip_norm=optim.clip_norm,
         total_steps=total_steps,
+        name=optim.name,
+        decay_steps=round(optim.decay * total_steps),
     )
 
 

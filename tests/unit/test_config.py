@@ -164,11 +164,11 @@ def test_text_that_looks_like_a_number_stays_text_when_written_and_read(tmp_path
         ({"sampling": {"top_p": 1.5}}, "phases[1].sampling.top_p: found 1.5, wanted a number above 0 and at most 1"),
         (
             {"optim": {"schedule": "cosin"}},
-            "found 'cosin', wanted one of cosine, linear, constant; did you mean cosine?",
+            "found 'cosin', wanted one of cosine, linear, constant, wsd; did you mean cosine?",
         ),
         ({"optim": 3}, "phases[1].optim: found 3, wanted a mapping"),
         ({"data": {"path": [1]}}, "phases[1].data.path[0]: found 1, wanted text"),
-        ({"data": {"limit": 3}}, "phases[1].data.path is missing"),
+        ({"data": {"limit": 3}}, "phases[1].data: give either path or mix"),
         (
             {"reward": ["a length"]},
             "phases[1].reward[0]: found 'a length', wanted model (a reward model), environment, judge, a rule's name or module:function",
@@ -221,7 +221,7 @@ def test_a_wrong_override_is_one_line(tmp_path, override, line):
         ("just text", "{path}: found str, wanted a mapping of settings such as run, models and phases"),
         ("", "{path}: phases is missing"),
         ("extends: 3", "{path}: extends: found 3, wanted a file or a list of files"),
-        ("1: 2\nphases: [{kind: sft, data: d:d}]", "{path}: [1] is not a setting; there is run, device, pools, models, rollout, phases"),
+        ("1: 2\nphases: [{kind: sft, data: d:d}]", "{path}: [1] is not a setting; there is run, device, pools, models, rollout, scaling, phases"),
     ],
 )  # fmt: skip
 def test_a_broken_file_is_one_line(tmp_path, content, line):
