@@ -116,6 +116,31 @@ def _remove(directory: Path) -> None:
 
 
 @app.command()
+def scaling(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    address: Annotated[str | None, typer.Option(help="join this cluster; default: start one on this machine")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="remove the trainings that an earlier one left")] = False,
+) -> None:
+    """Train a grid of small models, fit a scaling law, predict larger ones; an interrupted one continues."""
+    with told_plainly(interrupted="interrupted; the same command continues"):
+        settings = load_config(config, overrides or ())
+        check(settings)
+        from rlhf import api
+        from rlhf.scaling.grid import grid_directory
+        from rlhf.scaling.tables import show
+
+        if fresh:
+            _remove(grid_directory(settings))
+        report = api.scaling_law(settings, address=address)
+        console = Console()
+        show(report.figures, console)
+        console.print(f"report: {report.page}", highlight=False, soft_wrap=True)
+        if report.missed:
+            raise typer.Exit(1)
+
+
+@app.command()
 def plan(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -129,11 +154,14 @@ def plan(
         from actors.placement import Resources
         from actors.placement import plan as plan_placement
         from rlhf.reports.tables import phases_table, placement_table
+        from rlhf.scaling.plan import forecast_table, forecasts
 
         placement = plan_placement(settings, None if cpus is None else Resources(cpus, gpus))
         console = Console()
         console.print(placement_table(placement.rows(), placement.on_gpus))
         console.print(phases_table(settings))
+        if expected := forecasts(settings):
+            console.print(forecast_table(expected))
 
 
 @data_app.command("preview")
@@ -142,7 +170,7 @@ def preview(
     phase: Annotated[str, typer.Argument(metavar="PHASE", help="its name")],
     overrides: Overrides = None,
 ) -> None:
-    """Show three samples of a phase as the model sees them, trained tokens in colour."""
+    """Show three samples of each of a phase's data sets as the model sees them, trained tokens in colour."""
     with told_plainly():
         settings = load_config(config, overrides or ())  # not checked: other phases' data may be missing yet
         by_name = {each.name: each for each in settings.phases}
@@ -150,12 +178,12 @@ def preview(
             raise UserError(f"{config}: there is no phase {phase!r}{did_you_mean(phase, by_name)}")
         from rlhf.phases.preview import preview as read
 
-        report, samples = read(settings, by_name[phase], PREVIEWED)
         console = Console()
-        console.print(Text(str(report)), soft_wrap=True)
-        for number, pieces in enumerate(samples, 1):
-            console.rule(f"sample {number}", align="left")
-            console.print(Text.assemble(*((text, "bold green" if trained else "dim") for text, trained in pieces)))
+        for name, (report, samples) in read(settings, by_name[phase], PREVIEWED).items():
+            console.print(Text(str(report)), soft_wrap=True)
+            for number, pieces in enumerate(samples, 1):
+                console.rule(f"{name} sample {number}".lstrip(), align="left")
+                console.print(Text.assemble(*((text, "bold green" if trained else "dim") for text, trained in pieces)))
 
 
 @app.command()

@@ -12,6 +12,7 @@ import ray
 from actors.staging import Shard, minibatches, whole
 from data.batch import Batch
 from rlhf.interfaces import Beside, ModelBuild, Objective, Output, Passes
+from rlhf.skipped import failed
 
 if TYPE_CHECKING:
     from actors.weight_sync import WeightItem
@@ -75,7 +76,8 @@ class ModelWorker:
         beside_shards: tuple[Shard, ...] | None,
         beside: Beside | None,
     ) -> list[dict[str, float]]:
-        """One optimizer step a mini-batch and epoch; the metrics of each, which are the group's as a whole."""
+        """One optimizer step a mini-batch and epoch; the metrics of each, which are the group's as a whole. None follows one that
+        failed."""
         from rlhf.engine.engine import Term
 
         batches = minibatches(shards, objective.columns)
@@ -88,7 +90,7 @@ class ModelWorker:
         done: list[dict[str, float]] = []
         for batch, term in [*zip(batches, terms, strict=True)] * passes.epochs:
             done.append(self.engine.train(batch, objective, passes.temperature, term))
-            if passes.max_kl is not None and done[-1].get("approx_kl", 0.0) > passes.max_kl:
+            if failed(done[-1]) or (passes.max_kl is not None and done[-1].get("approx_kl", 0.0) > passes.max_kl):
                 break
         return done
 

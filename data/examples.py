@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ class Examples:
     def __len__(self) -> int:
         return len(self.order)
 
-    @property
+    @cached_property
     def rows_of_largest_unit(self) -> int:
         """Of the whole data set, before any split."""
         return int(np.diff(self.units).max())

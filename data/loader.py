@@ -50,11 +50,12 @@ class Order(InSequence):
     def indices(self, step: int) -> list[int]:
         """The units of this step, counted from 0 over all epochs."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        return _permutation(self.units, self.seed, epoch)[
-            place * self.batch_size : (place + 1) * self.batch_size
-        ].tolist()
+        return _recent(self.units, self.seed, epoch)[place * self.batch_size : (place + 1) * self.batch_size].tolist()
 
 
-@lru_cache(maxsize=4)
-def _permutation(units: int, seed: int, epoch: int) -> np.ndarray:
+def permutation(units: int, seed: int, epoch: int) -> np.ndarray:
+    """(units,) int64: the order in which this epoch visits all units."""
     return np.random.default_rng((seed, epoch)).permutation(units)
+
+
+_recent = lru_cache(maxsize=4)(permutation)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -19,6 +19,9 @@ from rlhf.config.schema import Config
 from rlhf.controller import Controller
 from rlhf.interfaces import Algorithm, RewardSource, Runtime
 from rlhf.summary import Summary
+
+if TYPE_CHECKING:
+    from rlhf.scaling.report import Report
 
 
 def run(
@@ -54,7 +57,23 @@ def make_corpora(config: Config, *, address: str | None = None, console: Console
     if not corpora:
         raise UserError("there is no phase of kind corpus in this config; add one, or use `launch.py run`")
     needed = config.model_copy(update={"phases": corpora, "device": "auto"})  # no place is taken for models
-    return Controller(config, _connecting(needed, address), console=console).run(kinds=(CORPUS,))
+    return Controller(config, _connecting(needed, address), console=console).run([phase.name for phase in corpora])
+
+
+def scaling_law(config: Config, *, address: str | None = None, console: Console | None = None) -> Report:
+    """Trains the grid of the config's `scaling` section, fits a law to its losses, and leaves both in the directory of the run
+    with -scaling behind it. What is trained already is not trained again.
+
+    Raises UserError for mistakes in the config or the data, and where the config has no such section.
+    """
+    from rlhf.scaling.grid import grid_config
+    from rlhf.scaling.run import scale  # with its plots
+
+    check(config)
+    if config.scaling is None:
+        raise UserError("there is no section `scaling` in this config; see docs/scaling.md")
+    check(grid_config(config))
+    return scale(config, lambda needed: _connecting(needed, address), console or Console(stderr=True))
 
 
 def _connecting(config: Config, address: str | None, *given: Any) -> Callable[[], AbstractContextManager[Runtime]]:

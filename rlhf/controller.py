@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
@@ -41,25 +41,30 @@ class Controller:
         reward: Any = None,
         rollout: Any = None,
         console: Console | None = None,
+        finished: Mapping[str, Artifact] | None = None,
     ) -> None:
+        """finished: artifacts of those phases that another run has made, by name; they are not run here."""
         self.config, self.connect = config, connect
+        self.finished = dict(finished or {})
         self.given = {"algorithm": algorithm, "reward": reward, "rollout": rollout}  # instead of the config's
         self.console = console or Console(stderr=True)
         self.run_directory = RunDirectory(Path(config.run.directory))
 
-    def run(self, kinds: Collection[str] | None = None) -> Summary:
-        """Every phase in order, or those of these kinds. An interrupted run goes on where its last checkpoint stands."""
+    def run(self, names: Collection[str] | None = None) -> Summary:
+        """Every phase in order, or those of these names. An interrupted run goes on where its last checkpoint stands."""
         started = time.monotonic()
         self.run_directory.root.mkdir(parents=True, exist_ok=True)
         write_atomically(self.run_directory.root / "config.yaml", dump_config(self.config))
-        artifacts: dict[str, Artifact] = {}
+        artifacts = dict(self.finished)
         startup = 0.0
         with ExitStack() as stack:
             runtime: Runtime | None = None
             ran = False
             for phase in self.config.phases:
+                if phase.name in self.finished:
+                    continue
                 done = Artifact.read(self.run_directory.artifact(phase.name))
-                if kinds is not None and phase.kind not in kinds:
+                if names is not None and phase.name not in names:
                     artifacts |= {phase.name: done} if done else {}
                     continue
                 lineage = self.lineage(phase, artifacts)

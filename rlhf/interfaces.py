@@ -116,7 +116,7 @@ class ModelBuild:
     role: str  # policy | reference | critic | reward
     path: str | None  # HF directory or name; None: from scratch by `architecture`
     architecture: Mapping[str, Any] | None  # transformers config fields, `model_type` among them
-    head: Literal["lm", "scalar"]
+    head: Literal["lm", "masked", "scalar"]  # masked: an encoder's language model
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     zero_stage: int
     microbatch_tokens: int  # packed tokens of one micro-batch, at most
@@ -127,6 +127,8 @@ class ModelBuild:
     ema_decay: float | None = None
     tensor_parallel: int = 1  # ranks that share each matrix
     pipeline_parallel: int = 1  # ranks that share the layers
+    # fields of an architecture that follow from the tokenizer and the rows; its own, and those it does not know, are left
+    implied: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Pending(Protocol):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ from data.feedback.convert import conversion_of
 from data.imports import load_object
 from data.messages import strings_in
 from data.sources import Rows
-from rlhf.config.data import Data
-from rlhf.config.roles import CORPUS, PHASE, corpus_of, reward_parts
+from rlhf.config.roles import CORPUS, PHASE, corpora_of, data_sets, reward_parts
 from rlhf.config.schema import Config, Corpus, Phase
 from rlhf.corpus.reserved import open_reserved, reserved_sets
 from rlhf.corpus.steps import STEPS, plain_source
@@ -52,7 +51,8 @@ def lineage_of(
     settings = phase.model_dump(mode="json", exclude=COSMETIC | {"models": True})
     models = needed_models(config, phase, given.get("algorithm"))
     paths = {role: model.path for role, model in models.items() if model.path}
-    rows = {name: open_data(data, artifacts) for name, data in _sets(config, phase)}
+    corpora = corpora_of(config, phase)
+    rows = {name: open_data(data, artifacts) for name, data in data_sets(phase).items() if name not in corpora}
     lineage = {
         "phase": settings,
         "models": {role: model.model_dump(mode="json", exclude={"pool"}) for role, model in models.items()},
@@ -61,22 +61,12 @@ def lineage_of(
         "seed": config.run.seed,
         "code": {path: source_of(path) for path in functions_of(phase, given)},
     }
-    if corpus := corpus_of(config, phase):
-        lineage["parents"]["data"] = artifacts[corpus.name].id
-        lineage["weights"] = {source.name: source.weight for source in corpus.sources}
+    for name, corpus in corpora.items():
+        lineage["parents"][name] = artifacts[corpus.name].id
+        lineage.setdefault("weights", {})[name] = {source.name: source.weight for source in corpus.sources}
     if converted := conversions(phase, rows):
         lineage["conversions"] = converted
     return lineage | {name: identity(value) for name, value in given.items()}
-
-
-def _sets(config: Config, phase: Phase) -> Iterator[tuple[str, Data]]:
-    """The phase's data sets of rows, by setting."""
-    for name in ("data", "eval_data"):
-        if isinstance(data := getattr(phase, name, None), Data) and not (name == "data" and corpus_of(config, phase)):
-            yield name, data
-    for name in ("answers", "ptx"):
-        if part := getattr(phase, name, None):
-            yield name, part.data
 
 
 def _of_a_corpus(config: Config, phase: Corpus, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:

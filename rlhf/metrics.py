@@ -19,16 +19,24 @@ class MetricLog:
     """One phase's metrics. Lines after `start` from an interrupted attempt are dropped: the resumed run writes them again."""
 
     def __init__(self, root: Path, phase: str, start: int) -> None:
+        self.root, self.phase = root, phase
+        self._open(start)
+
+    def _open(self, start: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.phase = phase
-        path = root / "metrics.jsonl"
+        path = self.root / "metrics.jsonl"
         if path.exists():
             lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
-            keep = [line for line in lines if (row := json.loads(line))["phase"] != phase or row["step"] <= start]
+            keep = [line for line in lines if (row := json.loads(line))["phase"] != self.phase or row["step"] <= start]
             path.write_text("".join(f"{line}\n" for line in keep))
         self.file = open(path, "a", buffering=1)  # noqa: SIM115  closed in close()
-        self.board = SummaryWriter(str(root / "tensorboard" / phase), purge_step=start + 1)
+        self.board = SummaryWriter(str(self.root / "tensorboard" / self.phase), purge_step=start + 1)
+
+    def rewind(self, step: int) -> None:
+        """Drops all lines after this step: they will be written again."""
+        self.close()
+        self._open(step)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Logs after `step` finished steps. A value that is not finite is written as null, never as 0."""

@@ -201,9 +201,9 @@ def _side(algorithm: Algorithm, batch: Batch, model: EngineModel, build: ModelBu
     if len(trained) == 0:
         raise UserError(f"{where}: {name} leaves out every sample: there is nothing to compare")
     _expect_columns(name, objective.columns, trained, where)
-    budget = max(build.microbatch_tokens, smallest_budget(trained, objective.unit, model.packing))
+    budget = max(build.microbatch_tokens, smallest_budget(trained, objective.unit, model.form.packing))
     found = gradient(
-        model, trained, objective, budget=budget, packing=model.packing, temperature=phase.sampling.temperature
+        model, trained, objective, budget=budget, packing=model.form.packing, temperature=phase.sampling.temperature
     )
     figures = {
         "rows trained on": float(len(trained)),

@@ -83,6 +83,10 @@ class RunDirectory:
         path.mkdir(parents=True)
         return path
 
+    def incidents(self, phase: str) -> Path:
+        """Of a phase that went back to a checkpoint (`rlhf.phases.spikes`)."""
+        return self.root / "incidents" / f"{phase}.json"
+
     def checkpoints(self, phase: str, owner: str) -> Checkpoints:
         return Checkpoints(self.root / "checkpoints" / phase, owner)
 

@@ -56,10 +56,19 @@ class Mixture:
             raise UserError("mixture: no source has any tokens to train on")
 
     @property
-    def pass_rows(self) -> int:
-        """The rows of one pass: all windows of the sources that have a weight at any time."""
+    def drawn(self) -> list[str]:
+        """The sources that give rows at any time."""
         given = self._given()
-        return sum(n for source, n in self.windows.items() if not given or any(weights[source] for weights in given))
+        return [
+            source
+            for source, n in self.windows.items()
+            if n and (not given or any(weights[source] for weights in given))
+        ]
+
+    @property
+    def pass_rows(self) -> int:
+        """The rows of one pass: all windows of the sources that are drawn from."""
+        return sum(self.windows[source] for source in self.drawn)
 
     @cached_property
     def _total_rows(self) -> int:

@@ -71,7 +71,8 @@ class Once:
 @dataclass(frozen=True)
 class TokenRows:
     """What `data.examples.Examples` is for rows in memory. A unit is a window, and gives a row of the batch for each document in
-    it. Units of a training set are numbered over the whole training, beyond its length, which is one pass; `data.loader.InSequence` is their order."""
+    it. Units of a training set are numbered over the whole training, beyond its length, which is one pass: it is a
+    `data.feeds.Feed`."""
 
     store: TokenStore
     streams: Mapping[str, Stream]
@@ -118,6 +119,10 @@ class TokenRows:
 
     def __len__(self) -> int:
         return len(self.visits)
+
+    @property
+    def pass_rows(self) -> int:
+        return len(self)
 
     def rows(self, unit: int) -> list[Example]:
         """The window's rows, one for each document in it."""

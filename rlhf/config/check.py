@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
 from rlhf.config.corpus_rules import CORPUS_RULES, corpus_steps_fit
-from rlhf.config.data import Data
+from rlhf.config.data_rules import DATA_RULES
 from rlhf.config.explain import did_you_mean
 from rlhf.config.judge_rules import JUDGE_RULES
 from rlhf.config.model_rules import FILE, MODEL_RULES, Advice
@@ -18,8 +18,10 @@ from rlhf.config.reward_rules import (
     rewards_can_score,
     rewards_fit,
 )
-from rlhf.config.roles import CORPUS, DATA_SETS, PHASE, resolve_models, result_role, samples_answers
+from rlhf.config.roles import CORPUS, DATA_SETS, PHASE, data_sets, resolve_models, result_role, samples_answers
+from rlhf.config.scaling_rules import scaling_fits
 from rlhf.config.schema import Config, Phase
+from rlhf.config.training_rules import TRAINING_RULES
 
 if TYPE_CHECKING:  # it imports torch, and a mistake should be told at once
     from rlhf.interfaces import Algorithm
@@ -38,7 +40,7 @@ def check(
     for phase in config.model_phases:
         models = {role: model for role, model in resolve_models(config, phase).items() if _certain(phase, role)}
         advice += [line for rule in PHASE_RULES for line in rule(config, phase)]
-        advice += [line for rule in MODEL_RULES for line in rule(config, phase, models)]
+        advice += [line for rule in (*MODEL_RULES, *TRAINING_RULES) for line in rule(config, phase, models)]
     if reward is None:
         advice += [line for phase in config.model_phases for line in reward_is_there(phase)]
     if not rollout_given:
@@ -120,14 +122,8 @@ def goals_name_a_bound(config: Config, phase: Phase) -> Advice:
 
 
 def data_exists(config: Config, phase: Phase) -> Advice:
-    sets = {
-        "data": phase.data,
-        "eval_data": getattr(phase, "eval_data", None),
-        "answers.data": phase.answers and phase.answers.data,
-        "ptx.data": (ptx := getattr(phase, "ptx", None)) and ptx.data,
-    }
-    for name, data in sets.items():
-        for path in _paths(data) if data else ():
+    for name, data in data_sets(phase).items():
+        for path in data.paths:
             if path.startswith(PHASE):
                 yield from _leaves_a_data_set(config, phase, name, path.removeprefix(PHASE))
             elif FILE.match(path) and not Path(path).exists():
@@ -141,7 +137,7 @@ def _leaves_a_data_set(config: Config, phase: Phase, name: str, source: str) -> 
     if source not in earlier:
         yield f"{where}: no phase {source!r} runs before {phase.name!r}{did_you_mean(source, earlier)}"
     elif config.phases[names.index(source)].kind == CORPUS:
-        if phase.kind != "pretrain" or name != "data":
+        if phase.kind != "pretrain" or name.partition(".")[0] != "data":
             yield f"{where}: phase {source!r} leaves a corpus, which only the data of a pretrain phase can be; name files of rows"
     elif result_role(config.phases[names.index(source)]) is not None:
         yield f"{where}: phase {source!r} leaves a model and no data set; name a phase of kind {' or '.join(DATA_SETS)}"
@@ -200,7 +196,7 @@ def algorithms_fit(config: Config, given: Algorithm | None, reward: Any) -> Advi
             if phase.batch_size < 2:
                 yield f"phases.{phase.name}.batch_size: kto compares rows of a batch with each other; set at least 2"
         models = {role: model for role, model in models.items() if not _certain(phase, role)}
-        for rule in MODEL_RULES:
+        for rule in (*MODEL_RULES, *TRAINING_RULES):
             yield from rule(config, phase, models)
 
 
@@ -246,12 +242,8 @@ def _certain(phase: Phase, role: str) -> bool:
     return phase.kind not in UNCERTAIN or role not in ("reference", "critic")
 
 
-def _paths(data: Data) -> list[str]:
-    return [data.path] if isinstance(data.path, str) else data.path
-
-
 UNCERTAIN = ("rl", "dpo")  # kinds whose algorithm or loss decides which models are built
-CONFIG_RULES = (names_are_unique, rollouts_have_devices)
+CONFIG_RULES = (names_are_unique, rollouts_have_devices, scaling_fits)
 PHASE_RULES = (
     answers_fit,
     training_samples_from_the_whole_distribution,
@@ -260,5 +252,6 @@ PHASE_RULES = (
     rewards_fit,
     watch_can_stop,
     data_exists,
+    *DATA_RULES,
     *JUDGE_RULES,
 )

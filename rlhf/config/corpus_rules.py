@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.errors import UserError
+from rlhf.config.data import Data
 from rlhf.config.explain import did_you_mean
 from rlhf.config.model_rules import FILE, Advice
-from rlhf.config.roles import CORPUS, PHASE, corpus_of
-from rlhf.config.schema import Config, Phase
+from rlhf.config.roles import CORPUS, PHASE, corpora_of
+from rlhf.config.schema import Config, Corpus, Phase, Pretrain
 
 
 def sources_are_there(config: Config, phase: Phase) -> Advice:
@@ -72,22 +73,37 @@ def tokenizer_can_be_had(config: Config, phase: Phase) -> Advice:
 def mixture_fits_the_corpus(config: Config, phase: Phase) -> Advice:
     if phase.kind != "pretrain":
         return
-    corpus, where = corpus_of(config, phase), f"phases.{phase.name}"
-    if corpus is None:
+    corpora, where = corpora_of(config, phase), f"phases.{phase.name}"
+    if not corpora:
         if phase.mixture.model_fields_set:
             yield f"{where}.mixture: it mixes the sources of a corpus; set {where}.data to phase:<name> of a corpus phase"
         return
-    if phase.data.holdout and not corpus.holdout:
-        yield f"{where}.data.holdout: the corpus set no document aside; set phases.{corpus.name}.holdout to a share of them"
-    if phase.tokenizer is not None:
-        yield f"{where}.tokenizer: the corpus {corpus.name!r} is tokenised already; set it there (phases.{corpus.name}.tokenizer)"
-    if corpus.tokenizer is None:
-        yield f"{where}.data: phases.{corpus.name}.tokenizer is null, so there are no tokens to train on; set its vocab_size or path"
-    ignored = phase.data.model_fields_set & {"split", "columns", "args", "limit"}
-    if ignored:
-        yield f"{where}.data: a corpus has no rows to choose, so {', '.join(sorted(ignored))} would do nothing; remove them"
     if phase.max_length < 3:
         yield f"{where}.max_length is {phase.max_length}: windows of a corpus have at least 3 tokens; raise it"
+    if phase.data.mix and phase.mixture.schedule:
+        yield f"{where}.mixture.schedule: it follows a training on one corpus alone; in a mix, give weights"
+    for setting, corpus in corpora.items():
+        yield from _trains_on(phase, f"{where}.{setting}", phase.data.sets("data")[setting], corpus)
+        yield from _mixture_fits(phase, corpus)
+
+
+def _trains_on(phase: Pretrain, where: str, data: Data, corpus: Corpus) -> Advice:
+    if data.holdout and not corpus.holdout:
+        yield f"{where}.holdout: the corpus set no document aside; set phases.{corpus.name}.holdout to a share of them"
+    if phase.tokenizer is not None:
+        yield (
+            f"phases.{phase.name}.tokenizer: the corpus {corpus.name!r} is tokenised already; set it there "
+            f"(phases.{corpus.name}.tokenizer)"
+        )
+    if corpus.tokenizer is None:
+        yield f"{where}: phases.{corpus.name}.tokenizer is null, so there are no tokens to train on; set its vocab_size or path"
+    ignored = data.model_fields_set & {"split", "columns", "args", "limit", "templates", "rows"}
+    if ignored:
+        yield f"{where}: a corpus has no rows to choose, so {', '.join(sorted(ignored))} would do nothing; remove them"
+
+
+def _mixture_fits(phase: Pretrain, corpus: Corpus) -> Advice:
+    where = f"phases.{phase.name}"
     if phase.mixture.weights and phase.mixture.schedule:
         yield f"{where}.mixture: weights and a schedule of weights; keep one of them"
     shares = [share for share, _ in phase.mixture.schedule]
@@ -99,10 +115,10 @@ def mixture_fits_the_corpus(config: Config, phase: Phase) -> Advice:
     }
     points = [weights for _, weights in phase.mixture.schedule] or [phase.mixture.weights or own]
     for weights in points:
-        yield from _weights_fit(f"{where}.mixture", weights, names)
+        yield from weights_fit(f"{where}.mixture", weights, names)
 
 
-def _weights_fit(where: str, weights: Mapping[str, float], names: Sequence[str]) -> Advice:
+def weights_fit(where: str, weights: Mapping[str, float], names: Sequence[str]) -> Advice:
     for name in weights:
         if name not in names:
             yield f"{where}: the corpus has no source {name!r}{did_you_mean(name, names)}"

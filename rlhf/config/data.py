@@ -6,11 +6,13 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from data.wording import Wording
 from rlhf.config.node import Node, Short
 
 
 class Template(Node):
-    """How a row is put into words: its columns stand in braces, `{{` is a brace. `text`, or `prompt` and `response`."""
+    """How a row is put into words: its columns stand in braces, `{{` is a brace. `text`, or `prompt` and `response`; `prompt`
+    alone where answers are yet to be sampled. Of several, one that the row has all columns for is drawn, by the row's number."""
 
     text: str | None = None
     prompt: str | None = None
@@ -19,9 +21,16 @@ class Template(Node):
 
     @model_validator(mode="after")
     def _one_form(self) -> Template:
-        if (self.text is None) == (self.prompt is None) or (self.prompt is None) != (self.response is None):
+        if (self.text is None) == (self.prompt is None) or (self.prompt is None and self.response is not None):
             raise ValueError("give either text, or prompt and response")
+        if not self.wording.columns:
+            raise ValueError("it names no column, so every row would read the same; write {name} for a column's value")
         return self
+
+    @property
+    def wording(self) -> Wording:
+        forms = {name: text for name in ("text", "prompt", "response") if (text := getattr(self, name)) is not None}
+        return Wording(forms, self.weight)
 
 
 class Data(Short):
@@ -33,7 +42,7 @@ class Data(Short):
     limit: int | None = Field(None, ge=1)  # first rows only
     # rows, chosen by the seed, set aside for evaluation; of a corpus, which has set documents aside, how many windows are used (0: 1,000)
     holdout: int = Field(0, ge=0)
-    templates: list[Template] = []  # each row is put into words by one of them, drawn by the seed
+    templates: list[Template] = []  # each row is put into words by one of them
     mix: dict[str, Part] = {}  # of pretrain and sft, instead of a path: several data sets, trained on together
     temperature: float = Field(1.0, ge=1)  # of a mix without weights: shares go by rows ** (1 / temperature)
 
@@ -42,6 +51,14 @@ class Data(Short):
         if not self.path and not self.mix:
             raise ValueError("give either path or mix")
         return self
+
+    def sets(self, name: str) -> dict[str, Data]:
+        """By setting, those of a mix, or this one, whose setting is `name`."""
+        return {f"{name}.mix.{part}": data for part, data in self.mix.items()} or {name: self}
+
+    @property
+    def paths(self) -> list[str]:
+        return [self.path] if isinstance(self.path, str) else self.path
 
 
 class Part(Data):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.config.explain import did_you_mean
-from rlhf.config.roles import JUDGE, PHASE, corpus_of, resolve_models, result_role, scores_answers
+from rlhf.config.roles import JUDGE, PHASE, corpora_of, resolve_models, result_role, scores_answers
 from rlhf.config.schema import Config, Model, Phase
 
 Models = Mapping[str, Model]  # by role
@@ -21,10 +21,11 @@ FILE = re.compile(
 
 
 def every_rank_gets_rows(config: Config, phase: Phase, models: Models) -> Advice:
-    """An optimizer step's rows go to all ranks of the trained model."""
-    trained = [models[role].pool for role in (result_role(phase), "critic") if role in models]
-    for pool in sorted(set(trained) & config.pools.keys()):
-        ranks = config.pools[pool].devices
+    """An optimizer step's rows go to all replicas of the trained model."""
+    trained = [models[role] for role in (result_role(phase), "critic") if role in models]
+    for pool, ranks in sorted(
+        {(model.pool, replicas_of(config, model)) for model in trained if model.pool in config.pools}
+    ):
         if phase.kind == "rl":
             # one prompt's samples stay together, so it is prompts that are dealt to ranks
             needed = ranks * phase.minibatches
@@ -41,10 +42,15 @@ def every_rank_gets_rows(config: Config, phase: Phase, models: Models) -> Advice
             )
 
 
+def replicas_of(config: Config, model: Model) -> int:
+    """How many copies of the model see different rows on its pool, which exists."""
+    return max(1, config.pools[model.pool].devices // (model.tensor_parallel * model.pipeline_parallel))
+
+
 def pools_exist(config: Config, phase: Phase, models: Models) -> Advice:
     for role, model in models.items():
         if model.pool not in config.pools:
-            yield f"{_where(config, phase, role, 'pool')}: there is no pool {model.pool!r}{did_you_mean(model.pool, config.pools)}"
+            yield f"{place_of(config, phase, role, 'pool')}: there is no pool {model.pool!r}{did_you_mean(model.pool, config.pools)}"
 
 
 def models_start_somewhere(config: Config, phase: Phase, models: Models) -> Advice:
@@ -67,7 +73,7 @@ def phases_come_before(config: Config, phase: Phase, models: Models) -> Advice:
     for role, path in _starts(models):
         if not path.startswith(PHASE):
             continue
-        where, name = _where(config, phase, role, "path"), path.removeprefix(PHASE)
+        where, name = place_of(config, phase, role, "path"), path.removeprefix(PHASE)
         if name not in names:
             yield f"{where}: there is no phase {name!r}{did_you_mean(name, earlier)}"
         elif name not in earlier:
@@ -102,7 +108,7 @@ def rows_fit_positions(config: Config, phase: Phase, models: Models) -> Advice:
 def model_directories_exist(config: Config, phase: Phase, models: Models) -> Advice:
     for role, path in _starts(models):
         if FILE.match(path) and not Path(path).is_dir():
-            yield f"{_where(config, phase, role, 'path')}: there is no directory {path}; relative paths start at {Path.cwd()}"
+            yield f"{place_of(config, phase, role, 'path')}: there is no directory {path}; relative paths start at {Path.cwd()}"
 
 
 def tokenizer_fits_the_model(config: Config, phase: Phase, models: Models) -> Advice:
@@ -111,7 +117,7 @@ def tokenizer_fits_the_model(config: Config, phase: Phase, models: Models) -> Ad
     where = f"phases.{phase.name}.tokenizer"
     if models["policy"].path and phase.tokenizer is not None and phase.tokenizer.path is None:
         yield f"{where}: a new tokenizer does not fit a model that was trained with another; set {where}=null to keep the model's own"
-    elif models["policy"].architecture and phase.tokenizer is None and corpus_of(config, phase) is None:
+    elif models["policy"].architecture and phase.tokenizer is None and not corpora_of(config, phase):
         yield f"{where}: a model from scratch brings no tokenizer; set {where}.vocab_size to train one, or {where}.path"
 
 
@@ -121,7 +127,7 @@ def _starts(models: Models) -> list[tuple[str, str]]:
     return [(role, path) for role, path in paths if role != "reference" or ("policy", path) not in paths]
 
 
-def _where(config: Config, phase: Phase, role: str, field: str) -> str:
+def place_of(config: Config, phase: Phase, role: str, field: str) -> str:
     """The setting that gave the role this field: the phase's own or the top level's."""
     own = phase.models.get(role)
     if role == JUDGE:
@@ -132,32 +138,36 @@ def _where(config: Config, phase: Phase, role: str, field: str) -> str:
     return f"models.{role}.{field} (phase {phase.name})" if at_top else f"phases.{phase.name}.models.{role}.{field}"
 
 
-def _positions(config: Config, phase: Phase, model: Model) -> int | None:
-    """The longest row that the model was made for, followed through the phases that it came from; None if unknown."""
+def architecture_of(config: Config, phase: Phase, model: Model) -> tuple[Mapping[str, Any], Phase | None] | None:
+    """(fields of the model's config that are given, the phase that makes it from them: None of a directory's), followed through
+    the phases that it came from; None if unknown."""
     if model.architecture:
-        return _count(model.architecture)
+        return model.architecture, phase
     if not model.path:
         return None
     if not model.path.startswith(PHASE):
         file = Path(model.path) / "config.json"
-        return _count(json.loads(file.read_text())) if file.is_file() else None
+        return (json.loads(file.read_text()), None) if file.is_file() else None
     names = [other.name for other in config.phases]
     name = model.path.removeprefix(PHASE)
     if name not in names[: names.index(phase.name)]:
         return None
     parent = config.phases[names.index(name)]
     role = result_role(parent)
-    if role is None:
+    return None if role is None else architecture_of(config, parent, resolve_models(config, parent)[role])
+
+
+def _positions(config: Config, phase: Phase, model: Model) -> int | None:
+    """The longest row that the model was made for; None if unknown."""
+    found = architecture_of(config, phase, model)
+    if found is None:
         return None
-    start = resolve_models(config, parent)[role]
-    positions = _positions(config, parent, start)
+    fields, maker = found
+    positions = fields.get("max_position_embeddings")
+    if isinstance(positions, int):
+        return positions
     # a phase that makes a model gives it room for its own rows, where the architecture says nothing
-    return parent.max_length if positions is None and start.architecture else positions
-
-
-def _count(architecture: Mapping[str, Any]) -> int | None:
-    positions = architecture.get("max_position_embeddings")
-    return positions if isinstance(positions, int) else None
+    return maker.max_length if maker is not None and maker is not phase else None
 
 
 MODEL_RULES = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rlhf.config.data import Data
 from rlhf.config.rewards import Reward
 from rlhf.config.schema import AnyPhase, Config, Corpus, Model, Phase, PhaseBase
 
@@ -71,11 +72,29 @@ def result_role(phase: Phase) -> str | None:
     return None if phase.kind in (CORPUS, *DATA_SETS) else "reward" if phase.kind == "reward" else "policy"
 
 
-def corpus_of(config: Config, phase: PhaseBase) -> Corpus | None:
-    """The corpus phase that the phase's data are, where they are one."""
-    return next(
-        (other for other in config.phases if other.kind == CORPUS and phase.data.path == PHASE + other.name), None
-    )
+def corpus_of(config: Config, data: Data) -> Corpus | None:
+    """The corpus phase that the data are, where they are one."""
+    return next((other for other in config.phases if other.kind == CORPUS and data.path == PHASE + other.name), None)
+
+
+def corpora_of(config: Config, phase: PhaseBase) -> dict[str, Corpus]:
+    """By setting, the corpora that the phase trains on."""
+    found = {name: corpus_of(config, data) for name, data in phase.data.sets("data").items()}
+    return {name: corpus for name, corpus in found.items() if corpus}
+
+
+def named_data(phase: PhaseBase) -> dict[str, Data]:
+    """What the phase reads, by setting: data, eval_data, answers.data, ptx.data."""
+    found = {"data": phase.data, "eval_data": getattr(phase, "eval_data", None)}
+    for name in ("answers", "ptx"):
+        if settings := getattr(phase, name, None):
+            found[f"{name}.data"] = settings.data
+    return {name: data for name, data in found.items() if data}
+
+
+def data_sets(phase: PhaseBase) -> dict[str, Data]:
+    """The same, each part of a mix on its own."""
+    return {where: part for name, data in named_data(phase).items() for where, part in data.sets(name).items()}
 
 
 def samples_answers(phase: Phase) -> bool:

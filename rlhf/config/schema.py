@@ -141,7 +141,7 @@ class SupervisedPhase(PhaseBase):
     spikes: Spikes | None = None
 
 
-class PretrainObjective(Named):
+class TextObjective(Named):
     """causal, prefix, masked, spans, denoisers, or module:Class; see docs/pretraining.md."""
 
     name: str = "causal"
@@ -149,13 +149,14 @@ class PretrainObjective(Named):
 
 class Pretrain(SupervisedPhase):
     kind: Literal["pretrain"]
-    objective: PretrainObjective = PretrainObjective()
+    objective: TextObjective = TextObjective()
     tokenizer: Tokenizer | None = None  # default: the policy's own, or that of the corpus
     mixture: Mixture = Mixture()  # of a corpus's sources
 
 
 class Sft(SupervisedPhase):
     kind: Literal["sft"]
+    objective: TextObjective = TextObjective()  # causal, or prefix: the prompt is read in both directions
     tokenizer: Tokenizer | None = None
 
 

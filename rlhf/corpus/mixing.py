@@ -8,45 +8,52 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from data.feeds import shares
 from data.tokens.mixture import Mixture
 from data.tokens.rows import TokenRows
 from data.tokens.store import TokenStore
-from rlhf.config.schema import Corpus, Pretrain
+from rlhf.config.corpus import Mixture as MixtureSettings
+from rlhf.config.schema import Corpus
 from rlhf.corpus.files import TOKENS
 
 HELD_OUT_WINDOWS = 1000  # of a corpus, that a phase is evaluated on where its config says nothing
 
 
 def corpus_rows(
-    artifact: Path, corpus: Corpus, phase: Pretrain, tokenizer: PreTrainedTokenizerBase, seed: int
+    artifact: Path,
+    corpus: Corpus,
+    settings: MixtureSettings,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    seed: int,
+    total_rows: int | None = None,
+    passes: int = 1,
+    held_out_windows: int = 0,
 ) -> tuple[TokenRows, TokenRows]:
-    """(to train on, held out). Raises UserError where the weights do not fit, or the tokens are another tokenizer's."""
+    """(to train on, held out). total_rows: of the whole training, which a schedule of weights follows; default: so many passes.
+
+    Raises UserError where the weights do not fit, or the tokens are another tokenizer's.
+    """
     store = TokenStore.open(artifact / TOKENS)
-    windows = store.windows(phase.max_length)
+    windows = store.windows(max_length)
     mixture = Mixture(
         windows,
-        weights=weights_of(corpus, phase, windows),
-        temperature=phase.mixture.temperature,
-        schedule=[(share, filled(weights, windows, phase)) for share, weights in phase.mixture.schedule],
+        weights=weights_of(corpus, settings, windows),
+        temperature=settings.temperature,
+        schedule=[
+            (share, shares(windows, weights, temperature=settings.temperature)) for share, weights in settings.schedule
+        ],
         seed=seed,
     )
-    steps = phase.steps or mixture.pass_rows // phase.batch_size * phase.epochs
-    mixture = replace(mixture, total_rows=steps * phase.batch_size)
-    train = TokenRows.of(store, tokenizer, mixture, phase.max_length)
-    return train, train.held_out(phase.data.holdout or HELD_OUT_WINDOWS)
+    mixture = replace(mixture, total_rows=total_rows or mixture.pass_rows * passes)
+    train = TokenRows.of(store, tokenizer, mixture, max_length)
+    return train, train.held_out(held_out_windows or HELD_OUT_WINDOWS)
 
 
-def weights_of(corpus: Corpus, phase: Pretrain, windows: Mapping[str, int]) -> dict[str, float] | None:
+def weights_of(corpus: Corpus, settings: MixtureSettings, windows: Mapping[str, int]) -> dict[str, float] | None:
     """The static weights: the phase's, else the corpus's, filled up; None where neither names any."""
-    if phase.mixture.schedule:
+    if settings.schedule:
         return None
     own = {source.name: source.weight for source in corpus.sources if source.weight is not None}
-    given = phase.mixture.weights or {name: weight for name, weight in own.items() if name in windows}
-    return filled(given, windows, phase) if given else None
-
-
-def filled(given: Mapping[str, float], windows: Mapping[str, int], phase: Pretrain) -> dict[str, float]:
-    """A weight for every source: those that are not named share what is left up to 1, by their tokens ** (1 / temperature)."""
-    others = {name: count ** (1 / phase.mixture.temperature) for name, count in windows.items() if name not in given}
-    left, total = max(1 - sum(given.values()), 0.0), sum(others.values()) or 1
-    return {name: given[name] if name in given else left * others[name] / total for name in windows}
+    given = settings.weights or {name: weight for name, weight in own.items() if name in windows}
+    return shares(windows, given, temperature=settings.temperature) if given else None

@@ -21,15 +21,16 @@ def reserved_sets(config: Config, corpus: Corpus) -> dict[str, Data | Reserved]:
     found: dict[str, Data | Reserved] = dict(corpus.reserved)
     for phase in config.model_phases:
         for name, data in _evaluated(phase):
-            paths = [data.path] if isinstance(data.path, str) else data.path
-            if own := [path for path in paths if not path.startswith(PHASE)]:
-                found[f"{phase.name}.{name}"] = data.model_copy(update={"path": own})
+            if own := [path for path in data.paths if not path.startswith(PHASE)]:
+                # a template's words are of no data set: a document that has them is not lost for that
+                found[f"{phase.name}.{name}"] = data.model_copy(update={"path": own, "templates": []})
     return found
 
 
 def _evaluated(phase: Phase) -> Iterator[tuple[str, Data]]:
-    if phase.kind in ("rl", *DATA_SETS) or phase.data.holdout:
-        yield "data", phase.data
+    for name, data in phase.data.sets("data").items():
+        if phase.kind in ("rl", *DATA_SETS) or data.holdout:
+            yield name, data
     if eval_data := getattr(phase, "eval_data", None):
         yield "eval_data", eval_data
     if phase.answers:

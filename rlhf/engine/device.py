@@ -34,7 +34,7 @@ class Device:
         """The dtype of this name; "auto" is bfloat16 on GPUs and float32 on CPUs."""
         if name == "auto":
             return torch.bfloat16 if self.kind == "cuda" else torch.float32
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
     def rng_state(self) -> dict[str, torch.Tensor]:
         """The states of the generators that torch draws from here."""

@@ -22,11 +22,13 @@ from data.errors import UserError
 from rlhf.engine.average import WeightAverage
 from rlhf.engine.checkpoint import load_checkpoint, save_checkpoint
 from rlhf.engine.device import Device
-from rlhf.engine.microbatch import count_of, outputs, split, units_of
+from rlhf.engine.inputs import outputs
+from rlhf.engine.microbatch import count_of, split, units_of
 from rlhf.engine.models import build_model
-from rlhf.engine.optim import adamw, deepspeed_config, lr_at
+from rlhf.engine.optim import deepspeed_config, lr_at, optimizer
 from rlhf.engine.weights import NumpyWeight, WeightReader, to_numpy
 from rlhf.interfaces import ModelBuild, Objective, Output, Unit
+from rlhf.skipped import failed
 
 
 @dataclass(frozen=True)
@@ -59,19 +61,25 @@ class Engine:
         self._build, self._device = build, device
         self._rank, self._world = dist.get_rank(), dist.get_world_size()
         dtype = device.dtype(build.dtype)
-        # in bf16, DeepSpeed's stage 0 keeps no fp32 weights, and its stage 1 computes as stage 2 does but holds more
+        # in 16 bits, DeepSpeed's stage 0 keeps no fp32 weights, and its stage 1 computes as stage 2 does but holds more
         trained = build.optim is not None
-        self._stage = max(build.zero_stage, 2) if trained and dtype == torch.bfloat16 else build.zero_stage
+        self._stage = max(build.zero_stage, 2) if trained and dtype != torch.float32 else build.zero_stage
+        self._scales_loss = trained and dtype == torch.float16
         model = build_model(build, dtype)
-        self._packing = model.packing
+        self._form = model.form
         self._deepspeed = None
         if trained or self._stage == 3:
             import deepspeed  # not before init_distributed has named the accelerator
 
+            if self._scales_loss and not deepspeed.get_accelerator().is_fp16_supported():
+                advice = f"float16 is not for this device ({device.kind}); take bfloat16 or float32"
+                raise UserError(f"models.{build.role}.dtype: {advice}")
             config = deepspeed_config(model, self._stage, dtype, self._world, build.optim)
-            optimizer = adamw(model, build.optim) if trained else None
             self._deepspeed, *_ = deepspeed.initialize(
-                model=model, optimizer=optimizer, config=config, dist_init_required=False
+                model=model,
+                optimizer=optimizer(model, build.optim) if trained else None,
+                config=config,
+                dist_init_required=False,
             )
         self._module = self._deepspeed or model.to(device.torch_device)
         self._weights = WeightReader(model.model)
@@ -88,7 +96,7 @@ class Engine:
         result = torch.zeros(len(batch) if output == "scores" else tuple(batch.tokens.shape))
         for rows in self._plan(batch).microbatches:
             microbatch = batch.select(rows)
-            out = self._run(microbatch, output, temperature).cpu()
+            out = self._run(microbatch, output, temperature)[0].cpu()
             if output == "scores":
                 result[rows] = out
             else:
@@ -101,8 +109,9 @@ class Engine:
         """One optimizer step. The same on every rank: "loss" and the objective's metrics over the global count, those of
         `beside` as name/…, "grad_norm" before clipping, "lr", "tokens" (real ones).
 
-        Raises UserError where the loss or the gradient is not finite; the weights are then unchanged. Raises ValueError
-        where no rank has anything to train on.
+        Where the loss or the gradient is not finite the weights stay as they are and "skipped" is 1, else it is absent; see
+        `rlhf.skipped`. In float16, "loss_scale" is that of the next step. Raises ValueError where no rank has anything to train
+        on.
         """
         terms = [Term(batch, objective, temperature), *([beside] if beside else [])]
         works = [self._plan(term.batch, term.objective.unit) for term in terms]
@@ -127,16 +136,17 @@ class Engine:
                 self._deepspeed.backward(loss * scale)
             prefix = f"{term.name}/" if term.name else ""
             metrics |= {f"{prefix}{name}": value / work.count for name, value in self._total(sums).items()}
-        norm = self._step()
-        if not (math.isfinite(metrics["loss"]) and math.isfinite(norm)):
-            raise UserError(
-                f"{self._build.role}, step {self._steps + 1}: non-finite loss ({metrics['loss']}) or gradient norm "
-                f"({norm}); the weights are unchanged; lower the learning rate or check the data"
-            )
-        self._steps += 1
-        if self._average:
+        tokens = float(sum(work.tokens for work in works))
+        metrics |= {"grad_norm": self._step(), "lr": learning_rate, "tokens": tokens}
+        if self._scales_loss:
+            metrics["loss_scale"] = float(self._deepspeed.optimizer.loss_scale)
+        if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
+            metrics["skipped"] = 1.0
+        elif self._average:
             self._average.update()
-        return {**metrics, "grad_norm": norm, "lr": learning_rate, "tokens": float(sum(work.tokens for work in works))}
+        # a gradient that a smaller scale would have held takes its step of the schedule; one that no scale holds never was
+        self._steps += not failed(metrics)
+        return metrics
 
     @torch.no_grad()
     def evaluate(self, batch: Batch, objective: Objective) -> tuple[dict[str, float], int]:
@@ -191,7 +201,7 @@ class Engine:
         """Raises UserError where rows that must stay together are over the micro-batch's token budget."""
         lengths = batch.lengths.tolist()
         try:
-            microbatches = split(lengths, units_of(batch, unit), self._build.microbatch_tokens, self._packing)
+            microbatches = split(lengths, units_of(batch, unit), self._build.microbatch_tokens, self._form.packing)
         except ValueError as error:
             advice = f"raise models.{self._build.role}.microbatch_tokens or lower max_length"
             raise UserError(f"{error}; {advice}") from error
@@ -204,14 +214,17 @@ class Engine:
 
     def _loss(self, microbatch: Batch, objective: Objective, temperature: float) -> tuple[Tensor, dict[str, float]]:
         """The micro-batch's loss sum with its graph, and all sums as plain numbers."""
-        out = self._run(microbatch, objective.output, temperature)
+        out, router_loss = self._run(microbatch, objective.output, temperature)
         if len(microbatch) == 0:
             return out.sum(), {}
         loss, metrics = objective(out, _to(microbatch, self._device))
+        if router_loss is not None:  # a mean: micro-batches weigh by what they count
+            router_loss = router_loss * count_of(microbatch, objective.unit)
+            loss, metrics = loss + router_loss, {**metrics, "router_loss": router_loss}
         return loss, {name: float(value.detach()) for name, value in {"loss": loss, **metrics}.items()}
 
-    def _run(self, microbatch: Batch, output: Output, temperature: float) -> Tensor:
-        return outputs(self._module, microbatch, output, temperature, self._packing, self._device.torch_device)
+    def _run(self, microbatch: Batch, output: Output, temperature: float) -> tuple[Tensor, Tensor | None]:
+        return outputs(self._module, microbatch, output, temperature, self._form, self._device.torch_device)
 
     def _step(self) -> float:
         """Clips, steps, and returns the norm of the gradient before clipping; does not step where it is not finite."""

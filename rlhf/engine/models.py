@@ -14,21 +14,25 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     PretrainedConfig,
     PreTrainedModel,
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
 from data.errors import UserError
-from rlhf.interfaces import ModelBuild
-from rlhf.ops.logprobs import selected_logprobs, selected_logprobs_and_entropy
+from rlhf.engine.inputs import Form, Kind
+from rlhf.interfaces import ModelBuild, Output
+from rlhf.ops.logprobs import selected_logprobs, selected_logprobs_and_entropy, selected_logprobs_and_normalizer
 
 # Near zero, so that an untrained critic or reward model says next to nothing; not zero, which would stop the gradient.
 HEAD_STD = 1e-3
 # Fields that transformers' configs take and turn into others.
-CONVERTED_FIELDS = {"rope_theta", "rope_scaling"}
+CONVERTED_FIELDS = {"rope_theta", "rope_scaling", "global_attn_every_n_layers"}
 
 
 class LogprobHead(nn.Module):
@@ -42,63 +46,153 @@ class LogprobHead(nn.Module):
         self.weight = output_layer.weight
         self.register_parameter("bias", output_layer.bias)
 
-    def forward(self, hidden: Tensor, targets: Tensor, temperature: float, with_entropy: bool) -> Tensor:
-        """(N, D), (N,) -> (N,) fp32, or with entropy (2, N)."""
-        if with_entropy:
-            return torch.stack(selected_logprobs_and_entropy(hidden, self.weight, targets, temperature, bias=self.bias))
-        return selected_logprobs(hidden, self.weight, targets, temperature, bias=self.bias)
+    def forward(
+        self, hidden: Tensor, targets: Tensor | None = None, temperature: float = 1.0, output: Output = "logprobs"
+    ) -> Tensor:
+        """(N, D), (N,) -> (N,) fp32, or with entropies or normalisers (2, N). Without targets, as the model itself calls it, the
+        states as they are."""
+        if targets is None:
+            return hidden
+        arguments = (hidden, self.weight, targets, temperature)
+        if output == "logprobs_entropy":
+            return torch.stack(selected_logprobs_and_entropy(*arguments, bias=self.bias))
+        if output == "logprobs_normalizer":
+            return torch.stack(selected_logprobs_and_normalizer(*arguments, bias=self.bias))
+        return selected_logprobs(*arguments, bias=self.bias)
 
 
 class EngineModel(nn.Module):
-    """A transformers model that answers for chosen positions of packed rows.
+    """A transformers model that answers for chosen positions of what it reads.
 
     model: the transformers model itself; its parameters keep their names.
-    packing: whether documents may share a row, that is, whether the architecture keeps them apart.
+    form: how its inputs are laid out.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
         self._positions_known = "position_ids" in inspect.signature(model.base_model.forward).parameters
-        self.packing = self._positions_known and self._separates_documents()
+        self._routes = bool(getattr(model.config, "output_router_logits", False))
+        kind = kind_of(model)
+        decodes = kind == "decoder"
+        self._no_cache = {} if kind == "encoder" else {"use_cache": False}
+        self._head_has_layers = not decodes
         if not is_scalar(model):
-            _check_output_layer(model)
-            model.set_output_embeddings(LogprobHead(model.get_output_embeddings()))
+            self._replace_output_layer(kind)
+        self.form = Form(
+            kind=kind,
+            packing=decodes and self._positions_known and self._separates_documents(),
+            prefixes=decodes and self._takes_masks(),
+            start_token=getattr(model.config, "decoder_start_token_id", None) or 0,
+        )
 
     def forward(
         self,
-        tokens: Tensor,
-        positions: Tensor,
+        arguments: Mapping[str, Tensor],
         places: Tensor,
         targets: Tensor | None,
         temperature: float,
-        with_entropy: bool = False,
-    ) -> Tensor:
-        """tokens and positions (R, L), of which transformers makes the mask: a position that does not follow its left
-        neighbour's begins a document. places (N,): indices into the flattened rows.
+        output: Output = "logprobs",
+    ) -> tuple[Tensor, Tensor | None]:
+        """arguments: of the transformers model, which makes the mask of packed rows from `position_ids`: a position that does
+        not follow its left neighbour's begins a document. places (N,): indices into the flattened states.
 
-        (N,) fp32: log-probs of `targets` (N,) after those places, or without targets the scalar head's outputs there.
-        With entropy (2, N): the log-probs, and the entropies of the distributions that the targets are drawn from.
+        (N,) fp32: log-probs of `targets` (N,) at those places, or without targets the scalar head's outputs there; with
+        entropies or normalisers (2, N). And the routers' loss of a mixture of experts, weighted by its coefficient.
         """
-        hidden = self._hidden(tokens, positions).flatten(0, 1)[places]
+        states, router_loss = self._states(arguments)
+        hidden = states.flatten(0, 1)[places]
         if targets is None:
-            return self.model.score(hidden).squeeze(-1).float()
-        return self.model.get_output_embeddings()(hidden, targets, temperature, with_entropy)
+            return self.model.score(hidden).squeeze(-1).float(), router_loss
+        return self.model.get_output_embeddings()(hidden, targets, temperature, output), router_loss
 
-    def _hidden(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        # use_cache=False and no 2-D mask: with either, transformers lets packed documents see each other, silently
-        place = {"position_ids": positions} if self._positions_known else {}
-        return self.model.base_model(input_ids=tokens, use_cache=False, **place).last_hidden_state
+    def _states(self, arguments: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """(R, L, D) of what goes into the output layer. use_cache=False, and for packed rows no 2-D mask: with either,
+        transformers lets packed documents see each other, silently."""
+        if not self._positions_known:
+            arguments = {name: value for name, value in arguments.items() if name != "position_ids"}
+        if not (self._head_has_layers or self._routes):
+            return self.model.base_model(**arguments, **self._no_cache).last_hidden_state, None
+        found = self.model(**arguments, **self._no_cache)
+        if not self._routes:
+            return found.logits, None
+        return found.logits, self.model.config.router_aux_loss_coef * found.aux_loss
+
+    @torch.no_grad()
+    def _replace_output_layer(self, kind: Kind) -> None:
+        """Raises UserError where logits are not the output layer's plain product, as with soft-capped or scaled logits."""
+        model, tokens = self.model, torch.tensor([[1, 2, 3]])
+        arguments = {"input_ids": tokens} | ({"decoder_input_ids": tokens} if kind == "encoder_decoder" else {})
+        training = model.training
+        model.eval()
+        logits = model(**arguments).logits
+        output_layer = model.get_output_embeddings()
+        model.set_output_embeddings(LogprobHead(output_layer))
+        try:
+            states = self._states(arguments)[0]
+            plain = torch.equal(nn.functional.linear(states, output_layer.weight, output_layer.bias), logits)
+        except RuntimeError:  # something of the vocabulary's size is added to the states, as BART does
+            plain = False
+        model.train(training)
+        if not plain:
+            raise UserError(
+                f"{type(model).__name__} changes its logits after the output layer (soft cap, scale or bias), which this engine "
+                "does not; take another architecture"
+            )
 
     @torch.no_grad()
     def _separates_documents(self) -> bool:
-        """Whether a document's states stay the same, bit for bit, when the document before it in the row changes."""
+        """Whether a document's states stay the same when the document before it in the row changes."""
+        positions = torch.tensor([[0, 1, 0, 1]])
+        first, second = (self._probe([before, 1, 2, 3], position_ids=positions)[2:] for before in (1, 4))
+        return same_states(first, second)
+
+    def _takes_masks(self) -> bool:
+        """Whether states under an explicit causal mask are those without one. Windows are wider than any probe: they are asked."""
+        layers = getattr(self.model.config, "layer_types", None) or ()
+        if "sliding_attention" in layers or (not layers and getattr(self.model.config, "sliding_window", None)):
+            return False
+        causal = torch.ones(1, 1, 4, 4, dtype=torch.bool).tril()
+        try:
+            return same_states(self._probe([1, 2, 3, 4], attention_mask=causal), self._probe([1, 2, 3, 4]))
+        except (ValueError, RuntimeError):  # of a model that wants masks of another shape
+            return False
+
+    @torch.no_grad()
+    def _probe(self, tokens: list[int], **arguments: Tensor) -> Tensor:
+        """(L, D) states of one row, without dropout."""
         training = self.model.training
         self.model.eval()
-        positions = torch.tensor([[0, 1, 0, 1]])
-        first, second = (self._hidden(torch.tensor([[before, 1, 2, 3]]), positions)[:, 2:] for before in (1, 4))
+        states = self._states({"input_ids": torch.tensor([tokens]), **arguments})[0][0]
         self.model.train(training)
-        return torch.equal(first, second)
+        return states
+
+
+def kind_of(model: PreTrainedModel) -> Kind:
+    """What the model reads and writes; see docs/pretraining.md."""
+    if model.config.is_encoder_decoder:
+        return "encoder_decoder"
+    return "encoder" if type(model).__name__.endswith("ForMaskedLM") else "decoder"
+
+
+def same_states(first: Tensor, second: Tensor) -> bool:
+    """But for rounding, of which experts have some: their matrices' shapes depend on all tokens."""
+    return torch.allclose(first, second, rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def expect_causal(model: PreTrainedModel, where: str) -> None:
+    """Raises UserError where logits depend on later tokens: a model that reads in both directions would copy what it is to
+    predict."""
+    training = model.training
+    model.eval()
+    first, second = (model(input_ids=torch.tensor([[1, 2, 3, after]])).logits[:, :3] for after in (1, 2))
+    model.train(training)
+    if not same_states(first, second):
+        raise UserError(
+            f"{where}: {type(model).__name__} reads in both directions, so it cannot predict the next token: take objective "
+            "masked, or an architecture such as llama"
+        )
 
 
 def is_scalar(model: PreTrainedModel) -> bool:
@@ -126,6 +220,8 @@ def build_model(build: ModelBuild, dtype: torch.dtype) -> EngineModel:
             model.config.pad_token_id = 0
     if build.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+    if build.head == "lm" and kind_of(model) == "decoder":
+        expect_causal(model, f"models.{build.role}")
     return EngineModel(model)
 
 
@@ -133,8 +229,8 @@ def _load(build: ModelBuild, dtype: torch.dtype) -> PreTrainedModel:
     options: dict[str, Any] = {"dtype": dtype, "output_loading_info": True}
     if build.head == "scalar":
         options["num_labels"] = 1
-    auto = AutoModelForSequenceClassification if build.head == "scalar" else AutoModelForCausalLM
     try:
+        auto = _auto(build, AutoConfig.from_pretrained(build.path), f"models.{build.role}.path")
         model, report = auto.from_pretrained(build.path, **options)
     except OSError as error:
         reason = str(error).splitlines()[0]
@@ -156,18 +252,31 @@ def _load(build: ModelBuild, dtype: torch.dtype) -> PreTrainedModel:
 def _create(build: ModelBuild, dtype: torch.dtype) -> PreTrainedModel:
     if build.architecture is None:
         raise UserError(f"models.{build.role}: give either `path` or `architecture`")
-    config = _config(build.architecture, f"models.{build.role}.architecture")
+    where = f"models.{build.role}.architecture"
+    config = _config(build.architecture, build.implied, where)
     if build.head == "scalar":
         config.num_labels = 1
-        model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    model = _auto(build, config, where).from_config(config, dtype=torch.float32)
+    if build.head == "scalar":
         _start_near_zero(model)
-    else:
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return model.to(dtype)
 
 
-def _config(architecture: Mapping[str, Any], where: str) -> PretrainedConfig:
-    """transformers' config with these fields; a `model_type` of llama if none is given."""
+def _auto(build: ModelBuild, config: PretrainedConfig, where: str) -> Any:
+    """transformers' class of models with the head that is asked for. Raises UserError where this architecture has none."""
+    language_model = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    auto, wanted = {
+        "lm": (language_model, "a decoder such as llama, or an encoder-decoder such as t5"),
+        "masked": (AutoModelForMaskedLM, "an encoder such as bert or modernbert"),
+        "scalar": (AutoModelForSequenceClassification, "a decoder such as llama"),
+    }[build.head]
+    if type(config) not in auto._model_mapping or (build.head == "masked" and config.is_encoder_decoder):
+        raise UserError(f"{where}: {config.model_type} cannot be trained with this objective; take {wanted}")
+    return auto
+
+
+def _config(architecture: Mapping[str, Any], implied: Mapping[str, Any], where: str) -> PretrainedConfig:
+    """transformers' config with these fields, and those of `implied` that it knows; a `model_type` of llama if none is given."""
     fields = dict(architecture)
     model_type = fields.pop("model_type", "llama")
     if model_type not in CONFIG_MAPPING:
@@ -179,6 +288,11 @@ def _config(architecture: Mapping[str, Any], where: str) -> PretrainedConfig:
         if name not in known | CONVERTED_FIELDS:
             near = difflib.get_close_matches(name, known, 1)
             raise UserError(f"{where}.{name}: {model_type} has no such field; nearest: {', '.join(near) or 'none'}")
+    fields = {name: value for name, value in implied.items() if name in known} | fields
+    if "roberta" in model_type and "max_position_embeddings" not in architecture:
+        fields["max_position_embeddings"] += fields["pad_token_id"] + 1  # its first position is the one after padding's
+    if config_class.is_encoder_decoder or model_type in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+        fields.setdefault("decoder_start_token_id", implied["pad_token_id"])  # as T5 does
     try:
         return AutoConfig.for_model(model_type, **fields)
     except StrictDataclassError as error:
@@ -188,19 +302,3 @@ def _config(architecture: Mapping[str, Any], where: str) -> PretrainedConfig:
 def _start_near_zero(model: PreTrainedModel) -> None:
     if is_scalar(model):  # where it is not, build_model says so
         nn.init.normal_(model.score.weight, std=HEAD_STD)
-
-
-@torch.no_grad()
-def _check_output_layer(model: PreTrainedModel) -> None:
-    """Raises UserError where logits are not the output layer's plain product, as with soft-capped or scaled logits."""
-    training = model.training
-    model.eval()
-    tokens = torch.tensor([[1, 2, 3]])
-    hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
-    plain = torch.equal(model.get_output_embeddings()(hidden), model(input_ids=tokens, use_cache=False).logits)
-    model.train(training)
-    if not plain:
-        raise UserError(
-            f"{type(model).__name__} changes its logits after the output layer (soft cap or scale), which this engine "
-            "does not; take another architecture"
-        )

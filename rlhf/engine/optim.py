@@ -1,4 +1,4 @@
-"""The optimiser: AdamW, its learning-rate schedule, and what DeepSpeed is told about both."""
+"""The optimiser, its learning-rate schedule, and what DeepSpeed is told about both."""
 
 from __future__ import annotations
 
@@ -7,32 +7,46 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.optimization import Adafactor
 
 from rlhf.interfaces import OptimSettings
 
 
 def lr_at(step: int, settings: OptimSettings) -> float:
     """The learning rate of optimizer step `step`, counted from 1: linear warm-up that reaches `lr` at `warmup_steps`,
-    then the schedule, which reaches `lr * final_lr_ratio` at `total_steps` and stays there."""
+    then the schedule, which reaches `lr * final_lr_ratio` at `total_steps` and stays there.
+
+    wsd, "warm-up, stable, decay" (MiniCPM, Hu et al. 2024, section 4): `lr` until the last `decay_steps`, in which it falls
+    linearly.
+    """
     if step < settings.warmup_steps:
         return settings.lr * step / settings.warmup_steps
-    progress = min(1.0, (step - settings.warmup_steps) / max(1, settings.total_steps - settings.warmup_steps))
-    shape = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "constant": 1.0}
+    start = settings.warmup_steps
+    if settings.schedule == "wsd":
+        start = max(start, settings.total_steps - settings.decay_steps)
+    progress = min(1.0, max(0, step - start) / max(1, settings.total_steps - start))
+    falling = 0.5 * (1 + math.cos(math.pi * progress)) if settings.schedule == "cosine" else 1 - progress
     height = 1.0 if settings.schedule == "constant" else settings.final_lr_ratio
-    return settings.lr * (height + (1 - height) * shape[settings.schedule])
+    return settings.lr * (height + (1 - height) * falling)
 
 
-def adamw(model: nn.Module, settings: OptimSettings) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019) that decays matrices only: weights of two or more dimensions, embeddings among
-    them (where they are tied they are the output matrix, too), and neither biases nor norms."""
+def optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019), or Adafactor (Shazeer and Stern 2018) without a first moment, whose second moment
+    decays by 1 - step^-0.8 (section 7.2), whose updates are clipped at a root mean square of 1 (section 6), and whose step
+    size is the schedule's alone.
+
+    Either decays matrices only: weights of two or more dimensions, embeddings among them (where they are tied they are the
+    output matrix, too), and neither biases nor norms.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=settings.lr, betas=settings.betas, eps=settings.eps
-    )
+    groups = [group for group in groups if group["params"]]
+    if settings.name == "adafactor":
+        return Adafactor(groups, lr=settings.lr, decay_rate=-0.8, scale_parameter=False, relative_step=False)
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
 
 
 def deepspeed_config(
@@ -52,6 +66,17 @@ def deepspeed_config(
     }
     if dtype == torch.bfloat16:
         config["bf16"] = {"enabled": True}
+    elif dtype == torch.float16:
+        # dynamic loss scaling (Micikevicius et al. 2018, section 3.2) with the numbers of torch.amp.GradScaler: from 2^16, half
+        # after an overflow, twice after 2000 steps without one
+        config["fp16"] = {
+            "enabled": True,
+            "loss_scale": 0,
+            "initial_scale_power": 16,
+            "loss_scale_window": 2000,
+            "hysteresis": 1,
+        }
+    if dtype != torch.float32:
         config["data_types"] = {"grad_accum_dtype": "fp32"}
     if settings is not None:
         config["gradient_clipping"] = settings.clip_norm

@@ -11,6 +11,12 @@ from rlhf.interfaces import Objective
 from rlhf.named import build
 from rlhf.objectives.policy import CISPO, ClippedPolicy, Reinforce
 from rlhf.objectives.preference import DPO, IPO, KTO, Hinge, Mix, Robust
+from rlhf.objectives.pretraining import (
+    DenoisersLanguageModel,
+    MaskedLanguageModel,
+    PrefixLanguageModel,
+    SpanLanguageModel,
+)
 from rlhf.objectives.reference_free import CPO, NLL, ORPO, SimPO
 from rlhf.objectives.reward import Binary, KWise, Pairwise, PlackettLuce, Pointwise, Process
 from rlhf.objectives.supervised import LanguageModel
@@ -27,18 +33,30 @@ __all__ = [
     "Binary",
     "ClippedPolicy",
     "ClippedValue",
+    "DenoisersLanguageModel",
     "Hinge",
     "KWise",
     "LanguageModel",
+    "MaskedLanguageModel",
     "Mix",
     "Pairwise",
     "PlackettLuce",
     "Pointwise",
+    "PrefixLanguageModel",
     "Process",
     "Reinforce",
     "Robust",
     "SimPO",
+    "SpanLanguageModel",
 ]
+
+TEXT_OBJECTIVES = {  # by name, of phases of kind pretrain and sft
+    "causal": "rlhf.objectives.supervised:LanguageModel",
+    "prefix": "rlhf.objectives.pretraining:PrefixLanguageModel",
+    "masked": "rlhf.objectives.pretraining:MaskedLanguageModel",
+    "spans": "rlhf.objectives.pretraining:SpanLanguageModel",
+    "denoisers": "rlhf.objectives.pretraining:DenoisersLanguageModel",
+}
 
 LOSSES = {  # by name, of phases of kind dpo
     "dpo": "rlhf.objectives.preference:DPO",
@@ -61,6 +79,14 @@ REWARD_LOSSES = {  # by name, of phases of kind reward
     "binary": "rlhf.objectives.reward:Binary",
     "process": "rlhf.objectives.reward:Process",
 }
+
+
+def resolve_text_objective(name: str, parameters: dict[str, Any]) -> Objective:
+    """The objective of pretraining or SFT, built in or `module:Class`.
+
+    Raises UserError where the name, a parameter's name or its value is wrong.
+    """
+    return build("objective", name, parameters, TEXT_OBJECTIVES)
 
 
 def resolve_loss(name: str, parameters: dict[str, Any]) -> Objective:

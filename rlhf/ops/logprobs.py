@@ -4,11 +4,14 @@ every column t of this project speaks about token t."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+Beside = Literal["entropy", "normalizer"] | None  # what comes with the log-probs
 
 
 def shift_right(outputs: Tensor) -> Tensor:
@@ -52,7 +55,7 @@ def selected_logprobs(
     Holds the logits of `chunk_tokens` tokens at a time, in the forward pass and in the backward pass, which computes
     them again; so peak memory does not grow with N x V. N = 0 is allowed and keeps the graph.
     """
-    return _Distribution.apply(hidden, weight, bias, targets.long(), temperature, chunk_tokens, False)[0]
+    return _Distribution.apply(hidden, weight, bias, targets.long(), temperature, chunk_tokens, None)[0]
 
 
 def selected_logprobs_and_entropy(
@@ -64,32 +67,49 @@ def selected_logprobs_and_entropy(
     bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`selected_logprobs`, and the entropy in nats of the distributions that the targets are drawn from: (N,) each."""
-    return _Distribution.apply(hidden, weight, bias, targets.long(), temperature, chunk_tokens, True)
+    return _Distribution.apply(hidden, weight, bias, targets.long(), temperature, chunk_tokens, "entropy")[:2]
+
+
+def selected_logprobs_and_normalizer(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    temperature: float = 1.0,
+    chunk_tokens: int = 1024,
+    bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`selected_logprobs`, and log Z = logsumexp((hidden @ weight.T + bias) / temperature) that they were normalised by: (N,)
+    each, with gradients through both."""
+    selected, _, normalizer = _Distribution.apply(
+        hidden, weight, bias, targets.long(), temperature, chunk_tokens, "normalizer"
+    )
+    return selected, normalizer
 
 
 class _Distribution(torch.autograd.Function):
-    """Selected logit minus logsumexp, and the entropy where asked for; saves (N,) tensors alone beside its inputs."""
+    """Selected logit minus logsumexp, and, as `beside` asks, the entropy or the logsumexp itself; saves (N,) tensors alone beside
+    its inputs."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, targets, temperature, chunk_tokens, with_entropy):
+    def forward(ctx, hidden, weight, bias, targets, temperature, chunk_tokens, beside: Beside):
         normalizer = hidden.new_empty(len(hidden), dtype=_wide(hidden.dtype))
         selected = torch.empty_like(normalizer)
-        entropy = torch.empty_like(normalizer) if with_entropy else None
+        entropy = torch.empty_like(normalizer) if beside == "entropy" else None
         for rows in _chunks(len(hidden), chunk_tokens):
             logits = _logits(hidden[rows], weight, bias, temperature)
             normalizer[rows] = logits.logsumexp(-1)
             selected[rows] = logits.gather(-1, targets[rows, None]).squeeze(-1)
-            if with_entropy:
+            if entropy is not None:
                 logprobs = logits.sub_(normalizer[rows, None])
                 entropy[rows] = -(logprobs.exp() * logprobs).sum(-1)
         # weight itself and no view of it: ZeRO-3 swaps the data of the parameter between the two passes
         ctx.save_for_backward(hidden, weight, bias, targets, normalizer, entropy)
         ctx.temperature, ctx.chunk_tokens = temperature, chunk_tokens
-        return selected - normalizer, entropy
+        return selected - normalizer, entropy, normalizer if beside == "normalizer" else None
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient, entropy_gradient):
+    def backward(ctx, gradient, entropy_gradient, normalizer_gradient):
         hidden, weight, bias, targets, normalizer, entropy = ctx.saved_tensors
         for_hidden, for_weight, for_bias = ctx.needs_input_grad[:3]
         # sums over chunks are wide: bf16 would lose a small chunk beside the sum of many
@@ -99,10 +119,13 @@ class _Distribution(torch.autograd.Function):
         for rows in _chunks(len(hidden), ctx.chunk_tokens):
             logprobs = _logits(hidden[rows], weight, bias, ctx.temperature).sub_(normalizer[rows, None])
             scale = gradient[rows, None]
-            # d log p(target) / d logits = one-hot(target) - p;  d entropy / d logits = -p (log p + entropy)
+            # d log p(target) / d logits = one-hot(target) - p;  d entropy / d logits = -p (log p + entropy);
+            # d log Z / d logits = p
             factor = -scale
             if entropy is not None:
                 factor = factor - entropy_gradient[rows, None] * (logprobs + entropy[rows, None])
+            if normalizer_gradient is not None:
+                factor = factor + normalizer_gradient[rows, None]
             d_logits = logprobs.exp_().mul_(factor)
             d_logits.scatter_add_(-1, targets[rows, None], scale)
             d_logits.div_(ctx.temperature)

@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from data.errors import UserError
 from data.sources import Rows, open_rows
+from data.templates import Templated
 from data.tokenizer import ensure_chat_template, load_tokenizer
 from data.tokenizer_training import train_tokenizer
 from data.unit import DataReport
@@ -113,19 +114,7 @@ class PhaseContext:
         micro-batch, which then has room for as many of the longest. path: of other weights than the role starts from."""
         model, path = self.models[role], path or self.path_of(role)
         architecture = None if path else model.architecture
-        if architecture is not None:
-            tokenizer = self.tokenizer
-            ids = {
-                "vocab_size": len(tokenizer),
-                "eos_token_id": tokenizer.eos_token_id,
-                "pad_token_id": tokenizer.pad_token_id,
-            }
-            architecture = {
-                "bos_token_id": None,
-                "max_position_embeddings": self.phase.max_length,
-                **ids,
-                **architecture,
-            }
+        implied = {} if architecture is None else self._implied()
         build = ModelBuild(
             role=role,
             path=path,
@@ -140,8 +129,19 @@ class PhaseContext:
             ema_decay=ema_decay,
             tensor_parallel=model.tensor_parallel,
             pipeline_parallel=model.pipeline_parallel,
+            implied=implied,
         )
         return self.runtime.group(build, model.pool)
+
+    def _implied(self) -> dict[str, Any]:
+        """What a model from scratch has of the phase's tokenizer and rows."""
+        return {
+            "bos_token_id": None,
+            "max_position_embeddings": self.phase.max_length,
+            "vocab_size": len(self.tokenizer),
+            "eos_token_id": self.tokenizer.eos_token_id,
+            "pad_token_id": self.tokenizer.pad_token_id,
+        }
 
     @contextmanager
     def tracking(self, total: int, start: int, shown: tuple[str, ...]) -> Iterator[Tracker]:
@@ -170,6 +170,11 @@ class Tracker:
             line = f"[bold]{self.context.phase.name:<9}[/] step {step}: {escape(text)}"
             self.context.console.print(line, highlight=False, soft_wrap=True)
 
+    def back_to(self, step: int, text: str) -> None:
+        """Tells that the phase goes on from this step again; what was logged after it is dropped."""
+        self.note(step, text)
+        self.log.rewind(step)
+
     def step(self, done: int, metrics: Metrics) -> None:
         self.log.write(done, metrics)
         self.bar.update(done, metrics)
@@ -189,7 +194,7 @@ def resolve_path(path: str, artifacts: Mapping[str, Artifact]) -> str:
 
 
 def open_data(data: Data, artifacts: Mapping[str, Artifact]) -> Rows:
-    """The data's rows; `phase:x` is the data set that a phase before wrote.
+    """The data's rows, in the words of its templates; `phase:x` is the data set that a phase before wrote.
 
     Raises UserError where they cannot be read, or that phase has not run yet.
     """
@@ -199,7 +204,8 @@ def open_data(data: Data, artifacts: Mapping[str, Artifact]) -> Rows:
             raise UserError(f"{name}: this phase has not written its rows yet; run the config first")
     paths = [f"{resolve_path(name, artifacts)}/{ROWS}" if name.startswith(PHASE) else name for name in names]
     path = paths[0] if isinstance(data.path, str) else paths
-    return open_rows(path, split=data.split, columns=data.columns, args=data.args, limit=data.limit)
+    rows = open_rows(path, split=data.split, columns=data.columns, args=data.args, limit=data.limit)
+    return Templated(rows, [template.wording for template in data.templates]) if data.templates else rows
 
 
 def optim_settings(optim: Optim, total_steps: int) -> OptimSettings:

@@ -6,45 +6,69 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
+from data.batch import Batch
 from data.errors import UserError
-from data.examples import build_examples
 from data.messages import strings_in
 from data.prompts import build_prompts
 from data.tokenizer import ensure_chat_template, load_tokenizer
-from data.unit import DataReport
+from data.unit import DataReport, Example, pieces_of
 from rlhf.config.explain import did_you_mean
-from rlhf.config.roles import CORPUS, DATA_SETS, PHASE, corpus_of, resolve_models, result_role
+from rlhf.config.roles import CORPUS, DATA_SETS, PHASE, corpora_of, resolve_models, result_role
 from rlhf.config.schema import Config, Phase
-from rlhf.corpus.mixing import corpus_rows
-from rlhf.phases.base import open_data, tokenizer_of_data
-from rlhf.phases.supervised import options_of, rows_of
+from rlhf.phases.base import PhaseContext, open_data, tokenizer_of_data
+from rlhf.phases.rows import denoised, read_splits
+from rlhf.phases.supervised import RECIPES, options_of, rows_of
 from rlhf.rundir import Artifact, RunDirectory
 
 Pieces = list[tuple[str, bool]]  # a sample's text, each piece with whether it is trained on
 
 
-def preview(config: Config, phase: Phase, count: int) -> tuple[DataReport, list[Pieces]]:
-    """The phase's data report and its first samples. Of an rl phase, whose answers are yet to be sampled, the prompts.
+def preview(config: Config, phase: Phase, count: int) -> dict[str, tuple[DataReport, list[Pieces]]]:
+    """By data set, "" where there is only one: the report and first samples, as the model reads them. Of an rl phase, whose
+    answers are yet to be sampled, the prompts.
 
     Raises UserError where the data or the tokenizer cannot be read.
     """
-    artifacts = RunDirectory(Path(config.run.directory)).finished(other.name for other in config.phases)
+    run = RunDirectory(Path(config.run.directory))
+    artifacts = run.finished(other.name for other in config.phases)
     if phase.kind == CORPUS:
         raise UserError(f"phases.{phase.name}: a corpus is looked at in its page; make it with launch.py corpus")
-    if corpus := corpus_of(config, phase):
+    if phase.kind in ("rl", *DATA_SETS):
+        tokenizer, rows = tokenizer_of(config, phase, artifacts), open_data(phase.data, artifacts)
+        prompts, report = build_prompts(rows, tokenizer, phase.max_length - phase.sampling.max_new_tokens)
+        return {"": (report, [[(tokenizer.decode(prompt.tokens), False)] for prompt in prompts[:count]])}
+    corpora = corpora_of(config, phase).values()
+    for corpus in corpora:
         if corpus.name not in artifacts:
             raise UserError(
                 f"phases.{phase.name}: the corpus {corpus.name!r} is not made yet; make it: launch.py corpus"
             )
-        artifact, seed = artifacts[corpus.name].path, config.run.seed if phase.seed is None else phase.seed
-        train, _ = corpus_rows(artifact, corpus, phase, load_tokenizer(artifact), seed)
-        return train.report, [train.spans(unit) for unit in range(count)]
-    tokenizer, rows = tokenizer_of(config, phase, artifacts), open_data(phase.data, artifacts)
-    if phase.kind in ("rl", *DATA_SETS):
-        prompts, report = build_prompts(rows, tokenizer, phase.max_length - phase.sampling.max_new_tokens)
-        return report, [[(tokenizer.decode(prompt.tokens), False)] for prompt in prompts[:count]]
-    examples = build_examples(rows_of(phase), rows, tokenizer, phase.max_length, options_of(phase))
-    return examples.report, [examples.spans(unit) for unit in range(min(count, len(examples)))]
+    context = PhaseContext(
+        config, phase, None, run, artifacts, "", run.staging(phase.name), Console(quiet=True)
+    )  # reading needs no cluster
+    from_scratch = context.models[result_role(phase)].path is None
+    if getattr(phase, "tokenizer", None) is None and not (corpora and from_scratch):
+        context.tokenizer = tokenizer_of(config, phase, artifacts)
+    objective = RECIPES[phase.kind].objective(phase)
+    splits = read_splits(context, objective, rows_of(phase), options_of(phase))
+    found = {}
+    for name, split in splits.items():
+        rows = denoised(context, split.train, objective)
+        samples = [_pieces(rows.batch([number]), context.tokenizer) for number in range(min(count, len(rows)))]
+        found[name] = split.train.report, samples
+    return found
+
+
+def _pieces(batch: Batch, tokenizer: Any) -> Pieces:
+    """What the model reads; trained are the places whose tokens it is to say."""
+    read = batch.inputs if "inputs" in batch else batch.tokens
+    rows = [
+        Example(read[row, :length].numpy(), batch.action_mask[row, :length].numpy())
+        for row, length in enumerate(batch.lengths.tolist())
+    ]
+    return pieces_of(rows, tokenizer)
 
 
 def tokenizer_of(config: Config, phase: Phase, artifacts: Mapping[str, Artifact]) -> Any:
@@ -55,7 +79,8 @@ def tokenizer_of(config: Config, phase: Phase, artifacts: Mapping[str, Artifact]
     """
     settings = getattr(phase, "tokenizer", None)
     if settings is not None:
-        rows = () if settings.path else open_data(phase.data, artifacts)
+        sets = () if settings.path else phase.data.sets("data").values()
+        rows = (row for data in sets for row in open_data(data, artifacts))
         return tokenizer_of_data(settings, (text for row in rows for text in strings_in(row)))
     path = resolve_models(config, phase)[result_role(phase) or "policy"].path
     if path is None:

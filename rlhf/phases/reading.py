@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,15 +21,14 @@ AT_ONCE = 256  # units of one forward pass over a whole data set
 
 @dataclass(frozen=True)
 class Reading:
-    """Puts units into the object store with all columns that the objective reads."""
+    """Puts batches into the object store with all columns that the objective reads."""
 
     context: PhaseContext
     objective: Objective
     model: ModelGroup
     reference: ModelGroup | None  # None where the objective needs none, or its log-probs came with the examples
 
-    def stage(self, examples: Examples, units: Sequence[int]) -> Staged:
-        batch = examples.batch(units)
+    def stage(self, batch: Batch) -> Staged:
         staged = self._put(batch)
         if "kl_baseline" in self.objective.columns:
             staged = staged.with_columns(kl_baseline=self._divergence(batch).expand(len(batch)))

@@ -43,7 +43,8 @@ def phases_table(config: Config) -> Table:
 def _inputs(phase: Phase) -> list[str]:
     if phase.kind == "corpus":
         return [source.name for source in phase.sources]
-    return [phase.data.path] if isinstance(phase.data.path, str) else phase.data.path
+    mixed = [f"{name}: {path}" for name, part in phase.data.mix.items() for path in part.paths]
+    return mixed or phase.data.paths
 
 
 def _extent(phase: Phase) -> str:

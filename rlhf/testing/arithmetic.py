@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from data.batch import BASE, Batch
-from rlhf.engine.microbatch import count_of, outputs, padded_tokens, split, units_of
+from rlhf.engine.inputs import outputs
+from rlhf.engine.microbatch import count_of, padded_tokens, split, units_of
 from rlhf.engine.models import EngineModel
 from rlhf.interfaces import Objective, Unit
 
@@ -60,7 +61,8 @@ def gradient(
     for part in parts:
         for rows in split(part.lengths.tolist(), units_of(part, objective.unit), budget, packing):
             microbatch = part.select(rows)
-            out = outputs(model, microbatch, objective.output, temperature, packing, CPU)
+            form = replace(model.form, packing=packing)
+            out, _ = outputs(model, microbatch, objective.output, temperature, form, CPU)
             loss, metrics = objective(out, microbatch)
             found = torch.autograd.grad(loss / max(count, 1), list(parameters.values()), allow_unused=True)
             for name, value in zip(parameters, found):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from data.batch import BASE, Batch
-from rlhf.engine.microbatch import outputs
+from rlhf.engine.inputs import Form, outputs
 from rlhf.interfaces import Algorithm, Objective
 from rlhf.testing.arithmetic import CPU, Gradient, gradient
 from rlhf.testing.problems import copied, model_for
@@ -59,7 +59,8 @@ class ObjectiveCase:
     def out(self) -> Tensor:
         """The tiny model's outputs in float64, without their graph."""
         with torch.no_grad():
-            return outputs(model_for(self.objective.output), self.batch, self.objective.output, 1.0, True, CPU).double()
+            out, _ = outputs(model_for(self.objective.output), self.batch, self.objective.output, 1.0, Form(), CPU)
+            return out.double()
 
     @property
     def mask(self) -> Tensor:

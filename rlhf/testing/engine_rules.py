@@ -72,7 +72,8 @@ def it_needs_memory_for_a_few_columns_alone(case: ObjectiveCase) -> str:
     if case.objective.columns - batch.columns.keys():
         raise Skipped("the algorithm gives no such columns for long rows")
     draw = torch.Generator().manual_seed(case.seed)
-    shapes = {"scores": (len(batch),), "logprobs_entropy": (2, *batch.tokens.shape)}
+    pair = (2, *batch.tokens.shape)
+    shapes = {"scores": (len(batch),), "logprobs_entropy": pair, "logprobs_normalizer": pair}
     shape = shapes.get(case.objective.output, tuple(batch.tokens.shape))
     out = (torch.randn(shape, generator=draw, dtype=torch.float64) * 0.2 - 4).requires_grad_()
     kept: dict[int, int] = {}

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from data.batch import COLUMNS, Batch
-from rlhf.engine.microbatch import outputs
+from rlhf.engine.inputs import Form, outputs
 from rlhf.engine.models import EngineModel, build_model
 from rlhf.interfaces import ModelBuild, Output
 from rlhf.testing.arithmetic import CPU
@@ -83,7 +83,7 @@ def _with_models(batch: Batch, draw: torch.Generator) -> Batch:
     logprobs = torch.full(tuple(batch.tokens.shape), -4.0)
     if small:
         with torch.no_grad():
-            logprobs = outputs(tiny_model("lm"), batch, "logprobs", 1.0, True, CPU).float()
+            logprobs = outputs(tiny_model("lm"), batch, "logprobs", 1.0, Form(), CPU)[0].float()
 
     def near(column: Tensor, spread: float) -> Tensor:
         noise = spread * torch.randn(column.shape, generator=draw)

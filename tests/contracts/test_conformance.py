@@ -39,6 +39,7 @@ def test_every_built_in_reward_loss_conforms(name):
 
 OTHERS = [
     LanguageModel(),
+    LanguageModel(z_loss=1e-2),
     Pairwise(margin=True, centre=0.1),
     ClippedValue(),
     ClippedPolicy(),

@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     get_cosine_with_min_lr_schedule_with_warmup,
 )
+from transformers.optimization import Adafactor
 
 from data.batch import Batch
 from rlhf.interfaces import ModelBuild, OptimSettings
@@ -101,9 +102,9 @@ def load(path: str, head: str):
 
 
 def outputs(model, batch: Batch, output: str, temperature: float = 1.0) -> Tensor:
-    """(B, T), (2, B, T) with entropies, or (B,) for scores, each row run alone."""
-    if output == "logprobs_entropy":
-        return torch.stack([outputs(model, batch, name, temperature) for name in ("logprobs", "entropy")])
+    """(B, T), (2, B, T) with entropies or normalisers, or (B,) for scores, each row run alone."""
+    if output in ("logprobs_entropy", "logprobs_normalizer"):
+        return torch.stack([outputs(model, batch, name, temperature) for name in output.split("_")])
     results = []
     for row, length, mask in zip(batch.tokens.long(), batch.lengths.tolist(), batch.action_mask):
         tokens = row[None, :length]
@@ -112,6 +113,8 @@ def outputs(model, batch: Batch, output: str, temperature: float = 1.0) -> Tenso
             column = distribution[:-1].gather(-1, tokens[0, 1:, None]).squeeze(-1)
         elif output == "entropy":
             column = torch.distributions.Categorical(logits=model(tokens).logits[0, :-1] / temperature).entropy()
+        elif output == "normalizer":
+            column = (model(tokens).logits[0, :-1] / temperature).logsumexp(-1)
         else:
             scores = model.score(model.base_model(tokens).last_hidden_state)[0, :, 0]
             if output == "scores":
@@ -137,10 +140,12 @@ def mean_loss(model, batch: Batch, objective) -> Tensor:
 
 
 def train(model, batches: list[Batch], objective, settings: OptimSettings = OPTIM) -> list[dict[str, float]]:
-    """One AdamW step a batch; {"loss", "grad_norm"} of each."""
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, settings), lr=settings.lr, betas=settings.betas, eps=settings.eps
-    )
+    """One step a batch of AdamW, or of transformers' Adafactor; {"loss", "grad_norm"} of each."""
+    groups = parameter_groups(model, settings)
+    if settings.name == "adafactor":
+        optimizer = Adafactor(groups, lr=settings.lr, scale_parameter=False, relative_step=False)
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
     schedule = get_cosine_with_min_lr_schedule_with_warmup(
         optimizer, settings.warmup_steps, settings.total_steps, min_lr_rate=settings.final_lr_ratio
     )

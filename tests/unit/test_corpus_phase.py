@@ -19,6 +19,7 @@ from data.tokens.store import TokenStore
 from rlhf.config.schema import Config
 from rlhf.controller import Controller
 from rlhf.corpus.mixing import corpus_rows
+from rlhf.phases.rows import rows_wanted
 
 WORDS = [
     "the",
@@ -87,7 +88,7 @@ def config(files: Path, corpus: dict[str, Any] | None = None, pretrain: dict[str
 def make(settings: Config) -> str:
     """Runs the corpus phase; what it told."""
     console = Console(file=io.StringIO(), width=200)
-    Controller(settings, lambda: pytest.fail("no cluster is needed"), console=console).run(kinds=("corpus",))
+    Controller(settings, lambda: pytest.fail("no cluster is needed"), console=console).run(names=("corpus",))
     return console.file.getvalue()
 
 
@@ -155,7 +156,9 @@ def test_a_directory_that_is_no_work_of_a_corpus_is_cleared(files):
 def rows_of(files: Path, pretrain: dict[str, Any] | None = None, tokenizer=None):
     settings = config(files, None, pretrain)
     corpus, phase = settings.phases
-    return corpus_rows(artifact(files), corpus, phase, tokenizer or load_tokenizer(artifact(files)), 0)
+    tokenizer = tokenizer or load_tokenizer(artifact(files))
+    arguments = {"total_rows": rows_wanted(phase), "held_out_windows": phase.data.holdout}
+    return corpus_rows(artifact(files), corpus, phase.mixture, tokenizer, phase.max_length, 0, **arguments)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.batch import Batch
-from rlhf.engine.microbatch import ending, pack_documents, padded_tokens, predicting, split
+from rlhf.engine.inputs import ending, pack_documents, predicting
+from rlhf.engine.microbatch import padded_tokens, split
 
 units_of_lengths = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=3), max_size=30)
 

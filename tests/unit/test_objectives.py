@@ -31,6 +31,18 @@ def test_language_model_is_the_summed_cross_entropy_of_trained_tokens():
     assert metrics == {}
 
 
+def test_z_loss_adds_the_squared_logsumexp_of_trained_tokens():
+    logits, batch = torch.randn(2, 3, 10), batch_of_two()
+    logprobs = torch.log_softmax(logits, -1).gather(-1, batch.tokens.long()[..., None])[..., 0]
+    out = torch.stack([logprobs, logits.logsumexp(-1)]).where(batch.action_mask, NAN)
+    labels = batch.tokens.long().where(batch.action_mask, -100)
+    cross_entropy = functional.cross_entropy(logits.view(-1, 10), labels.view(-1), reduction="sum")
+    penalty = 0.01 * sum(logits[row, column].exp().sum().log() ** 2 for row, column in ((0, 1), (0, 2), (1, 1)))
+    loss, metrics = LanguageModel(z_loss=0.01)(out, batch)
+    torch.testing.assert_close(loss, cross_entropy + penalty)
+    torch.testing.assert_close(metrics, {"nll": cross_entropy, "z_loss": penalty})
+
+
 def test_clipped_policy_by_hand():
     old = outside_is_nan([[0.0, -1.0, -1.0], [0.0, -1.0, 0.0]])
     out = outside_is_nan([[0.0, -1.0, -1.0 + math.log(2)], [0.0, -1.0 + math.log(0.5), 0.0]])

@@ -9,6 +9,7 @@ from rlhf.ops.logprobs import (
     logprobs_from_logits,
     selected_logprobs,
     selected_logprobs_and_entropy,
+    selected_logprobs_and_normalizer,
     shift_left,
     shift_right,
 )
@@ -98,6 +99,29 @@ def test_gradcheck_with_entropy(with_bias):
     inputs = (hidden, weight, bias) if with_bias else (hidden, weight)
     assert torch.autograd.gradcheck(
         lambda h, w, b=None: selected_logprobs_and_entropy(h, w, targets, 1.3, 3, b), inputs
+    )
+
+
+@pytest.mark.parametrize("chunk_tokens", [3, 100])
+def test_the_normalizer_and_its_gradient_are_those_of_plain_logsumexp(chunk_tokens):
+    hidden, weight, bias, targets = problem()
+    logprobs, normalizer = selected_logprobs_and_normalizer(hidden, weight, targets, 0.7, chunk_tokens, bias)
+    assert torch.equal(logprobs, selected_logprobs(hidden, weight, targets, 0.7, chunk_tokens, bias))
+    wanted = (functional.linear(hidden, weight, bias) / 0.7).logsumexp(-1)
+    torch.testing.assert_close(normalizer, wanted)
+    leaves, factors = (hidden, weight, bias), torch.arange(1.0, 8.0, dtype=torch.float64)
+    found = torch.autograd.grad((0.3 * factors * normalizer.square() - factors.flip(0) * logprobs).sum(), leaves)
+    plainly = plain(hidden, weight, targets, 0.7, bias)
+    expected = torch.autograd.grad((0.3 * factors * wanted.square() - factors.flip(0) * plainly).sum(), leaves)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_gradcheck_with_the_normalizer(with_bias):
+    hidden, weight, bias, targets = problem()
+    inputs = (hidden, weight, bias) if with_bias else (hidden, weight)
+    assert torch.autograd.gradcheck(
+        lambda h, w, b=None: selected_logprobs_and_normalizer(h, w, targets, 1.3, 3, b), inputs
     )
 
 

@@ -16,7 +16,9 @@ from data.examples import build_examples
 from rlhf.config.schema import Dpo, RewardModel, Sft
 from rlhf.objectives import Binary, KWise, Pairwise, Pointwise
 from rlhf.phases.calibrate import calibrate, expect_numbers, questions_of, report_of, spec_of
-from rlhf.phases.supervised import expect_margins, of_untied, options_of, read_rows, rows_compared, rows_of
+from rlhf.phases.held_out import of_untied
+from rlhf.phases.rows import ALONE, Split, expect_margins, read_splits, rows_compared
+from rlhf.phases.supervised import options_of, rows_of
 from rlhf.rewards.spec import MOST_QUESTIONS, RewardSpec
 
 RANKING = {"prompt": "1 + 1?", "responses": ["two", "three", "four"], "ranks": [1, 2, 2]}
@@ -46,9 +48,9 @@ def test_reward_models_learn_from_ties_and_dpo_does_not():
 def test_a_micro_batch_has_room_for_the_largest_ranking():
     rankings = build_examples("ranking", rows(RANKING), tokenizer(), 64)
     pairs = build_examples("ranking", rows(PAIR, PAIR | {"prompt": "1 + 3?"}), tokenizer(), 64)
-    assert rows_compared(KWise(), pairs, rankings) == 3
-    assert rows_compared(Pairwise(), *pairs.split(1, seed=0)) == 2
-    assert rows_compared(Pointwise(), rankings) == 1
+    assert rows_compared(KWise(), {ALONE: Split(pairs, rankings)}) == 3
+    assert rows_compared(Pairwise(), {ALONE: Split(*pairs.split(1, seed=0))}) == 2
+    assert rows_compared(Pointwise(), {ALONE: Split(rankings, rankings)}) == 1
 
 
 def test_margins_that_no_row_has_are_missed():
@@ -74,16 +76,18 @@ def test_figures_are_means_over_comparisons_that_are_no_tie():
 def test_weights_of_annotators_are_of_the_training_rows_alone():
     rated = [{"prompt": f"{n}?", "response": "four", "rating": n, "annotator": "ab"[n % 2]} for n in range(4)]
     sets = {"rows.jsonl": rows(*rated), "other.jsonl": rows(*(row | {"annotator": "zoe"} for row in rated))}
-    reports = []
+    reports, settings = [], phase("pointwise", annotators={"a": 3}, eval_data="other.jsonl")
     context = SimpleNamespace(
         config=SimpleNamespace(phases=[]),
-        phase=phase("pointwise", annotators={"a": 3}, eval_data="other.jsonl"),
+        phase=settings,
+        models={},
         open=lambda data: sets[data.path],
         tokenizer=tokenizer(),
         read=reports.append,
         seed=0,
     )
-    train, held_out = read_rows(context)
+    split = read_splits(context, Pointwise(), rows_of(settings), options_of(settings))[ALONE]
+    train, held_out = split.train, split.held_out
     assert train.batch(range(4)).weights.tolist() == [1.5, 0.5, 1.5, 0.5]
     assert "weights" not in held_out.batch(range(4))
     assert len(reports) == 2

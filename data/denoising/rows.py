@@ -1,0 +1,78 @@
+"""Rows of text as a model is to restore them: corrupted as they are drawn, so that every pass over the data asks otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data.batch import Batch
+from data.denoising.corruption import Corrupted, Corruption
+from data.denoising.vocabulary import Vocabulary
+from data.unit import DataReport
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """A feed (`data.feeds`) or a set of examples whose rows are corrupted. What a number gives is a pure function of it.
+
+    Rows with an answer to learn, of instructions, are not texts: their prompt is read, and the rest predicted.
+    """
+
+    rows: Any  # Feed, Examples or TokenRows
+    corruption: Corruption
+    vocabulary: Vocabulary
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def pass_rows(self) -> int:
+        return self.rows.pass_rows
+
+    @property
+    def rows_of_largest_unit(self) -> int:
+        return self.rows.rows_of_largest_unit
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.rows.tokenizer
+
+    @property
+    def report(self) -> DataReport:
+        return self.rows.report
+
+    def epochs(self, rows: int) -> dict[str, float]:
+        return self.rows.epochs(rows)
+
+    def batch(self, numbers: Sequence[int]) -> Batch:
+        """tokens, lengths, action_mask, meta, and prefix_lengths or inputs."""
+        corrupted, meta = [], []
+        for number in numbers:
+            unit = self.rows.batch([number])
+            for row, length in enumerate(unit.lengths.tolist()):
+                generator = np.random.default_rng((self.seed, number, row))
+                tokens, mask = unit.tokens[row, :length].numpy(), unit.action_mask[row, :length].numpy()
+                corrupted.append(self._corrupt(tokens, mask, generator))
+                meta.append(unit.meta[row])
+        return batch_of(corrupted, meta)
+
+    def _corrupt(self, tokens: np.ndarray, mask: np.ndarray, generator: np.random.Generator) -> Corrupted:
+        found = self.corruption.corrupt(tokens, self.vocabulary, generator)
+        if found.prefix_length is not None and not mask[1:].all() and mask.any():
+            return Corrupted(tokens, mask, prefix_length=int(mask.argmax()))
+        return found
+
+
+def batch_of(rows: Sequence[Corrupted], meta: Sequence[dict[str, Any]] = ()) -> Batch:
+    """The rows under each other, padded. All have a prefix, or all have inputs."""
+    batch = Batch.from_rows([row.tokens for row in rows], [row.mask for row in rows], meta)
+    if rows[0].prefix_length is not None:
+        return batch.with_columns(prefix_lengths=[row.prefix_length for row in rows])
+    inputs = np.zeros(tuple(batch.tokens.shape), np.int32)
+    for number, row in enumerate(rows):
+        inputs[number, : len(row.inputs)] = row.inputs
+    return batch.with_columns(inputs=inputs)

@@ -1,0 +1,170 @@
+"""The rows of a supervised phase: one data set or a mix of several, of files or of a corpus, and the feed that trains draw from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from data.denoising.rows import Denoised
+from data.denoising.vocabulary import Vocabulary
+from data.errors import UserError
+from data.examples import Examples, build_examples
+from data.feedback.options import FeedbackOptions
+from data.feeds import Blend, Feed, Shuffled, seed_of, shares
+from data.messages import strings_in
+from data.tokenizer import load_tokenizer
+from data.tokens.mixture import Mixture
+from data.tokens.rows import TokenRows
+from rlhf.config.data import Data
+from rlhf.config.roles import corpus_of
+from rlhf.config.schema import SupervisedPhase
+from rlhf.corpus.mixing import corpus_rows
+from rlhf.interfaces import Objective
+from rlhf.phases.base import PhaseContext, tokenizer_of_data
+from rlhf.phases.steps import StepPlan
+
+ALONE = ""  # the name of a phase's only data set
+
+
+@dataclass(frozen=True)
+class Split:
+    """A data set's rows."""
+
+    train: Examples | TokenRows
+    held_out: Examples | TokenRows
+
+    def each(self, change: Callable[[Any], Any]) -> Split:
+        return Split(change(self.train), change(self.held_out))
+
+
+Splits = Mapping[str, Split]  # by data set
+
+
+def read_splits(context: PhaseContext, objective: Objective, kind: str, options: FeedbackOptions) -> Splits:
+    """All data sets of the phase, read and tokenised; trains or loads the tokenizer first where the phase asks for one.
+
+    kind: of rows (`data.examples.KINDS`), where a data set does not say it.
+    """
+    phase = context.phase
+    parts: Mapping[str, Data] = phase.data.mix or {ALONE: phase.data}
+    from_scratch = _set_tokenizer(context, parts)
+    splits = {name: _read(context, objective, name, part, kind, options) for name, part in parts.items()}
+    missing = [token for token in getattr(objective, "special_tokens", ()) if token not in context.tokenizer.get_vocab()]
+    if missing and from_scratch:  # a trained model has no embedding for them, which the objective says
+        context.tokenizer.add_special_tokens({"additional_special_tokens": missing})
+    return splits
+
+
+def feed_of(context: PhaseContext, splits: Splits, objective: Objective) -> Feed:
+    """What the training draws from."""
+    feed = _plain_feed(context, splits)
+    return denoised(context, feed, objective)
+
+
+def held_out_of(context: PhaseContext, splits: Splits, objective: Objective) -> dict[str, Any]:
+    """What the model is evaluated on, by data set; corrupted in the same way each time."""
+    return {name: denoised(context, split.held_out, objective) for name, split in splits.items()}
+
+
+def denoised(context: PhaseContext, rows: Any, objective: Objective) -> Any:
+    """The rows as the objective wants them: as they are, or corrupted by it."""
+    if not hasattr(objective, "corrupt"):
+        return rows
+    vocabulary = Vocabulary.of(context.tokenizer, objective.special_tokens)
+    return Denoised(rows, objective, vocabulary, context.seed)
+
+
+def _plain_feed(context: PhaseContext, splits: Splits) -> Feed:
+    phase, seed = context.phase, context.seed
+    if set(splits) == {ALONE}:
+        rows = splits[ALONE].train
+        if isinstance(rows, TokenRows):
+            return rows
+        left_over = 0 if phase.ramp else len(rows) % phase.batch_size  # so that no batch spans two passes
+        return Shuffled(rows, max(len(rows) - left_over, 1), seed)
+    feeds = {name: _part_feed(split.train, seed_of(seed, name)) for name, split in splits.items()}
+    counts = {name: feed.pass_rows for name, feed in feeds.items()}
+    given = {name: part.weight for name, part in phase.data.mix.items() if part.weight is not None}
+    caps = {name: part.cap for name, part in phase.data.mix.items() if part.cap is not None}
+    weights = shares(counts, given, caps, phase.data.temperature)
+    return Blend(feeds, Mixture(counts, weights=weights, seed=seed))
+
+
+def _part_feed(rows: Examples | TokenRows, seed: int) -> Feed:
+    return rows if isinstance(rows, TokenRows) else Shuffled(rows, len(rows), seed)
+
+
+def _set_tokenizer(context: PhaseContext, parts: Mapping[str, Data]) -> bool:
+    """A corpus brings the tokenizer that its tokens were made by, unless the model has its own; other data may train one.
+    Returns whether the model is from scratch."""
+    settings = getattr(context.phase, "tokenizer", None)
+    corpora = [corpus for part in parts.values() if (corpus := corpus_of(context.config, part))]
+    role = "reward" if context.phase.kind == "reward" else "policy"
+    from_scratch = role in context.models and context.models[role].path is None
+    if corpora and from_scratch:
+        context.tokenizer = load_tokenizer(context.artifacts[corpora[0].name].path)
+    elif settings is not None:
+        context.tokenizer = tokenizer_of_data(settings, _texts(context, parts))
+    return from_scratch
+
+
+def _texts(context: PhaseContext, parts: Mapping[str, Data]) -> Iterator[str]:
+    for part in parts.values():
+        for row in context.open(part):
+            yield from strings_in(row)
+
+
+def _read(
+    context: PhaseContext, objective: Objective, name: str, part: Data, kind: str, options: FeedbackOptions
+) -> Split:
+    phase = context.phase
+    length = objective.raw_length(phase.max_length) if hasattr(objective, "raw_length") else phase.max_length
+    if corpus := corpus_of(context.config, part):
+        artifact = context.artifacts[corpus.name].path
+        total = None if name else rows_wanted(phase)
+        train, held_out = corpus_rows(
+            artifact, corpus, phase.mixture, context.tokenizer, length, context.seed, total, phase.epochs, part.holdout
+        )
+        context.read(train.report)
+    else:
+        kind = getattr(part, "rows", None) or kind
+        examples = build_examples(kind, context.open(part), context.tokenizer, _length(kind, phase, length), options)
+        context.read(examples.report)
+        if phase.eval_data is None:
+            return Split(*examples.split(part.holdout, context.seed))
+        train, held_out = examples, None
+    if phase.eval_data is not None:
+        alike = replace(options, annotators={})  # the weights are of who labelled the training rows
+        rows = context.open(phase.eval_data)
+        held_out = build_examples(kind, rows, context.tokenizer, _length(kind, phase, length), alike)
+        context.read(held_out.report)
+    return Split(train, held_out)
+
+
+def _length(kind: str, phase: SupervisedPhase, raw_length: int) -> int:
+    """Texts are cut so that their corrupted rows fit; other rows are not corrupted."""
+    return raw_length if kind == "text" else phase.max_length
+
+
+def rows_wanted(phase: SupervisedPhase) -> int | None:
+    """How many rows the whole training takes; None where that is passes over the data."""
+    if phase.steps is None:
+        return None
+    return StepPlan.of(phase, phase.batch_size).before(phase.steps)
+
+
+def expect_margins(objective: Objective, examples: Examples) -> None:
+    """Raises UserError where the loss asks for margins and the data know none: it would learn as without."""
+    if "margins" in objective.columns and not examples.columns["margins"].any():
+        raise UserError(
+            f"{examples.report.name}: loss.margin is on, but no row says by how much its chosen answer is better; bring a "
+            "column 'margin' or 'ratings', or turn it off"
+        )
+
+
+def rows_compared(objective: Objective, splits: Splits) -> int:
+    """How many rows must share a micro-batch: those of the largest comparison."""
+    if objective.unit != "pairs":
+        return 1
+    return max(rows.rows_of_largest_unit for split in splits.values() for rows in (split.train, split.held_out))

@@ -1,0 +1,166 @@
+"""Steps that go wrong: a loss or a gradient that leaps or is no number, found by what the last steps were like, and what was
+skipped for it.
+
+The run goes back to its last checkpoint and passes over the batches since then: it is not a batch alone that makes a loss leap, but
+a batch in a state, and other batches in that state mostly do not (Chowdhery et al. 2022, PaLM, section 5.1).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.errors import UserError
+from rlhf.config.training import Spikes
+from rlhf.phases.steps import StepPlan
+from rlhf.rundir import write_atomically
+
+TO_SIGMA = 1.4826  # of a normal distribution, its standard deviation over its median absolute deviation
+LEAST_SPREAD = {"loss": 0.02, "grad_norm": 0.1}  # in logarithms: below it, steps are alike, and any other would seem to leap
+FEWEST = 8  # steps to compare with
+
+
+@dataclass(frozen=True)
+class Incident:
+    """One return to a checkpoint. Rows are numbers of `data.feeds`."""
+
+    step: int  # that went wrong, counted from 1 as in metrics.jsonl
+    reason: str
+    loss: float | None  # None: no number
+    grad_norm: float | None
+    back_to: int  # finished steps of the checkpoint
+    skipped_from: int  # first row that is passed over
+    skipped: int  # rows
+
+    def __str__(self) -> str:
+        return f"step {self.step}: {self.reason}; back to step {self.back_to}, past {self.skipped} rows"
+
+
+class Detector:
+    """Compares each step with the last `window` good ones, by the logarithms of loss and gradient norm: their median, and their
+    median absolute deviation from it, which a leap does not move."""
+
+    def __init__(self, settings: Spikes, state: Mapping[str, Sequence[float]] | None = None) -> None:
+        self.settings = settings
+        self._seen = {name: deque((state or {}).get(name, ()), settings.window) for name in LEAST_SPREAD}
+
+    def leap(self, metrics: Mapping[str, float]) -> str | None:
+        """What leapt, and by how much; None where the step is like those before it, of which it is then one."""
+        for name, seen in self._seen.items():
+            if len(seen) < FEWEST:
+                continue
+            value, usual, spread = math.log(max(metrics[name], 1e-12)), *usual_of(seen, LEAST_SPREAD[name])
+            if value > usual + self.settings.threshold * spread:
+                return (
+                    f"{name} leapt to {metrics[name]:.4g}, {(value - usual) / spread:.0f} deviations from {math.exp(usual):.4g}, "
+                    f"the median of {len(seen)} steps"
+                )
+        for name, seen in self._seen.items():
+            seen.append(math.log(max(metrics[name], 1e-12)))
+        return None
+
+    def state(self) -> dict[str, list[float]]:
+        """For the checkpoint, as JSON values."""
+        return {name: list(seen) for name, seen in self._seen.items()}
+
+
+def usual_of(values: Sequence[float], least_spread: float) -> tuple[float, float]:
+    """(median, robust standard deviation) of these."""
+    median = float(np.median(values))
+    return median, max(TO_SIGMA * float(np.median(np.abs(np.asarray(values) - median))), least_spread)
+
+
+@dataclass
+class Guard:
+    """What a phase does about steps that go wrong: without settings, it stops.
+
+    path: where the incidents are kept, so that a run that is killed goes on past the same batches.
+    """
+
+    settings: Spikes | None
+    path: Path
+    owner: str  # fingerprint of the phase's inputs
+    detector: Detector | None = None
+    incidents: tuple[Incident, ...] = ()
+
+    @classmethod
+    def of(cls, settings: Spikes | None, path: Path, owner: str) -> Guard:
+        guard = cls(settings, path, owner, incidents=read_incidents(path, owner))
+        guard.go_back(None)
+        return guard
+
+    @property
+    def skipped(self) -> int:
+        """Rows passed over so far."""
+        return sum(incident.skipped for incident in self.incidents)
+
+    def go_back(self, state: Mapping[str, Any] | None) -> None:
+        """To what the checkpoint says of the steps before it."""
+        self.detector = self.settings and Detector(self.settings, state)
+
+    def trouble(self, step: int, metrics: Mapping[str, float], role: str) -> str | None:
+        """What is wrong with this step's metrics; None where nothing is.
+
+        Raises UserError where loss or gradient is no number and the phase has no settings for it.
+        """
+        loss, norm = metrics["loss"], metrics["grad_norm"]
+        if metrics.get("loss_scale") and math.isfinite(loss) and not math.isfinite(norm):
+            return None  # fp16: the step was skipped, and the scale is lowered
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            reason = f"non-finite loss ({loss}) or gradient norm ({norm})"
+            if self.settings is None:
+                raise UserError(
+                    f"{role}, step {step + 1}: {reason}; the weights are unchanged; lower the learning rate or check the data, "
+                    "or set the phase's `spikes` to pass over such batches"
+                )
+            return reason
+        return self.detector.leap(metrics) if self.detector else None
+
+    def record(
+        self, step: int, reason: str, metrics: Mapping[str, float], progress: Mapping[str, Any], plan: StepPlan
+    ) -> None:
+        """Notes, on disk before the run goes on, that this step sent it back to the checkpoint with this progress, from where it
+        passes over the rows of all steps since.
+
+        Raises UserError where there were as many incidents as are allowed.
+        """
+        if len(self.incidents) >= self.settings.at_most:
+            raise UserError(
+                f"step {step + 1}: {reason}, after {len(self.incidents)} incidents; the last checkpoint is good: lower the "
+                "learning rate, look at the skipped rows, or raise spikes.at_most"
+            )
+        back_to = progress["step"]
+        incident = Incident(
+            step=step + 1,
+            reason=reason,
+            loss=_number(metrics["loss"]),
+            grad_norm=_number(metrics["grad_norm"]),
+            back_to=back_to,
+            skipped_from=plan.before(back_to) + self.skipped,
+            skipped=plan.before(step + 1) - plan.before(back_to),
+        )
+        self.incidents = (*self.incidents, incident)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"owner": self.owner, "incidents": [asdict(each) for each in self.incidents]}
+        write_atomically(self.path, json.dumps(content, indent=2) + "\n")
+        self.go_back(progress.get("spikes"))
+
+
+def read_incidents(path: Path, owner: str | None = None) -> tuple[Incident, ...]:
+    """Those of this owner, or of any."""
+    if not path.exists():
+        return ()
+    content = json.loads(path.read_text())
+    return tuple(Incident(**each) for each in content["incidents"]) if owner in (None, content["owner"]) else ()
+
+
+def _number(value: float) -> float | None:
+    """As JSON knows it."""
+    return value if math.isfinite(value) else None

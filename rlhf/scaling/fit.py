@@ -1,0 +1,129 @@
+"""Fits a scaling law to measured losses, and tells how far each single measurement moves it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import huber
+
+from data.errors import UserError
+from rlhf.scaling.predict import Law, Training
+
+DELTA = 1e-3  # of the Huber loss, in log loss (Hoffmann et al. 2022, section D.2): beyond it an error counts linearly
+FEWEST = 3  # sizes, and token counts: two tell a slope, and not that it becomes flatter
+NARROWEST = 2.0  # the largest over the smallest
+PARAMETERS = 5  # of the law
+# Starts: the three terms as shares of the median loss at the middle of the grid, and the two exponents. Relative to the grid, where Hoffmann
+# et al. name coefficients: theirs are of their sizes.
+STARTS = np.array(
+    [
+        (irreducible, size, token, alpha, beta)
+        for irreducible, size, token in product((0.1, 0.4, 0.7, 0.9), (0.03, 0.1, 0.3), (0.03, 0.1, 0.3))
+        for alpha, beta in product((0.1, 0.3, 0.6, 1.0, 1.5), repeat=2)
+    ]
+)
+DESCENTS = 24  # of the starts, those with the least error are descended from
+BOUNDS = ((-20, 20), (-20, 20), (-20, 20), (0.01, 5), (0.01, 5))
+
+
+def fit(points: Sequence[Training]) -> Law:
+    """The law of least Huber error between logarithms of predicted and measured losses (Hoffmann et al. 2022, section 3.3),
+    by L-BFGS from many starts, of which the best end counts.
+
+    Raises UserError where the points cannot tell the law's five parameters apart.
+    """
+    expect_enough(points)
+    return _Problem(points).solve()
+
+
+def fits_without_one(points: Sequence[Training], law: Law) -> list[Law]:
+    """The laws fitted to all points but one, for each that leaves enough: as far as they lie apart, so little is known."""
+    laws = []
+    for left_out in range(len(points)):
+        others = [*points[:left_out], *points[left_out + 1 :]]
+        if not _too_few(others):
+            laws.append(_Problem(others).solve(law))
+    return laws
+
+
+def expect_enough(points: Sequence[Training]) -> None:
+    """Raises UserError where `fit` could not tell the law's parameters."""
+    if lack := _too_few(points):
+        raise UserError(lack)
+
+
+def _too_few(points: Sequence[Training]) -> str | None:
+    """Why the points are not enough, with advice."""
+    for values, what, setting in (
+        ({point.parameters for point in points}, "sizes", "sizes"),
+        ({point.tokens for point in points}, "token counts", "tokens"),
+    ):
+        if len(values) < FEWEST:
+            return f"scaling.{setting}: the fit sees {len(values)} {what}, and needs at least {FEWEST}: add some that are not held out"
+        if max(values) < NARROWEST * min(values):
+            return (
+                f"scaling.{setting}: the {what} lie within a factor of {max(values) / min(values):.2g}, too near to each other to tell "
+                f"an exponent: spread them over a factor of {NARROWEST:g} at least, better 8"
+            )
+    if len(points) <= PARAMETERS:
+        return (
+            f"scaling: {len(points)} trainings cannot tell the law's {PARAMETERS} parameters: add sizes or token counts"
+        )
+    return None
+
+
+class _Problem:
+    """The error as a function of theta (5,): logarithms of the three terms at the middle of the grid, alpha, beta. There, where
+    logarithms of sizes and tokens are centred, coefficients and exponents hardly pull at each other."""
+
+    def __init__(self, points: Sequence[Training]) -> None:
+        sizes, tokens, losses = (
+            np.log([getattr(point, name) for point in points]) for name in ("parameters", "tokens", "loss")
+        )
+        self.middle = sizes.mean(), tokens.mean()
+        self.sizes, self.tokens, self.losses = sizes - self.middle[0], tokens - self.middle[1], losses  # (points,) fp64
+
+    def terms(self, theta: np.ndarray) -> np.ndarray:
+        """(…, 5) -> (…, points, 3): logarithms of the law's terms."""
+        irreducible, size, token, alpha, beta = (theta[..., index, None] for index in range(PARAMETERS))
+        size, token = size - alpha * self.sizes, token - beta * self.tokens
+        return np.stack([np.broadcast_to(irreducible, size.shape), size, token], -1)
+
+    def error(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(error (…), its gradient (…, 5)). In units of delta squared: as it is, the error is so small that the descent's
+        tolerances would end it at once."""
+        terms = self.terms(theta)
+        highest = terms.max(-1, keepdims=True)
+        parts = np.exp(terms - highest)
+        whole = parts.sum(-1, keepdims=True)
+        off = ((highest + np.log(whole))[..., 0] - self.losses) / DELTA  # (…, points)
+        pull = np.clip(off, -1, 1)[..., None] * parts / whole / DELTA  # (…, points, 3)
+        slopes = [-(pull[..., 1] * self.sizes).sum(-1), -(pull[..., 2] * self.tokens).sum(-1)]
+        return huber(1.0, off).sum(-1), np.concatenate([pull.sum(-2), np.stack(slopes, -1)], -1)
+
+    def solve(self, near: Law | None = None) -> Law:
+        """near: a law to start from, instead of from everywhere."""
+        if near is None:
+            starts = STARTS.copy()
+            starts[:, :3] = np.log(STARTS[:, :3]) + np.median(self.losses)
+            starts = starts[np.argsort(self.error(starts)[0], kind="stable")[:DESCENTS]]
+        else:
+            starts = self.theta_of(near)[None]
+        options = {"maxiter": 2000, "maxfun": 20000, "ftol": 1e-13, "gtol": 1e-8}
+        ends = [
+            minimize(self.error, start, jac=True, method="L-BFGS-B", bounds=BOUNDS, options=options) for start in starts
+        ]
+        return self.law_of(min(ends, key=lambda end: end.fun).x)
+
+    def law_of(self, theta: np.ndarray) -> Law:
+        irreducible, size, token, alpha, beta = theta.tolist()
+        size, token = size + alpha * self.middle[0], token + beta * self.middle[1]
+        return Law(float(np.exp(irreducible)), float(np.exp(size)), alpha, float(np.exp(token)), beta)
+
+    def theta_of(self, law: Law) -> np.ndarray:
+        middle = np.exp(self.middle)
+        parts = law.irreducible, law.size_part(middle[0]), law.token_coef / middle[1] ** law.token_exponent
+        return np.array([*np.log(parts), law.size_exponent, law.token_exponent])

@@ -1,0 +1,91 @@
+"""A config's scaling section as one run: the config's pretrain phase once for each size and number of tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf.config.roles import resolve_models
+from rlhf.config.scaling import Scaling
+from rlhf.config.schema import Config, Model, Phase, Pretrain
+
+FILE = "scaling.json"
+SUFFIX = "-scaling"  # of the grid's run: beside the config's own, so that --fresh of the one leaves the other
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """One training of the grid."""
+
+    size: str
+    tokens: int  # as asked for; what a step takes decides what it comes to
+    held_out: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of its phase."""
+        return f"{self.size}-{self.tokens}"
+
+
+def points_of(scaling: Scaling) -> list[GridPoint]:
+    """Every training: the fitted ones, those of few tokens first, then the held-out ones."""
+    held_out = [GridPoint(each.size, each.tokens, held_out=True) for each in scaling.held_out]
+    outside = {point.size for point in held_out}
+    fitted = [
+        GridPoint(size, tokens)
+        for tokens in sorted(set(scaling.tokens))
+        for size in scaling.sizes
+        if size not in outside
+    ]
+    return [*fitted, *held_out]
+
+
+def scaled_phase(config: Config) -> Pretrain:
+    """The phase that the grid is made of; that it is there, `rlhf.config.scaling_rules` sees to."""
+    pretraining = [phase for phase in config.phases if phase.kind == "pretrain"]
+    return next(phase for phase in pretraining if config.scaling.phase in ("", phase.name))
+
+
+def phases_before(config: Config) -> list[Phase]:
+    """Those that the scaled phase may take its data or tokenizer from: they belong to the config's own run."""
+    names = [phase.name for phase in config.phases]
+    return config.phases[: names.index(scaled_phase(config).name)]
+
+
+def grid_directory(config: Config) -> Path:
+    return Path(config.run.directory + SUFFIX)
+
+
+def conditions(phase: Pretrain) -> dict[str, Any]:
+    """What losses must have in common to be comparable: a law holds for phases with the same."""
+    return phase.model_dump(
+        mode="json", include={"data", "eval_data", "tokenizer", "objective", "mixture", "max_length"}
+    )
+
+
+def grid_config(config: Config) -> Config:
+    """The phases before the scaled one, then a phase for each point, with steps for its tokens, so that the learning rate's
+    schedule ends with them (Hoffmann et al. 2022, section 3.1: one that is cut short overestimates the loss)."""
+    run = config.run.model_copy(update={"name": config.run.name + SUFFIX, "output": str(grid_directory(config))})
+    points = [_phase_of(config, point) for point in points_of(config.scaling)]
+    return config.model_copy(update={"run": run, "phases": [*phases_before(config), *points], "scaling": None})
+
+
+def _phase_of(config: Config, point: GridPoint) -> Pretrain:
+    phase, size = scaled_phase(config), config.scaling.sizes[point.size]
+    batch_size = size.batch_size or phase.batch_size
+    architecture = resolve_models(config, phase)["policy"].architecture | size.architecture
+    policy = phase.models.get("policy", Model()).model_copy(update={"path": None, "architecture": architecture})
+    changed = {
+        "name": point.name,
+        "batch_size": batch_size,
+        "steps": max(1, round(point.tokens / (batch_size * phase.max_length))),
+        "ramp": None,
+        "models": {**phase.models, "policy": policy},
+        "optim": phase.optim.model_copy(update={"lr": size.lr} if size.lr else {}),
+        "goals": {},
+        "answers": None,
+        "evaluate_every": 0,
+    }
+    return phase.model_copy(update=changed)

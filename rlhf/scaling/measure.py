@@ -1,0 +1,78 @@
+"""What the grid's trainings came to: sizes counted from the weights, tokens from the log, losses from the held-out rows."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from data.errors import UserError
+from rlhf.config.schema import Config
+from rlhf.rundir import Artifact
+from rlhf.scaling.grid import GridPoint, points_of
+from rlhf.scaling.predict import Training
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A finished training of the grid."""
+
+    point: GridPoint
+    training: Training  # with the held-out loss
+    passes: float  # over the data: above 1, tokens were seen again
+    seconds: float
+
+
+def measurements(config: Config, root: Path, artifacts: Mapping[str, Artifact]) -> list[Measurement]:
+    """config: with the scaling section; root: of the grid's run; artifacts: its phases'.
+
+    Raises UserError where a training has no held-out loss.
+    """
+    tokens = tokens_by_phase(root / "metrics.jsonl")
+    found = []
+    for point in points_of(config.scaling):
+        artifact = artifacts[point.name]
+        loss = artifact.metrics.get("loss")
+        if loss is None:
+            raise UserError(
+                f"scaling: {point.name} has no held-out loss: set data.holdout or eval_data of the phase that is scaled"
+            )
+        training = Training(parameters_in(artifact.path), tokens[point.name], loss)
+        found.append(Measurement(point, training, _passes(artifact, training.tokens), artifact.seconds))
+    return found
+
+
+def tokens_by_phase(metrics: Path) -> dict[str, int]:
+    """Tokens of all steps that the log has, by phase."""
+    counts: dict[str, int] = defaultdict(int)
+    for line in metrics.read_text().splitlines():
+        row = json.loads(line)
+        counts[row["phase"]] += int(row.get("tokens", 0))
+    return counts
+
+
+def parameters_in(directory: Path) -> int:
+    """Parameters of the weights that lie there; what is tied is stored once."""
+    count = 0
+    for path in sorted(directory.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118  no mapping
+    return count
+
+
+def model_facts(directory: Path) -> dict[str, Any]:
+    """What a size of another shape has in common with the model that lies there: its class and its vocabulary."""
+    config = json.loads((directory / "config.json").read_text())
+    return {"class": config["architectures"][0], "vocab_size": config["vocab_size"]}
+
+
+def _passes(artifact: Artifact, tokens: int) -> float:
+    """Over a corpus, of the source that is repeated most; else over the rows that were read, the held-out ones among them."""
+    of_sources = [value for name, value in artifact.metrics.items() if name.startswith("epochs/")]
+    return max(of_sources, default=tokens / artifact.data[0]["tokens"])

@@ -1,0 +1,84 @@
+"""What a scaling law says: the loss of a size and a number of tokens, and the best of both for a compute budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+FLOPS_PER_PARAMETER_AND_TOKEN = (
+    6  # forward and backward, attention's own products left out (Kaplan et al. 2020, section 2.1)
+)
+
+LETTERS = {"irreducible": "E", "size_coef": "A", "size_exponent": "alpha", "token_coef": "B", "token_exponent": "beta"}
+
+
+@dataclass(frozen=True)
+class Training:
+    """A size with a number of tokens, and the loss that the law gives it."""
+
+    parameters: float
+    tokens: float
+    loss: float  # nats a token
+
+    @property
+    def compute(self) -> float:
+        """Floating-point operations."""
+        return compute_of(self.parameters, self.tokens)
+
+
+@dataclass(frozen=True)
+class Law:
+    """L(N, D) = E + A / N^alpha + B / D^beta (Hoffmann et al. 2022, equation 2).
+
+    N: all of a model's parameters, with its embeddings, as Hoffmann et al. count; tied ones once. Leaving embeddings out bends
+        the exponents of small models, of which they are a large share (Pearce and Song 2024).
+    D: tokens trained on.
+    """
+
+    irreducible: float  # E, nats: of the text itself, for a model without limits
+    size_coef: float  # A
+    size_exponent: float  # alpha
+    token_coef: float  # B
+    token_exponent: float  # beta
+
+    def loss(self, parameters: float | np.ndarray, tokens: float | np.ndarray) -> float | np.ndarray:
+        """Nats a token, of the arguments' common shape."""
+        return self.irreducible + self.size_part(parameters) + self.token_coef / tokens**self.token_exponent
+
+    def size_part(self, parameters: float | np.ndarray) -> float | np.ndarray:
+        """How much of the loss is the model's being finite."""
+        return self.size_coef / parameters**self.size_exponent
+
+    def letters(self) -> dict[str, float]:
+        """The parameters by the paper's letters, as scaling.json has them."""
+        return {letter: getattr(self, name) for name, letter in LETTERS.items()}
+
+    @classmethod
+    def of_letters(cls, letters: Mapping[str, float]) -> Law:
+        """The inverse of `letters`."""
+        return cls(**{name: letters[letter] for name, letter in LETTERS.items()})
+
+    def optimum(self, compute: float) -> Training:
+        """The size and tokens of least loss among all with 6 N D = compute, in closed form (Hoffmann et al. 2022, equation 4)."""
+        alpha, beta = self.size_exponent, self.token_exponent
+        balance = (alpha * self.size_coef / (beta * self.token_coef)) ** (1 / (alpha + beta))
+        product = compute / FLOPS_PER_PARAMETER_AND_TOKEN
+        parameters = balance * product ** (beta / (alpha + beta))
+        tokens = product ** (alpha / (alpha + beta)) / balance
+        return Training(parameters, tokens, self.loss(parameters, tokens))
+
+
+def compute_of(parameters: float, tokens: float) -> float:
+    """Floating-point operations of a training, C = 6 N D."""
+    return FLOPS_PER_PARAMETER_AND_TOKEN * parameters * tokens
+
+
+def best_size(law: Law, sizes: Mapping[str, int], compute: float) -> tuple[str, Training]:
+    """(name, training) of least loss among these sizes (parameters by name), each with all the tokens that the compute buys."""
+    trainings = {}
+    for name, parameters in sizes.items():
+        tokens = compute / compute_of(parameters, 1)
+        trainings[name] = Training(parameters, tokens, law.loss(parameters, tokens))
+    return min(trainings.items(), key=lambda item: item[1].loss)

@@ -1,0 +1,124 @@
+"""What `launch.py scaling` leaves: scaling.json, a plot, a page, and tables for the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf.config.schema import Config
+from rlhf.rundir import write_atomically
+from rlhf.scaling.fit import fit, fits_without_one
+from rlhf.scaling.grid import FILE, conditions, scaled_phase
+from rlhf.scaling.measure import Measurement
+from rlhf.scaling.page import scaling_page
+from rlhf.scaling.plot import draw
+from rlhf.scaling.predict import LETTERS, Law, best_size
+
+PLOT, PAGE = "scaling.png", "scaling.html"
+BUDGETS = (1, 10, 100)  # default: times the largest training's compute
+MANY_PASSES = 4.0  # over the data: beyond it a token is worth clearly less than a new one (Muennighoff et al. 2023)
+
+
+@dataclass(frozen=True)
+class Report:
+    """figures: the content of scaling.json."""
+
+    directory: Path
+    figures: dict[str, Any]
+    missed: bool  # whether a held-out loss was predicted worse than the config allows
+
+    @property
+    def page(self) -> Path:
+        return self.directory / PAGE
+
+
+def write_report(config: Config, root: Path, measured: Sequence[Measurement], model: Mapping[str, Any]) -> Report:
+    """Fits the law and writes all three files. Raises UserError where the losses cannot tell a law."""
+    figures = figures_of(config, measured) | {"model": dict(model)}
+    write_atomically(root / FILE, json.dumps(figures, indent=2) + "\n")
+    draw(figures, Law.of_letters(figures["law"]), root / PLOT)
+    write_atomically(root / PAGE, scaling_page(config.run.name, figures, root / PLOT))
+    allowed, error = config.scaling.held_out_error, figures["held_out_error"]
+    return Report(root, figures, missed=allowed is not None and error is not None and error > allowed)
+
+
+def figures_of(config: Config, measured: Sequence[Measurement]) -> dict[str, Any]:
+    """JSON values: what the law holds for, the points, the law with the range of its leave-one-out fits, the largest held-out
+    error, and the best size for each budget."""
+    fitted = [each.training for each in measured if not each.point.held_out]
+    law = fit(fitted)
+    others = fits_without_one(fitted, law)
+    points = [_point(config, each, law) for each in measured]
+    errors = [abs(point["error"]) for point in points if point["held_out"]]
+    return {
+        "holds_for": conditions(scaled_phase(config)),
+        "points": points,
+        "law": law.letters(),
+        "without_one": [other.letters() for other in others],
+        "fit_error": max(abs(point["error"]) for point in points if not point["held_out"]),
+        "held_out_error": max(errors, default=None),
+        "budgets": [_budget(compute, law, others, points) for compute in _budgets(config, measured)],
+        "notes": [*_notes(points), *_doubts(law, others)],
+    }
+
+
+def _point(config: Config, measured: Measurement, law: Law) -> dict[str, Any]:
+    training = measured.training
+    predicted = float(law.loss(training.parameters, training.tokens))
+    return {
+        **asdict(measured.point),
+        **asdict(training),
+        "compute": training.compute,
+        "predicted": predicted,
+        "error": predicted / training.loss - 1,
+        "passes": measured.passes,
+        "seconds": measured.seconds,
+    }
+
+
+def _budgets(config: Config, measured: Sequence[Measurement]) -> list[float]:
+    largest = max(each.training.compute for each in measured)
+    return config.scaling.budgets or [largest * times for times in BUDGETS]
+
+
+def _budget(compute: float, law: Law, others: Sequence[Law], points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    best = law.optimum(compute)
+    alike = [other.optimum(compute) for other in others] or [best]
+    name, training = best_size(law, {point["size"]: point["parameters"] for point in points}, compute)
+    return {
+        "compute": compute,
+        **asdict(best),
+        "parameters_between": [min(each.parameters for each in alike), max(each.parameters for each in alike)],
+        "loss_between": [min(each.loss for each in alike), max(each.loss for each in alike)],
+        "beyond": compute / max(point["compute"] for point in points),
+        "best_size": {"name": name, **asdict(training)},
+    }
+
+
+def _notes(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the numbers do not say of themselves."""
+    repeated = [point for point in points if point["passes"] > 1]
+    if not repeated:
+        return []
+    most = max(point["passes"] for point in repeated)
+    weight = "clearly less than" if most > MANY_PASSES else "nearly as much as"
+    return [
+        f"{len(repeated)} of {len(points)} trainings saw tokens again, up to {most:.1f} passes: the fit counts them as new ones, which "
+        f"they are worth {weight} (Muennighoff et al. 2023)"
+    ]
+
+
+def _doubts(law: Law, others: Sequence[Law]) -> list[str]:
+    """Parameters that one training more or less moves far."""
+    found = []
+    for name, letter in LETTERS.items():
+        values = [getattr(other, name) for other in others]
+        if letter in ("E", "alpha", "beta") and values and max(values) - min(values) > 0.5 * getattr(law, name):
+            found.append(
+                f"{letter} is hardly known: without one training it is between {min(values):.3g} and {max(values):.3g}; a wider grid would "
+                "tell"
+            )
+    return found

@@ -1,0 +1,58 @@
+"""Trains the grid as one run on one cluster, fits the law, and leaves scaling.json, scaling.png and scaling.html."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rlhf.config.schema import Config, Phase
+from rlhf.controller import Controller
+from rlhf.interfaces import Runtime
+from rlhf.rundir import Artifact, RunDirectory
+from rlhf.scaling.grid import grid_config, phases_before, points_of
+from rlhf.scaling.measure import measurements, model_facts
+from rlhf.scaling.report import Report, write_report
+
+Connect = Callable[[Config], Callable[[], AbstractContextManager[Runtime]]]
+
+
+class _Grid(Controller):
+    """Says of each training which of how many it is."""
+
+    def run_phase(
+        self, phase: Phase, runtime: Runtime | None, artifacts: dict[str, Artifact], lineage: dict[str, Any]
+    ) -> Artifact:
+        names = [each.name for each in self.config.phases if each.name not in self.finished]
+        place = f"training {names.index(phase.name) + 1} of {len(names)}: {phase.steps:,} steps, learning rate {phase.optim.lr:g}"
+        self.console.print(f"[bold]{phase.name}[/] {place}", highlight=False, soft_wrap=True)
+        return super().run_phase(phase, runtime, artifacts, lineage)
+
+
+def scale(config: Config, connect: Connect, console: Console) -> Report:
+    """Trains what is not trained yet, and reports. connect: opens the cluster that a config needs.
+
+    The phases before the scaled one are made in the config's own run, which then finds them done.
+    Raises UserError where the losses cannot tell a law.
+    """
+    grid = grid_config(config)
+    finished = _earlier(config, connect, console)
+    points = [phase for phase in grid.phases if phase.name not in finished]
+    needed = grid.model_copy(update={"phases": points})  # no place is taken for what is finished
+    _Grid(grid, connect(needed), console=console, finished=finished).run()
+    root = Path(grid.run.directory)
+    artifacts = RunDirectory(root).finished(point.name for point in points_of(config.scaling))
+    measured = measurements(config, root, artifacts)
+    return write_report(config, root, measured, model_facts(artifacts[measured[0].point.name].path))
+
+
+def _earlier(config: Config, connect: Connect, console: Console) -> Mapping[str, Artifact]:
+    names = [phase.name for phase in phases_before(config)]
+    if not names:
+        return {}
+    needed = config.model_copy(update={"phases": phases_before(config)})
+    Controller(config, connect(needed), console=console).run(names)
+    return RunDirectory(Path(config.run.directory)).finished(names)
