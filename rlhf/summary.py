@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlhf.config.schema import Config, Goal
+from rlhf.reports.sets import HEADINGS, SetFigures, sets_of
 from rlhf.rundir import Artifact, write_atomically
 
 # shown beside the goals, where a phase has them
@@ -51,6 +52,7 @@ BEHIND_GOALS = (
     "kl_at_best",
     "step_at_best",
     "stopped_at",
+    "incidents",
 )
 
 
@@ -152,7 +154,12 @@ def render(summary: Summary) -> RenderableType:
         table.add_row(heading, "failed checksums and canaries", str(syncs["failed"]), "≤ 0", mark(not syncs["failed"]))
         table.add_section()
     table.add_row(Text.assemble(("total", "bold"), (f"  {seconds['total']:.0f} s", "dim")))
-    return Group(table, *(render_answers(phase, answers) for phase, answers in summary.answers.items()))
+    mixes = {phase: sets for phase, metrics in summary.figures["phases"].items() if (sets := sets_of(metrics))}
+    return Group(
+        table,
+        *(render_sets(phase, sets) for phase, sets in mixes.items()),
+        *(render_answers(phase, answers) for phase, answers in summary.answers.items()),
+    )
 
 
 def number(value: float) -> str:
@@ -166,6 +173,17 @@ def mark(reached: bool) -> Text:
 
 def readable(figure: str) -> str:
     return "KL to the reference, nats" if figure == "kl" else figure.replace("_", " ").replace("kl", "KL")
+
+
+def render_sets(phase: str, sets: list[SetFigures]) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"{phase}: held-out rows of each data set", title_justify="left", title_style="bold"
+    )
+    for heading in HEADINGS:
+        table.add_column(heading, justify="left" if heading == HEADINGS[0] else "right")
+    for each in sets:
+        table.add_row(*each.cells)
+    return table
 
 
 def render_answers(phase: str, answers: list[dict[str, Any]]) -> Table:

@@ -70,6 +70,18 @@ class Vocabulary:
         return starts
 
 
+def extend(tokenizer: PreTrainedTokenizerBase, special_tokens: Sequence[str]) -> None:
+    """Adds those that the tokenizer lacks at the end of its vocabulary; `<mask>` becomes its mask token where it has none."""
+    known = tokenizer.get_vocab()
+    missing = [token for token in special_tokens if token not in known]
+    if MASK in missing and tokenizer.mask_token is not None:
+        missing.remove(MASK)
+    if missing:
+        tokenizer.add_special_tokens({"additional_special_tokens": missing}, replace_extra_special_tokens=False)
+    if MASK in missing:
+        tokenizer.mask_token = MASK
+
+
 def _edges(
     pieces: dict[int, str], tokenizer: PreTrainedTokenizerBase, size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

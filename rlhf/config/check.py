@@ -11,6 +11,7 @@ from rlhf.config.data_rules import DATA_RULES
 from rlhf.config.explain import did_you_mean
 from rlhf.config.judge_rules import JUDGE_RULES
 from rlhf.config.model_rules import FILE, MODEL_RULES, Advice
+from rlhf.config.parallel_rules import PARALLEL_RULES
 from rlhf.config.reward_rules import (
     environment_is_there,
     judge_scores_baselines,
@@ -40,7 +41,9 @@ def check(
     for phase in config.model_phases:
         models = {role: model for role, model in resolve_models(config, phase).items() if _certain(phase, role)}
         advice += [line for rule in PHASE_RULES for line in rule(config, phase)]
-        advice += [line for rule in (*MODEL_RULES, *TRAINING_RULES) for line in rule(config, phase, models)]
+        advice += [
+            line for rule in (*MODEL_RULES, *PARALLEL_RULES, *TRAINING_RULES) for line in rule(config, phase, models)
+        ]
     if reward is None:
         advice += [line for phase in config.model_phases for line in reward_is_there(phase)]
     if not rollout_given:
@@ -196,7 +199,7 @@ def algorithms_fit(config: Config, given: Algorithm | None, reward: Any) -> Advi
             if phase.batch_size < 2:
                 yield f"phases.{phase.name}.batch_size: kto compares rows of a batch with each other; set at least 2"
         models = {role: model for role, model in models.items() if not _certain(phase, role)}
-        for rule in (*MODEL_RULES, *TRAINING_RULES):
+        for rule in (*MODEL_RULES, *PARALLEL_RULES, *TRAINING_RULES):
             yield from rule(config, phase, models)
 
 

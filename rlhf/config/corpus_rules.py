@@ -84,7 +84,12 @@ def mixture_fits_the_corpus(config: Config, phase: Phase) -> Advice:
         yield f"{where}.mixture.schedule: it follows a training on one corpus alone; in a mix, give weights"
     for setting, corpus in corpora.items():
         yield from _trains_on(phase, f"{where}.{setting}", phase.data.sets("data")[setting], corpus)
-        yield from _mixture_fits(phase, corpus)
+    if len(corpora) > 1 and phase.mixture.weights:
+        names = " and ".join(corpus.name for corpus in corpora.values())
+        yield f"{where}.mixture.weights: of which corpus, {names}? give weights to their sources, where they are defined"
+    else:
+        for corpus in corpora.values():
+            yield from _mixture_fits(phase, corpus)
 
 
 def _trains_on(phase: Pretrain, where: str, data: Data, corpus: Corpus) -> Advice:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from rlhf.config.node import Node
 
+FEWEST = 3  # sizes and token counts that a fit must see: two tell a slope, and not that it becomes flatter
 SizeName = Annotated[
     str, Field(pattern=r"^[A-Za-z_][\w-]*$", description="a letter, then letters, digits, '_' and '-'")
 ]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from rlhf.config.explain import did_you_mean
 from rlhf.config.model_rules import Advice
 from rlhf.config.roles import resolve_models
+from rlhf.config.scaling import FEWEST
 from rlhf.config.schema import Config
-
-FEWEST = 3  # sizes and token counts that the fit must see: two tell a slope, and not that it becomes flatter
 
 
 def scaling_fits(config: Config) -> Advice:
@@ -40,12 +39,12 @@ def _grid_is_wide_enough(config: Config) -> Advice:
     fitted = [size for size in scaling.sizes if size not in held_out]
     if len(fitted) < FEWEST:
         yield (
-            f"scaling.sizes: {len(fitted)} of them are not held out, and a law needs at least {FEWEST}: add sizes, best from 8 times "
-            "smaller than the largest"
+            f"scaling.sizes: {len(fitted)} of them are not held out, and a law needs at least {FEWEST}: add sizes, the smallest "
+            "best 8 times smaller than the largest"
         )
     counts = len(set(scaling.tokens))
     if counts < FEWEST:
-        yield f"scaling.tokens: {counts} token count{'s are' if counts != 1 else ' is'} given, and a law needs at least {FEWEST}"
+        yield f"scaling.tokens: different ones: {counts}; a law needs at least {FEWEST}: add some"
 
 
 def _starts_from_scratch(config: Config) -> Advice:

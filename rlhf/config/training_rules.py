@@ -22,7 +22,9 @@ def adafactor_sees_whole_matrices(config: Config, phase: Phase, models: Models) 
             ("dtype", "float32"): model.dtype != "float32" and (model.dtype, config.device) != ("auto", "cpu"),
             ("tensor_parallel", "1"): model.tensor_parallel > 1,
         }
-        changes = [f"{place_of(config, phase, role, name)} to {value}" for (name, value), is_wrong in wrong.items() if is_wrong]
+        changes = [
+            f"{place_of(config, phase, role, name)} to {value}" for (name, value), is_wrong in wrong.items() if is_wrong
+        ]
         if changes:
             yield f"{where}.name: adafactor needs whole matrices in float32: set {', '.join(changes)}, or take adamw"
 

@@ -82,11 +82,16 @@ def outputs(
     targets = microbatch.tokens[microbatch.action_mask].to(device) if output.startswith("logprobs") else None
     arguments = {name: value.to(device) for name, value in inputs.arguments.items()}
     out, router_loss = model(arguments, inputs.places.to(device), targets, temperature, output)
-    if output != "scores":
-        mask = microbatch.action_mask.to(device)
-        shape = (*out.shape[:-1], *mask.shape)
-        out = torch.zeros(shape, dtype=out.dtype, device=device).masked_scatter(mask.expand(shape), out)
-    return out, router_loss
+    return in_rows(out, microbatch, output), router_loss
+
+
+def in_rows(out: Tensor, microbatch: Batch, output: Output) -> Tensor:
+    """The answers at the model's places, (N,) or (2, N), as `outputs` gives them: (b, T), (2, b, T), or for "scores" (b,)."""
+    if output == "scores":
+        return out
+    mask = microbatch.action_mask.to(out.device)
+    shape = (*out.shape[:-1], *mask.shape)
+    return torch.zeros(shape, dtype=out.dtype, device=out.device).masked_scatter(mask.expand(shape), out)
 
 
 def inputs_of(microbatch: Batch, output: Output, form: Form) -> Inputs:

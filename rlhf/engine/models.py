@@ -101,10 +101,16 @@ class EngineModel(nn.Module):
         entropies or normalisers (2, N). And the routers' loss of a mixture of experts, weighted by its coefficient.
         """
         states, router_loss = self._states(arguments)
+        return self.answer(states, places, targets, temperature, output), router_loss
+
+    def answer(
+        self, states: Tensor, places: Tensor, targets: Tensor | None, temperature: float, output: Output
+    ) -> Tensor:
+        """What the head says of these states (R, L, D) at those places."""
         hidden = states.flatten(0, 1)[places]
         if targets is None:
-            return self.model.score(hidden).squeeze(-1).float(), router_loss
-        return self.model.get_output_embeddings()(hidden, targets, temperature, output), router_loss
+            return self.model.score(hidden).squeeze(-1).float()
+        return self.model.get_output_embeddings()(hidden, targets, temperature, output)
 
     def _states(self, arguments: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         """(R, L, D) of what goes into the output layer. use_cache=False, and for packed rows no 2-D mask: with either,

@@ -15,6 +15,7 @@ from rlhf.interfaces import Beside, ModelGroup, Objective, Passes, Staged
 from rlhf.objectives import LanguageModel
 from rlhf.ops.correction import importance_weights
 from rlhf.phases.base import Metrics, PhaseContext
+from rlhf.skipped import expect_trained
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,10 @@ class Lesson:
             beside = self.pretraining and self.pretraining.beside(step, staged, policy)
             passes = Passes(phase.epochs, phase.sampling.temperature, phase.max_kl)
             work["policy"] = policy.train(staged, objectives["policy"], passes, beside)
-        return {role: pending.result() for role, pending in work.items()}
+        done = {role: pending.result() for role, pending in work.items()}
+        for role, steps in done.items():
+            expect_trained(role, step + 1, steps[-1])  # a group stops at the first step that fails
+        return done
 
 
 def teaches(policy: Objective, batch: Batch) -> bool:

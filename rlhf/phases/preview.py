@@ -39,26 +39,30 @@ def preview(config: Config, phase: Phase, count: int) -> dict[str, tuple[DataRep
         tokenizer, rows = tokenizer_of(config, phase, artifacts), open_data(phase.data, artifacts)
         prompts, report = build_prompts(rows, tokenizer, phase.max_length - phase.sampling.max_new_tokens)
         return {"": (report, [[(tokenizer.decode(prompt.tokens), False)] for prompt in prompts[:count]])}
+    context = _context(config, phase, run, artifacts)
+    objective = RECIPES[phase.kind].objective(phase)
+    found = {}
+    for name, split in read_splits(context, objective, rows_of(phase), options_of(phase)).items():
+        rows = denoised(context, split.train, objective)
+        samples = [_pieces(rows.batch([number]), context.tokenizer) for number in range(min(count, len(rows)))]
+        found[name] = split.train.report, samples
+    return found
+
+
+def _context(config: Config, phase: Phase, run: RunDirectory, artifacts: Mapping[str, Artifact]) -> PhaseContext:
+    """Without a cluster, which reading does not need, and with the tokenizer that the rows would be read by."""
     corpora = corpora_of(config, phase).values()
     for corpus in corpora:
         if corpus.name not in artifacts:
             raise UserError(
                 f"phases.{phase.name}: the corpus {corpus.name!r} is not made yet; make it: launch.py corpus"
             )
-    context = PhaseContext(
-        config, phase, None, run, artifacts, "", run.staging(phase.name), Console(quiet=True)
-    )  # reading needs no cluster
+    silent = Console(quiet=True)
+    context = PhaseContext(config, phase, None, run, artifacts, "", run.artifact(phase.name), silent)
     from_scratch = context.models[result_role(phase)].path is None
-    if getattr(phase, "tokenizer", None) is None and not (corpora and from_scratch):
+    if getattr(phase, "tokenizer", None) is None and not (corpora and from_scratch):  # else reading sets it
         context.tokenizer = tokenizer_of(config, phase, artifacts)
-    objective = RECIPES[phase.kind].objective(phase)
-    splits = read_splits(context, objective, rows_of(phase), options_of(phase))
-    found = {}
-    for name, split in splits.items():
-        rows = denoised(context, split.train, objective)
-        samples = [_pieces(rows.batch([number]), context.tokenizer) for number in range(min(count, len(rows)))]
-        found[name] = split.train.report, samples
-    return found
+    return context
 
 
 def _pieces(batch: Batch, tokenizer: Any) -> Pieces:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from data.denoising.rows import Denoised
-from data.denoising.vocabulary import Vocabulary
+from data.denoising.vocabulary import Vocabulary, extend
 from data.errors import UserError
 from data.examples import Examples, build_examples
 from data.feedback.options import FeedbackOptions
@@ -50,9 +50,8 @@ def read_splits(context: PhaseContext, objective: Objective, kind: str, options:
     parts: Mapping[str, Data] = phase.data.mix or {ALONE: phase.data}
     from_scratch = _set_tokenizer(context, parts)
     splits = {name: _read(context, objective, name, part, kind, options) for name, part in parts.items()}
-    missing = [token for token in getattr(objective, "special_tokens", ()) if token not in context.tokenizer.get_vocab()]
-    if missing and from_scratch:  # a trained model has no embedding for them, which the objective says
-        context.tokenizer.add_special_tokens({"additional_special_tokens": missing})
+    if from_scratch:  # a trained model has no embedding for tokens that it lacks, which the objective says
+        extend(context.tokenizer, getattr(objective, "special_tokens", ()))
     return splits
 
 
@@ -132,7 +131,10 @@ def _read(
         examples = build_examples(kind, context.open(part), context.tokenizer, _length(kind, phase, length), options)
         context.read(examples.report)
         if phase.eval_data is None:
-            return Split(*examples.split(part.holdout, context.seed))
+            if getattr(part, "weight", None) == 0:  # never drawn: all of it may be held out
+            every = part.holdout >= len(examples)
+            return Split(examples, examples if every else examples.split(part.holdout, context.seed)[1])
+        return Split(*examples.split(part.holdout, context.seed))
         train, held_out = examples, None
     if phase.eval_data is not None:
         alike = replace(options, annotators={})  # the weights are of who labelled the training rows

@@ -21,9 +21,13 @@ from data.errors import UserError
 from rlhf.config.training import Spikes
 from rlhf.phases.steps import StepPlan
 from rlhf.rundir import write_atomically
+from rlhf.skipped import expect_trained, failed, what_failed
 
 TO_SIGMA = 1.4826  # of a normal distribution, its standard deviation over its median absolute deviation
-LEAST_SPREAD = {"loss": 0.02, "grad_norm": 0.1}  # in logarithms: below it, steps are alike, and any other would seem to leap
+LEAST_SPREAD = {
+    "loss": 0.02,
+    "grad_norm": 0.1,
+}  # in logarithms: below it, steps are alike, and any other would seem to leap
 FEWEST = 8  # steps to compare with
 
 
@@ -44,8 +48,7 @@ class Incident:
 
 
 class Detector:
-    """Compares each step with the last `window` good ones, by the logarithms of loss and gradient norm: their median, and their
-    median absolute deviation from it, which a leap does not move."""
+    """Compares each step with what the last `window` good ones lead one to expect, by the logarithms of loss and gradient norm."""
 
     def __init__(self, settings: Spikes, state: Mapping[str, Sequence[float]] | None = None) -> None:
         self.settings = settings
@@ -59,8 +62,8 @@ class Detector:
             value, usual, spread = math.log(max(metrics[name], 1e-12)), *usual_of(seen, LEAST_SPREAD[name])
             if value > usual + self.settings.threshold * spread:
                 return (
-                    f"{name} leapt to {metrics[name]:.4g}, {(value - usual) / spread:.0f} deviations from {math.exp(usual):.4g}, "
-                    f"the median of {len(seen)} steps"
+                    f"{name} leapt to {metrics[name]:.4g}, {(value - usual) / spread:.0f} deviations above {math.exp(usual):.4g}, "
+                    f"which {len(seen)} steps had led to expect"
                 )
         for name, seen in self._seen.items():
             seen.append(math.log(max(metrics[name], 1e-12)))
@@ -72,9 +75,15 @@ class Detector:
 
 
 def usual_of(values: Sequence[float], least_spread: float) -> tuple[float, float]:
-    """(median, robust standard deviation) of these."""
-    median = float(np.median(values))
-    return median, max(TO_SIGMA * float(np.median(np.abs(np.asarray(values) - median))), least_spread)
+    """(what comes next, its standard deviation) by the line through the medians of both halves (Tukey 1977, the resistant line) and
+    the median absolute deviation from it: a few values that leap move neither, and a loss that falls does not seem to spread."""
+    values = np.asarray(values)
+    places, half = np.arange(len(values)), len(values) // 2
+    first, last = (float(np.median(part)) for part in (values[:half], values[-half:]))
+    slope = (last - first) / (len(values) - half)
+    line = last + slope * (places - np.median(places[-half:]))
+    spread = TO_SIGMA * float(np.median(np.abs(values - line)))
+    return float(line[-1] + slope), max(spread, least_spread)
 
 
 @dataclass
@@ -110,18 +119,14 @@ class Guard:
 
         Raises UserError where loss or gradient is no number and the phase has no settings for it.
         """
-        loss, norm = metrics["loss"], metrics["grad_norm"]
-        if metrics.get("loss_scale") and math.isfinite(loss) and not math.isfinite(norm):
-            return None  # fp16: the step was skipped, and the scale is lowered
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            reason = f"non-finite loss ({loss}) or gradient norm ({norm})"
-            if self.settings is None:
-                raise UserError(
-                    f"{role}, step {step + 1}: {reason}; the weights are unchanged; lower the learning rate or check the data, "
-                    "or set the phase's `spikes` to pass over such batches"
-                )
-            return reason
-        return self.detector.leap(metrics) if self.detector else None
+        if self.settings is None:
+            expect_trained(role, step + 1, metrics, ", or set the phase's `spikes` to pass over such batches")
+            return None
+        if failed(metrics):
+            return what_failed(metrics)
+        if metrics.get("skipped"):  # float16, whose scale is lowered
+            return None
+        return self.detector.leap(metrics)
 
     def record(
         self, step: int, reason: str, metrics: Mapping[str, float], progress: Mapping[str, Any], plan: StepPlan

@@ -116,7 +116,11 @@ def run(context: PhaseContext) -> Metrics:
             step += 1
             track.step(step, {**metrics, "tokens/s": metrics["tokens"] / elapsed})
             if step == following(step - 1, phase.checkpoint_every):
-                state = {"before": before, "answers": check and check.first, "spikes": guard.detector and guard.detector.state()}
+                state = {
+                    "before": before,
+                    "answers": check and check.first,
+                    "spikes": guard.detector and guard.detector.state(),
+                }
                 context.checkpoints.save(step, model, {recipe.role: model}, state, context.tokenizer)
             if step == following(step - 1, phase.evaluate_every):
                 figures = evaluate(reading, held_out)

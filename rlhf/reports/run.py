@@ -13,8 +13,10 @@ from typing import Any
 from rlhf.config.load import load_config
 from rlhf.config.schema import Phase
 from rlhf.corpus.files import PAGE
+from rlhf.phases.spikes import Incident, read_incidents
 from rlhf.reports.curves import Row, curves, overoptimisation
 from rlhf.reports.page import Html, element, listing, number, page, picture, png, table
+from rlhf.reports.sets import HEADINGS, sets_of
 from rlhf.rundir import Artifact, RunDirectory, write_atomically
 from rlhf.summary import BEHIND_GOALS, Outcome, outcomes_of, readable
 
@@ -52,6 +54,7 @@ class PhaseFiles:
     artifact: Artifact | None  # None: not finished
     rows: Sequence[Row]  # of metrics.jsonl
     alarms: Sequence[Row]
+    incidents: Sequence[Incident]
     outcomes: Sequence[Outcome]
 
     @property
@@ -72,6 +75,7 @@ def write_report(root: Path) -> Path:
             artifacts.get(phase.name),
             rows[phase.name],
             alarms[phase.name],
+            read_incidents(RunDirectory(root).incidents(phase.name)),
             [outcome for outcome in outcomes if outcome.phase == phase.name],
         )
         for phase in config.phases
@@ -122,7 +126,9 @@ def _section(each: PhaseFiles) -> Html:
         element("h2", each.phase.name, " ", element("span", kind, class_="soft")),
         *_corpus(each),
         *_alarms(each),
+        *_incidents(each),
         *_training(each),
+        *_sets(each),
         *_watch(each),
         *_calibration(each),
         *_data(each),
@@ -141,6 +147,22 @@ def _corpus(each: PhaseFiles) -> list[Html]:
 def _alarms(each: PhaseFiles) -> list[Html]:
     texts = [f"step {alarm['step']}: {alarm['text']}" for alarm in each.alarms]
     return [listing(texts, class_="alarms")] if texts else []
+
+
+def _incidents(each: PhaseFiles) -> list[Html]:
+    if not each.incidents:
+        return []
+    rows = [
+        [number(found.step), found.reason, number(found.back_to), number(f"{found.skipped:,}")]
+        for found in each.incidents
+    ]
+    headings = ("step", "what went wrong", "back to step", "rows skipped")
+    return [element("h3", "Incidents"), table(headings, rows)]
+
+
+def _sets(each: PhaseFiles) -> list[Html]:
+    rows = [[cells[0], *map(number, cells[1:])] for cells in (found.cells for found in sets_of(each.metrics))]
+    return [element("h3", "Held-out rows of each data set"), table(HEADINGS, rows)] if rows else []
 
 
 def _training(each: PhaseFiles) -> list[Html]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import OptimizeResult, minimize
 from scipy.special import huber
 
 from data.errors import UserError
+from rlhf.config.scaling import FEWEST
 from rlhf.scaling.predict import Law, Training
 
 DELTA = 1e-3  # of the Huber loss, in log loss (Hoffmann et al. 2022, section D.2): beyond it an error counts linearly
-FEWEST = 3  # sizes, and token counts: two tell a slope, and not that it becomes flatter
 NARROWEST = 2.0  # the largest over the smallest
 PARAMETERS = 5  # of the law
-# Starts: the three terms as shares of the median loss at the middle of the grid, and the two exponents. Relative to the grid, where Hoffmann
-# et al. name coefficients: theirs are of their sizes.
+# The three terms as shares of the median loss at the middle of the grid, and the two exponents. Hoffmann et al. start from
+# coefficients, which are of their sizes.
 STARTS = np.array(
     [
         (irreducible, size, token, alpha, beta)
@@ -25,7 +26,10 @@ STARTS = np.array(
         for alpha, beta in product((0.1, 0.3, 0.6, 1.0, 1.5), repeat=2)
     ]
 )
-DESCENTS = 24  # of the starts, those with the least error are descended from
+DESCENTS = 24  # from the starts of least error,
+A_WHILE = {"maxiter": 60}
+FINALISTS = 3  # of which the best go on
+TO_THE_END = {"maxiter": 2000, "maxfun": 20000, "ftol": 1e-13, "gtol": 1e-8}
 BOUNDS = ((-20, 20), (-20, 20), (-20, 20), (0.01, 5), (0.01, 5))
 
 
@@ -35,7 +39,8 @@ def fit(points: Sequence[Training]) -> Law:
 
     Raises UserError where the points cannot tell the law's five parameters apart.
     """
-    expect_enough(points)
+    if lack := _too_few(points):
+        raise UserError(lack)
     return _Problem(points).solve()
 
 
@@ -49,12 +54,6 @@ def fits_without_one(points: Sequence[Training], law: Law) -> list[Law]:
     return laws
 
 
-def expect_enough(points: Sequence[Training]) -> None:
-    """Raises UserError where `fit` could not tell the law's parameters."""
-    if lack := _too_few(points):
-        raise UserError(lack)
-
-
 def _too_few(points: Sequence[Training]) -> str | None:
     """Why the points are not enough, with advice."""
     for values, what, setting in (
@@ -62,11 +61,15 @@ def _too_few(points: Sequence[Training]) -> str | None:
         ({point.tokens for point in points}, "token counts", "tokens"),
     ):
         if len(values) < FEWEST:
-            return f"scaling.{setting}: the fit sees {len(values)} {what}, and needs at least {FEWEST}: add some that are not held out"
-        if max(values) < NARROWEST * min(values):
             return (
-                f"scaling.{setting}: the {what} lie within a factor of {max(values) / min(values):.2g}, too near to each other to tell "
-                f"an exponent: spread them over a factor of {NARROWEST:g} at least, better 8"
+                f"scaling.{setting}: the fit sees {len(values)} {what}, and needs at least {FEWEST}: add some that are not held "
+                "out"
+            )
+        if max(values) < NARROWEST * min(values):
+            factor = max(values) / min(values)
+            return (
+                f"scaling.{setting}: the {what} lie within a factor of {factor:.2g}, too near to each other to tell an exponent: "
+                f"spread them over a factor of {NARROWEST:g} at least, better 8"
             )
     if len(points) <= PARAMETERS:
         return (
@@ -110,13 +113,17 @@ class _Problem:
             starts = STARTS.copy()
             starts[:, :3] = np.log(STARTS[:, :3]) + np.median(self.losses)
             starts = starts[np.argsort(self.error(starts)[0], kind="stable")[:DESCENTS]]
+            ends = sorted((self.descend(start, A_WHILE) for start in starts), key=lambda end: end.fun)
+            starts = [end.x for end in ends[:FINALISTS]]
         else:
-            starts = self.theta_of(near)[None]
-        options = {"maxiter": 2000, "maxfun": 20000, "ftol": 1e-13, "gtol": 1e-8}
-        ends = [
-            minimize(self.error, start, jac=True, method="L-BFGS-B", bounds=BOUNDS, options=options) for start in starts
-        ]
+            # where a law has no irreducible loss, no slope leads back to one
+            half = replace(near, irreducible=0.5 * float(np.exp(self.losses.min())))
+            starts = [self.theta_of(near), self.theta_of(half)]
+        ends = [self.descend(start, TO_THE_END) for start in starts]
         return self.law_of(min(ends, key=lambda end: end.fun).x)
+
+    def descend(self, start: np.ndarray, options: Mapping[str, float]) -> OptimizeResult:
+        return minimize(self.error, start, jac=True, method="L-BFGS-B", bounds=BOUNDS, options=options)
 
     def law_of(self, theta: np.ndarray) -> Law:
         irreducible, size, token, alpha, beta = theta.tolist()

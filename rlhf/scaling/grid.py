@@ -66,7 +66,7 @@ def conditions(phase: Pretrain) -> dict[str, Any]:
 
 def grid_config(config: Config) -> Config:
     """The phases before the scaled one, then a phase for each point, with steps for its tokens, so that the learning rate's
-    schedule ends with them (Hoffmann et al. 2022, section 3.1: one that is cut short overestimates the loss)."""
+    schedule ends with them (Hoffmann et al. 2022, appendix B: one that is cut short overestimates the loss)."""
     run = config.run.model_copy(update={"name": config.run.name + SUFFIX, "output": str(grid_directory(config))})
     points = [_phase_of(config, point) for point in points_of(config.scaling)]
     return config.model_copy(update={"run": run, "phases": [*phases_before(config), *points], "scaling": None})

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlhf.reports.page import Html, element, listing, number, page, picture, png, table
-from rlhf.scaling.tables import BUDGETS, POINTS, budget_rows, error_text, law_text, point_rows, range_text
+from rlhf.reports.page import element, listing, number, page, picture, png, table
+from rlhf.scaling.tables import BUDGETS, LEGEND, POINTS, budget_rows, error_text, law_text, point_rows, range_text
 
 CAPTION = (
     "Left: each size's losses over tokens, with the law's curves; the held-out size, which the fit did not see, is dashed and hollow."
@@ -22,17 +22,12 @@ def scaling_page(name: str, figures: Mapping[str, Any], plot: Path) -> str:
         f"{name}: scaling",
         element("h1", f"{name}: scaling"),
         element("p", element("strong", law_text(figures))),
-        element("p", f"N: all parameters, D: tokens trained on. {error_text(figures)}.".capitalize(), class_="soft"),
+        element("p", f"{error_text(figures)}; {range_text(figures)}", class_="soft"),
         *([listing(notes, class_="alarms")] if notes else []),
         picture(png(plot), CAPTION),
         element("h2", "Budgets"),
         table(BUDGETS, [[*map(number, row[:-1]), row[-1]] for row in budget_rows(figures)]),
         element("h2", "Trainings"),
         table(POINTS, [[row[0], *map(number, row[1:])] for row in point_rows(figures)]),
-        *_ranges(figures),
+        element("p", LEGEND, class_="soft"),
     )
-
-
-def _ranges(figures: Mapping[str, Any]) -> list[Html]:
-    told = range_text(figures)
-    return [element("p", f"Fitted to all trainings but one: {told}.", class_="soft")] if told else []

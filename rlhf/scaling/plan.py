@@ -17,22 +17,13 @@ from rlhf.scaling.grid import FILE, conditions, grid_directory
 from rlhf.scaling.predict import Law, Training
 from rlhf.scaling.tables import count
 
-HEADINGS = (
-    "pretraining",
-    "parameters",
-    "tokens",
-    "FLOPs",
-    "times the largest measured",
-    "loss to expect",
-    "best for these FLOPs",
-    "its loss",
-)
+HEADINGS = ("pretraining", "N", "D", "FLOPs", "of the largest", "loss", "best N", "best D", "best loss")
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """expected: the phase as it is planned; best: of the same compute; beyond: its compute over that of the largest training that
-    the law was fitted to."""
+    """expected: the phase as it is planned; best: of the same compute; beyond: its compute over that of the largest training of
+    the grid."""
 
     phase: str
     expected: Training
@@ -41,8 +32,8 @@ class Forecast:
 
 
 def forecasts(config: Config) -> list[Forecast]:
-    """Of the pretrain phases from scratch whose data and tokenizer are those of the grid that `launch.py scaling` has trained for
-    this config; none where it has not."""
+    """Of the pretrain phases from scratch whose data and tokenizer are those of this config's grid; none where `launch.py
+    scaling` has not trained it."""
     path = grid_directory(config) / FILE
     if not path.exists():
         return []
@@ -83,6 +74,7 @@ def tokens_of(phase: Pretrain, figures: Mapping[str, Any]) -> float:
 
 
 def forecast_table(found: Sequence[Forecast]) -> Table:
+    """N parameters, D tokens; the compute also as a multiple of the grid's largest training."""
     table = terminal_table(*HEADINGS)
     for each in found:
         table.add_row(
@@ -90,9 +82,10 @@ def forecast_table(found: Sequence[Forecast]) -> Table:
             count(each.expected.parameters),
             count(each.expected.tokens),
             f"{each.expected.compute:.2e}",
-            f"{each.beyond:.3g}",
+            f"{each.beyond:.3g} x",
             f"{each.expected.loss:.3f}",
-            f"{count(each.best.parameters)} parameters, {count(each.best.tokens)} tokens",
+            count(each.best.parameters),
+            count(each.best.tokens),
             f"{each.best.loss:.3f}",
         )
     return table

@@ -26,12 +26,11 @@ def draw(figures: Figures, law: Law, path: Path) -> None:
     """Writes both panels as PNG."""
     figure = Figure(figsize=(11, 4.4), dpi=130, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, sharey=True)
+    left, right = figure.subplots(1, 2)
     looks = _looks(figures)
-    _over_tokens(left, figures, law, looks)
-    _over_compute(right, figures, law, looks)
-    for axis in (left, right):
+    for panel, axis in ((_over_tokens, left), (_over_compute, right)):
         axis.set_xscale("log")
+        panel(axis, figures, law, looks)
         axis.spines[["top", "right"]].set_visible(False)
         axis.spines[["left", "bottom"]].set_color(GREY)
         axis.tick_params(colors=INK, labelsize=9)
@@ -75,7 +74,7 @@ def _over_compute(axis: Axes, figures: Figures, law: Law, looks: Mapping[str, Ma
     computes = [point["compute"] for point in figures["points"]]
     budgets = figures["budgets"]
     course = np.geomspace(min(computes), max(computes + [budget["compute"] for budget in budgets]), 100)
-    axis.plot(course, [law.optimum(compute).loss for compute in course], color=INK, linewidth=1.6, label="least loss")
+    axis.plot(course, [law.optimum(compute).loss for compute in course], color=INK, linewidth=1.6)
     for name, look in looks.items():
         _dots(axis, [point for point in figures["points"] if point["size"] == name], "compute", look)
     for budget in budgets:
@@ -90,6 +89,7 @@ def _over_compute(axis: Axes, figures: Figures, law: Law, looks: Mapping[str, Ma
             va="top",
             fontsize=8,
         )
+    axis.margins(0.12)
     axis.set_xlabel(f"compute, floating-point operations ({FLOPS_PER_PARAMETER_AND_TOKEN} x parameters x tokens)")
     axis.set_title("What compute buys: best size and tokens", loc="left", fontsize=11, fontweight="bold", color=INK)
 

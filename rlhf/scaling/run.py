@@ -27,8 +27,9 @@ class _Grid(Controller):
         self, phase: Phase, runtime: Runtime | None, artifacts: dict[str, Artifact], lineage: dict[str, Any]
     ) -> Artifact:
         names = [each.name for each in self.config.phases if each.name not in self.finished]
-        place = f"training {names.index(phase.name) + 1} of {len(names)}: {phase.steps:,} steps, learning rate {phase.optim.lr:g}"
-        self.console.print(f"[bold]{phase.name}[/] {place}", highlight=False, soft_wrap=True)
+        place = f"training {names.index(phase.name) + 1} of {len(names)}"
+        told = f"[bold]{phase.name}[/] {place}: {phase.steps:,} steps, learning rate {phase.optim.lr:g}"
+        self.console.print(told, highlight=False, soft_wrap=True)
         return super().run_phase(phase, runtime, artifacts, lineage)
 
 

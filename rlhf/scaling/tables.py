@@ -10,16 +10,13 @@ from rich.text import Text
 
 from rlhf.reports.tables import terminal_table
 
-POINTS = ("size", "parameters", "tokens", "FLOPs", "loss", "predicted", "error", "seconds")
-BUDGETS = (
-    "FLOPs",
-    "times the largest training",
-    "best parameters",
-    "best tokens",
-    "loss",
-    "loss, leave-one-out",
-    "best of these sizes",
+POINTS = ("size", "N", "D", "FLOPs", "loss", "predicted", "error", "s")
+BUDGETS = ("FLOPs", "of the largest", "best N", "best D", "loss", "between", "best of the sizes")
+LEGEND = (
+    "N: all parameters; D: tokens trained on; *: held out, the fit did not see it; between: losses by the fits to all trainings "
+    "but one"
 )
+NOTHING = 1e-6  # nats: an irreducible loss below it is none, which a logarithm cannot say
 Figures = Mapping[str, Any]  # the content of scaling.json
 
 
@@ -27,7 +24,7 @@ def point_rows(figures: Figures) -> list[Sequence[str]]:
     """Of `POINTS`, the held-out ones last."""
     return [
         (
-            point["size"] + (" (held out)" if point["held_out"] else ""),
+            point["size"] + ("*" if point["held_out"] else ""),
             count(point["parameters"]),
             count(point["tokens"]),
             f"{point['compute']:.2e}",
@@ -45,12 +42,12 @@ def budget_rows(figures: Figures) -> list[Sequence[str]]:
     return [
         (
             f"{budget['compute']:.2e}",
-            f"{budget['beyond']:.3g}",
+            f"{budget['beyond']:.3g} x",
             count(budget["parameters"]),
             count(budget["tokens"]),
-            f"{budget['loss']:.4f}",
-            "{:.4f} to {:.4f}".format(*budget["loss_between"]),
-            f"{budget['best_size']['name']}: {count(budget['best_size']['tokens'])} tokens, {budget['best_size']['loss']:.4f}",
+            f"{budget['loss']:.3f}",
+            "{:.3f}-{:.3f}".format(*budget["loss_between"]),
+            budget["best_size"]["name"],
         )
         for budget in figures["budgets"]
     ]
@@ -63,26 +60,24 @@ def show(figures: Figures, console: Console) -> None:
         for row in rows:
             table.add_row(*row)
         console.print(table)
-    for line in (
-        law_text(figures),
-        f"fitted without one training: {range_text(figures)}",
-        error_text(figures),
-        *figures["notes"],
-    ):
+    ranges = range_text(figures)
+    for line in (LEGEND, law_text(figures), *([ranges] if ranges else []), error_text(figures), *figures["notes"]):
         console.print(Text(line), soft_wrap=True)
 
 
 def law_text(figures: Figures) -> str:
     """The law as a line."""
     law = figures["law"]
-    return f"L(N, D) = {law['E']:.4g} + {law['A']:.4g} / N^{law['alpha']:.4g} + {law['B']:.4g} / D^{law['beta']:.4g}"
+    irreducible = 0.0 if law["E"] < NOTHING else law["E"]
+    return f"L(N, D) = {irreducible:.4g} + {law['A']:.4g} / N^{law['alpha']:.4g} + {law['B']:.4g} / D^{law['beta']:.4g}"
 
 
 def range_text(figures: Figures) -> str:
-    """Each parameter's range among the leave-one-out fits."""
+    """Each parameter's range among the fits to all trainings but one, as a line; empty where there are none."""
     laws = figures["without_one"]
     ranges = {letter: [law[letter] for law in laws] for letter in figures["law"]} if laws else {}
-    return ", ".join(f"{letter} {min(values):.3g} to {max(values):.3g}" for letter, values in ranges.items())
+    told = ", ".join(f"{letter} {min(values):.3g} to {max(values):.3g}" for letter, values in ranges.items())
+    return f"fitted to all trainings but one: {told}" if told else ""
 
 
 def error_text(figures: Figures) -> str:
@@ -95,6 +90,6 @@ def error_text(figures: Figures) -> str:
 def count(value: float) -> str:
     """Three digits with a unit: 1.23M."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
+        if value >= 0.9995 * size:
             return f"{value / size:.3g}{unit}"
     return f"{value:.3g}"

@@ -59,7 +59,7 @@ class ObjectiveCase:
     def out(self) -> Tensor:
         """The tiny model's outputs in float64, without their graph."""
         with torch.no_grad():
-            out, _ = outputs(model_for(self.objective.output), self.batch, self.objective.output, 1.0, Form(), CPU)
+            out, _ = outputs(model_for(self.objective.output), self.shipped, self.objective.output, 1.0, Form(), CPU)
             return out.double()
 
     @property

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import plain
 import pytest
@@ -12,7 +13,7 @@ from test_engine_training import BATCHES, assert_same_run, train, weights_of
 from data.errors import UserError
 from rlhf.engine.device import resolve
 from rlhf.engine.engine import Engine
-from rlhf.engine.optim import lr_at
+from rlhf.engine.optim import GROWTH_STEPS, lr_at
 from rlhf.objectives import LanguageModel
 from rlhf.skipped import failed
 
@@ -78,7 +79,8 @@ def overflow_and_continue(rank, world, build):
     """Metrics, and the weights after them, of a good step, one that overflows and another good one."""
     engine = Engine(build, resolve("cpu"))
     steps = []
-    for batch, objective in zip(BATCHES[:3], (plain.NegativeLogprob(), TooSteep(), plain.NegativeLogprob()), strict=True):
+    objectives = (plain.NegativeLogprob(), TooSteep(), plain.NegativeLogprob())
+    for batch, objective in zip(BATCHES[:3], objectives, strict=True):
         steps.append((engine.train(plain.share(batch, rank, world), objective), weights_of(engine)))
     engine.close()
     return steps
@@ -98,10 +100,56 @@ def test_a_step_that_overflows_float16_is_skipped_and_halves_the_scale(groups, l
     assert any(not torch.equal(weights[1][name], weights[2][name]) for name in weights[0])
 
 
-def test_float16_resumes_exactly_to_the_bit(groups, llama, tmp_path):
-    build = plain.build(llama, dtype="float16")
-    for uninterrupted, resumed in groups[2].run(with_float16, True, interrupted, build, str(tmp_path)):
+def grow(rank, world, build, grows):
+    """Metrics of three steps, and the weights after the second, after which the scale grows or does not."""
+    engine = Engine(build, resolve("cpu"))
+    share = plain.share(BATCHES[0], rank, world)
+    metrics = [engine.train(share, plain.NegativeLogprob())]
+    if grows:
+        engine._deepspeed.optimizer.loss_scaler.cur_iter = GROWTH_STEPS - 1
+    metrics.append(engine.train(share, plain.NegativeLogprob()))
+    weights = weights_of(engine)
+    metrics.append(engine.train(share, plain.NegativeLogprob()))
+    engine.close()
+    return metrics, weights
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_scale_that_grows_leaves_the_gradient_as_it_is(groups, llama, stage):
+    """DeepSpeed's own growth halves it."""
+    build = plain.build(llama, dtype="float16", zero_stage=stage)
+    (grown, weights), (steady, others) = (
+        groups[2].run(with_float16, True, grow, build, grows)[0] for grows in (True, False)
+    )
+    assert [step["loss_scale"] for step in grown] == [2**16, 2**17, 2**17]
+    assert [step["loss_scale"] for step in steady] == [2**16, 2**16, 2**16]
+    assert all(torch.equal(weights[name], others[name]) for name in others)
+    for one, other in zip(grown, steady, strict=True):
+        assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
+
+
+def resume_after_an_overflow(rank, world, build, directory):
+    """The metrics of the step that follows one that overflowed: uninterrupted, and of an engine that loads what was saved."""
+    first, second = (plain.share(batch, rank, world) for batch in BATCHES[:2])
+    engine = Engine(build, resolve("cpu"))
+    engine.train(first, TooSteep())
+    engine.train(first, plain.NegativeLogprob())
+    engine.save(Path(directory))
+    uninterrupted = engine.train(second, plain.NegativeLogprob())
+    engine.close()
+    resumed = Engine(build, resolve("cpu"))
+    resumed.load(Path(directory))
+    after = resumed.train(second, plain.NegativeLogprob())
+    resumed.close()
+    return uninterrupted, after
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_float16_resumes_exactly_to_the_bit_with_its_scale(groups, llama, tmp_path, stage):
+    build = plain.build(llama, dtype="float16", zero_stage=stage)
+    for uninterrupted, resumed in groups[2].run(with_float16, True, resume_after_an_overflow, build, str(tmp_path)):
         assert resumed == uninterrupted
+        assert resumed["loss_scale"] == 2**15
 
 
 def refused(rank, world, build):

@@ -166,19 +166,17 @@ def test_the_config_opens_a_phases_rows_in_its_templates(tmp_path):
 
 
 def test_real_questions_forward_backward_and_with_the_reasoning():
-    source = open_rows(shared_file("gsm8k_train.jsonl"), limit=400)
+    source = open_rows(shared_file("gsm8k_train.jsonl"), limit=200)
     forward = Wording({"prompt": "{question}", "response": "{answer}"})
     backward = Wording({"prompt": "Which question has this solution?\n{answer}", "response": "{question}"})
     rows = Templated(source, [forward, backward])
-    for index in range(400):
+    for index in range(200):
         question, answer = source[index]["question"], source[index]["answer"]
         assert said(rows, index) in [
             (question, answer),
             (f"Which question has this solution?\n{answer}", question),
         ]
-    lengths = {len(said(rows, index)[0]) - len(source[index]["question"]) > 0 for index in range(400)}
-    assert lengths == {True, False}  # both are drawn
+    assert 60 < sum(said(rows, index)[0] == source[index]["question"] for index in range(200)) < 140
     examples = build_examples("chat", rows, tokenizer(), 4096)
-    assert len(examples) == 400
-    spans = dict.fromkeys(text.strip() for text, trained in examples.spans(0) if trained)
-    assert any(said(rows, 0)[1] in text for text in spans)
+    assert len(examples) == 200
+    assert said(rows, 0)[1] in "".join(text for text, trained in examples.spans(0) if trained)

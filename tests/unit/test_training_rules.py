@@ -14,7 +14,12 @@ WHOLE = {"path": "some/model", "dtype": "float32", "zero_stage": 0}
 
 def tree(model: dict[str, Any] | None = None, device: str = "auto", **settings: Any) -> Config:
     """An SFT phase of 100 steps of 32 rows on two ranks, or of another kind."""
-    phase = {"kind": "sft", "name": "it", "data": "data.demo.tasks:instructions", "models": {"policy": model or "some/model"}}
+    phase = {
+        "kind": "sft",
+        "name": "it",
+        "data": "data.demo.tasks:instructions",
+        "models": {"policy": model or "some/model"},
+    }
     if settings.get("kind") != "rl":
         phase |= {"batch_size": 32, "steps": 100}
     pools = {"train": {"devices": 2}, "rollout": {"devices": 1}}
@@ -56,9 +61,15 @@ def test_sound_settings_pass(config):
                 "phases.it.models.policy.dtype to float32, or take adamw"
             ],
         ),
-        (tree({**WHOLE, "tensor_parallel": 2}, optim=ADAFACTOR), ["set phases.it.models.policy.tensor_parallel to 1, or"]),
+        (
+            tree({**WHOLE, "tensor_parallel": 2}, optim=ADAFACTOR),
+            ["set phases.it.models.policy.tensor_parallel to 1, or"],
+        ),
         (tree({**WHOLE, "dtype": "auto"}, device="cuda", optim=ADAFACTOR), ["dtype to float32, or take adamw"]),
-        (tree(optim={"warmup_steps": 101}), ["phases.it.optim.warmup_steps: 101 steps do not fit into the 100 optimizer steps"]),
+        (
+            tree(optim={"warmup_steps": 101}),
+            ["phases.it.optim.warmup_steps: 101 steps do not fit into the 100 optimizer steps"],
+        ),
         (tree(optim={"schedule": "wsd", "warmup_steps": 81}), ["81 steps and 20 of decay do not fit into the 100"]),
         (
             tree(optim={"schedule": "wsd", "warmup": 0.5, "decay": 0.6}),
@@ -76,7 +87,10 @@ def test_sound_settings_pass(config):
             tree({"path": "some/model", "dtype": "float16"}, device="cpu"),
             ["phases.it.models.policy.dtype: float16 is not for CPUs; take float32 or bfloat16"],
         ),
-        (tree({"path": "some/model", "dtype": "float16"}, **rl()), ["dtype: RL has not been tried in float16; take bfloat16"]),
+        (
+            tree({"path": "some/model", "dtype": "float16"}, **rl()),
+            ["dtype: RL has not been tried in float16; take bfloat16"],
+        ),
         (
             tree(ramp={"batch_size": 35, "tokens": 1000}),
             [

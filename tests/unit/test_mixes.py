@@ -1,0 +1,98 @@
+"""A mix of data sets, wherever a phase's data are looked at: in its lineage, in what a corpus must not contain, in the preview."""
+
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from rlhf.config.schema import Config
+from rlhf.controller import Controller
+from rlhf.corpus.reserved import open_reserved, reserved_sets, reserved_texts
+from rlhf.phases.preview import preview
+from rlhf.reports.tables import phases_table
+
+TEMPLATES = [{"prompt": "What is {sum}?", "response": "{total}"}, {"prompt": "{sum} =", "response": "It is {total}."}]
+
+
+@pytest.fixture
+def files(tmp_path) -> Path:
+    texts = [{"text": f"The town of number {n} lies by the river, and its mill has {n + 2} wheels."} for n in range(30)]
+    sums = [{"sum": f"{n} + {n + 1}", "total": 2 * n + 1} for n in range(20)]
+    for name, rows in {"towns": texts, "sums": sums}.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def config(files: Path, **parts: dict[str, Any]) -> Config:
+    """Towns and sums, and what else the parts' settings say."""
+    towns = {"path": str(files / "towns.jsonl"), "rows": "text", **parts.get("towns", {})}
+    sums = {"path": str(files / "sums.jsonl"), "templates": TEMPLATES, "weight": 0.5, **parts.get("sums", {})}
+    corpus = {"kind": "corpus", "sources": [{"name": "one", "path": "some:rows"}]}
+    phase = {
+        "kind": "sft",
+        "data": {"mix": {"towns": towns, "sums": sums}},
+        "tokenizer": {"vocab_size": 300},
+        "max_length": 96,
+    }
+    return Config.model_validate(
+        {
+            "run": {"output": str(files / "run")},
+            "models": {"policy": {"architecture": {"model_type": "llama"}}},
+            "phases": [corpus, phase],
+        }
+    )
+
+
+def lineage(settings: Config) -> dict[str, Any]:
+    return Controller(settings, lambda: None, console=Console(file=StringIO())).lineage(settings.phases[1], {})
+
+
+def test_every_part_of_a_mix_is_in_the_lineage(files):
+    first = lineage(config(files))
+    assert set(first["data"]) == {"data.mix.towns", "data.mix.sums"}
+    with (files / "sums.jsonl").open("a") as file:
+        file.write(json.dumps({"sum": "2 + 2", "total": 4}) + "\n")
+    second = lineage(config(files))
+    assert first["data"]["data.mix.towns"] == second["data"]["data.mix.towns"]
+    assert first["data"]["data.mix.sums"] != second["data"]["data.mix.sums"]
+
+
+def test_other_words_or_another_weight_are_another_result(files):
+    first = lineage(config(files))
+    assert lineage(config(files)) == first
+    assert lineage(config(files, sums={"templates": TEMPLATES[:1]})) != first
+    assert lineage(config(files, sums={"weight": 0.4})) != first
+
+
+def test_a_corpus_must_not_contain_what_a_part_holds_out(files):
+    settings = config(files, sums={"holdout": 3})
+    sets = reserved_sets(settings, settings.phases[0])
+    assert list(sets) == ["sft.data.mix.sums"]
+    texts = reserved_texts({name: open_reserved(data) for name, data in sets.items()}, {})
+    assert list(texts["sft.data.mix.sums"]()) == [f"{n} + {n + 1}" for n in range(20)]  # and no template's words
+
+
+def test_the_preview_shows_each_part_as_it_is_trained_on(files):
+    settings = config(files, sums={"holdout": 2})
+    found = preview(settings, settings.phases[1], 3)
+    assert {name: (report.rows, len(samples)) for name, (report, samples) in found.items()} == {
+        "towns": (30, 3),
+        "sums": (20, 3),
+    }
+    trained = ["".join(text for text, is_trained in pieces if is_trained) for pieces in found["sums"][1]]
+    assert all("=" not in text and "What" not in text for text in trained)
+    whole = "".join(text for pieces in found["sums"][1] for text, _ in pieces)
+    assert "What is " in whole or " =" in whole
+    assert all(pieces[-1][1] for pieces in found["towns"][1])  # to its end a text is trained on
+    assert not (files / "run").exists()
+
+
+def test_the_plan_names_every_part(files):
+    console = Console(file=StringIO(), width=300)
+    console.print(phases_table(config(files)))
+    shown = console.file.getvalue()
+    assert f"towns: {files}/towns.jsonl" in shown
+    assert f"sums: {files}/sums.jsonl" in shown
