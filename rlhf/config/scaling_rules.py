@@ -39,8 +39,8 @@ def _grid_is_wide_enough(config: Config) -> Advice:
     fitted = [size for size in scaling.sizes if size not in held_out]
     if len(fitted) < FEWEST:
         yield (
-            f"scaling.sizes: {len(fitted)} of them are not held out, and a law needs at least {FEWEST}: add sizes, the smallest "
-            "best 8 times smaller than the largest"
+            f"scaling.sizes: {len(fitted)} of them are not held out, and a law needs at least {FEWEST}: add sizes, "
+            "the smallest best 8 times smaller than the largest"
         )
     counts = len(set(scaling.tokens))
     if counts < FEWEST:

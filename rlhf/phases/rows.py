@@ -119,34 +119,38 @@ def _read(
 ) -> Split:
     phase = context.phase
     length = objective.raw_length(phase.max_length) if hasattr(objective, "raw_length") else phase.max_length
+
+    def read(data: Data, options: FeedbackOptions) -> Examples:
+        of = getattr(data, "rows", None) or kind
+        # texts are cut so that their corrupted rows fit; other rows are not corrupted
+        examples = build_examples(
+            of, context.open(data), context.tokenizer, length if of == "text" else phase.max_length, options
+        )
+        context.read(examples.report)
+        return examples
+
     if corpus := corpus_of(context.config, part):
-        artifact = context.artifacts[corpus.name].path
-        total = None if name else rows_wanted(phase)
+        artifact, total = context.artifacts[corpus.name].path, None if name else rows_wanted(phase)
         train, held_out = corpus_rows(
             artifact, corpus, phase.mixture, context.tokenizer, length, context.seed, total, phase.epochs, part.holdout
         )
         context.read(train.report)
+    elif phase.eval_data is None:
+        train, held_out = split(read(part, options), part, context.seed)
     else:
-        kind = getattr(part, "rows", None) or kind
-        examples = build_examples(kind, context.open(part), context.tokenizer, _length(kind, phase, length), options)
-        context.read(examples.report)
-        if phase.eval_data is None:
-            if getattr(part, "weight", None) == 0:  # never drawn: all of it may be held out
-            every = part.holdout >= len(examples)
-            return Split(examples, examples if every else examples.split(part.holdout, context.seed)[1])
-        return Split(*examples.split(part.holdout, context.seed))
-        train, held_out = examples, None
+        train, held_out = read(part, options), None
     if phase.eval_data is not None:
-        alike = replace(options, annotators={})  # the weights are of who labelled the training rows
-        rows = context.open(phase.eval_data)
-        held_out = build_examples(kind, rows, context.tokenizer, _length(kind, phase, length), alike)
-        context.read(held_out.report)
+        held_out = read(
+            phase.eval_data, replace(options, annotators={})
+        )  # weights are of who labelled the training rows
     return Split(train, held_out)
 
 
-def _length(kind: str, phase: SupervisedPhase, raw_length: int) -> int:
-    """Texts are cut so that their corrupted rows fit; other rows are not corrupted."""
-    return raw_length if kind == "text" else phase.max_length
+def split(examples: Examples, data: Data, seed: int) -> tuple[Examples, Examples]:
+    """(to train on, held out). A part of weight 0 is never drawn: it may be held out as a whole."""
+    if getattr(data, "weight", None) == 0 and data.holdout >= len(examples):
+        return examples, examples
+    return examples.split(data.holdout, seed)
 
 
 def rows_wanted(phase: SupervisedPhase) -> int | None:
