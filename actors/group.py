@@ -12,14 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from torch import Tensor
 
 from actors.cluster import by_value
 from actors.errors import WorkerError
 from actors.staging import StagedBatch
 from actors.worker import ModelWorker
 from data.errors import UserError
+from rlhf.engine.grid import Grid
 from rlhf.interfaces import ONE_PASS, Beside, ModelBuild, Objective, Output, Passes
 
 START_TIMEOUT_S = 1800.0  # for a place in the cluster and the imports
@@ -103,6 +106,7 @@ class WorkerGroup:
     def __init__(self, role: str, options: Sequence[Mapping[str, Any]], device_setting: str, counters: Counter) -> None:
         """Asks for one actor per entry of `options` (Ray's actor options) and returns at once."""
         self.role, self.ranks = role, len(options)
+        self._grid = Grid(self.ranks)
         self._alive = False
         self._zero3: bool | None = None  # of the models that these processes have loaded
         self._options, self._device_setting, self._counters = options, device_setting, counters
@@ -110,12 +114,18 @@ class WorkerGroup:
         self._starting: list[Call] = []  # connect and build, until somebody waits for them
         self._nodes: list[str] = []
 
+    @property
+    def replicas(self) -> int:
+        """Of the model: how many of the ranks see different rows."""
+        return self._grid.replicas
+
     def build(self, build: ModelBuild) -> None:
         """Loads the model in the background; the group's next call waits for it and raises its errors.
 
         A switch from or to ZeRO 3 restarts the processes: DeepSpeed's sharded loading is a process-wide state.
         """
         self._build, zero3 = build, build.zero_stage == 3
+        self._grid = Grid(self.ranks, build.tensor_parallel, build.pipeline_parallel)
         if self._alive and self._zero3 is not None and self._zero3 != zero3:
             self.kill()
         self._zero3 = zero3
@@ -147,7 +157,12 @@ class WorkerGroup:
         return f"needs {needs}, the cluster has {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs free"
 
     def forward(self, staged: StagedBatch, output: Output, temperature: float = 1.0) -> Call:
-        return self._call("forward", staged, output, temperature, combine=staged.gather)
+        leaders = self._grid.leaders()  # all ranks of a replica have the same results
+
+        def gather(results: list[np.ndarray]) -> Tensor:
+            return staged.gather([results[rank] for rank in leaders])
+
+        return self._call("forward", staged, output, temperature, combine=gather)
 
     def train(
         self, staged: StagedBatch, objective: Objective, passes: Passes = ONE_PASS, beside: Beside | None = None
@@ -196,13 +211,17 @@ class WorkerGroup:
         *arguments: Any,
         combine: Callable[[list[Any]], Any] = lambda results: results[0],
     ) -> Call:
-        """The method on every rank, on the dashboard as role.method; of a staged batch each rank gets its own shards."""
+        """The method on every rank, on the dashboard as role.method; of a staged batch each replica's ranks get its shards."""
         if not self._alive:
             raise RuntimeError(f"{self.role} was stopped after a failure: build it anew before {self.role}.{method}")
         self._counters["rpcs"] += self.ranks
         references = []
         for rank, worker in enumerate(self._workers):
-            own = [value.of_rank(rank, self.ranks) if isinstance(value, StagedBatch) else value for value in arguments]
+            replica = self._grid.place(rank).replica
+            own = [
+                value.of_replica(replica, self.replicas) if isinstance(value, StagedBatch) else value
+                for value in arguments
+            ]
             references.append(getattr(worker, method).options(name=f"{self.role}.{method}").remote(*own))
         return Call(self, method, references, combine)
 

@@ -122,8 +122,8 @@ class ClusterRuntime:
         return replace(served, stop_token_ids=tuple(stop))
 
     def stage(self, batch: Batch, groups: Sequence[ModelGroup], minibatches: int = 1, seed: int = 0) -> StagedBatch:
-        """Puts the batch into the store once, in a number of shards that every group can divide among its ranks."""
-        shards = math.lcm(*(group.ranks for group in groups))
+        """Puts the batch into the store once, in a number of shards that every group can divide among its replicas."""
+        shards = math.lcm(*(group.replicas for group in groups))
         return StagedBatch.put(batch, shards, minibatches, seed, self.counters)
 
     def release(self, role: str) -> None:

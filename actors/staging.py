@@ -112,21 +112,21 @@ class StagedBatch:
             shards.append(replace(shard, parts=(*shard.parts, (names, ray.put(arrays)))))
         return replace(self, shards=tuple(shards))
 
-    def of_rank(self, rank: int, ranks: int) -> tuple[Shard, ...]:
-        """The shards of one rank of a group. Raises ValueError where the batch was staged for groups of other sizes."""
-        if len(self.shards) % ranks:
+    def of_replica(self, replica: int, replicas: int) -> tuple[Shard, ...]:
+        """The shards of one of a group's replicas. Raises ValueError where the batch was staged for groups of other sizes."""
+        if len(self.shards) % replicas:
             raise ValueError(
-                f"the batch has {len(self.shards)} shards, staged without a group of {ranks} ranks in mind"
+                f"the batch has {len(self.shards)} shards, staged without a group of {replicas} replicas in mind"
             )
-        return self.shards[rank::ranks]
+        return self.shards[replica::replicas]
 
     def gather(self, results: Sequence[np.ndarray]) -> Tensor:
-        """(B, T) or (B,) fp32 in the global row order, from each rank's (b, t) or (b,) in the order of its shards."""
-        ranks = len(results)
+        """(B, T) or (B,) fp32 in the global row order, from each replica's (b, t) or (b,) in the order of its shards."""
+        replicas = len(results)
         whole = np.zeros((self.size, self.width) if results[0].ndim == 2 else self.size, np.float32)
-        for rank, result in enumerate(results):
+        for replica, result in enumerate(results):
             self.counters["bytes_through_driver"] += result.nbytes
-            rows = np.concatenate(self.rows[rank::ranks])
+            rows = np.concatenate(self.rows[replica::replicas])
             if result.ndim == 2:
                 whole[rows, : result.shape[1]] = result
             else:

@@ -65,7 +65,7 @@ class ModelWorker:
         return self._engine
 
     def forward(self, shards: tuple[Shard, ...], output: Output, temperature: float) -> np.ndarray:
-        """(b, T) or (b,) fp32 of this rank's rows, in the order of its shards."""
+        """(b, T) or (b,) fp32 of this replica's rows, in the order of its shards."""
         return self.engine.forward(whole(shards, frozenset()), output, temperature).float().cpu().numpy()
 
     def train(

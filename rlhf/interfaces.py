@@ -184,7 +184,8 @@ class ModelGroup(Protocol):
         self, staged: Staged, objective: Objective, passes: Passes = ONE_PASS, beside: Beside | None = None
     ) -> Pending:
         """A list of metric dicts, one an optimizer step, with "loss", "grad_norm", "lr", "tokens" (real tokens processed)
-        and the objective's own."""
+        and the objective's own. A step that left the weights as they were has "skipped" 1; where it `failed` (rlhf.skipped), it is
+        the list's last."""
         ...
 
     def evaluate(self, staged: Staged, objective: Objective) -> Pending:

@@ -49,7 +49,9 @@ def load_checkpoint(
     if not (directory / LAYOUT).is_file():
         raise UserError(f"{directory}: no checkpoint of a model here; delete the directory to start anew")
     written = json.loads((directory / LAYOUT).read_text())
-    changed = [f"{name} {written[name]} then, {value} now" for name, value in layout.items() if written[name] != value]
+    changed = [
+        f"{name} {written.get(name)} then, {value} now" for name, value in layout.items() if written.get(name) != value
+    ]
     if changed:
         raise UserError(
             f"{directory}: written with another layout ({'; '.join(changed)}); resume with the former pool size and "

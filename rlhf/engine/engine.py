@@ -11,6 +11,7 @@ import inspect
 import math
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,21 +20,21 @@ from torch import Tensor
 
 from data.batch import Batch
 from data.errors import UserError
+from rlhf.engine.assemble import assemble
 from rlhf.engine.average import WeightAverage
 from rlhf.engine.checkpoint import load_checkpoint, save_checkpoint
 from rlhf.engine.device import Device
-from rlhf.engine.inputs import outputs
+from rlhf.engine.grid import Grid, gradient_norm
 from rlhf.engine.microbatch import count_of, split, units_of
-from rlhf.engine.models import build_model
-from rlhf.engine.optim import deepspeed_config, lr_at, optimizer
-from rlhf.engine.weights import NumpyWeight, WeightReader, to_numpy
+from rlhf.engine.optim import grown_loss_scale, lr_at
+from rlhf.engine.weights import NumpyWeight, to_numpy
 from rlhf.interfaces import ModelBuild, Objective, Output, Unit
 from rlhf.skipped import failed
 
 
 @dataclass(frozen=True)
 class Term:
-    """One loss of an optimizer step, on this rank's share of its rows. The step's first has no name and weighs 1."""
+    """One loss of an optimizer step, on this replica's share of its rows. The step's first has no name and weighs 1."""
 
     batch: Batch
     objective: Objective
@@ -44,64 +45,52 @@ class Term:
 
 @dataclass(frozen=True)
 class Work:
-    """What this rank has to do for a batch, and what all ranks have together."""
+    """What this rank has to do for a batch, and what all replicas have together."""
 
-    microbatches: list[list[int]]  # rows of each; as many on every rank, the last ones may be empty
-    count: int  # of the objective's unit, over all ranks
-    tokens: int  # real tokens, over all ranks
+    microbatches: list[Batch]  # as many on every rank, the last ones may be empty
+    rows: list[list[int]]  # of each, in the batch
+    count: int  # of the objective's unit, over all replicas
+    tokens: int  # real tokens, over all replicas
 
 
 class Engine:
     """One rank's part of one role's model; `init_distributed` comes first, and every rank makes the same calls.
 
-    `batch` is always this rank's share of the rows; it may be empty, but the rank must still call.
+    `batch` is always this replica's share of the rows, on all of its ranks; it may be empty, but the rank must still call.
     """
 
     def __init__(self, build: ModelBuild, device: Device) -> None:
         self._build, self._device = build, device
-        self._rank, self._world = dist.get_rank(), dist.get_world_size()
-        dtype = device.dtype(build.dtype)
-        # in 16 bits, DeepSpeed's stage 0 keeps no fp32 weights, and its stage 1 computes as stage 2 does but holds more
-        trained = build.optim is not None
-        self._stage = max(build.zero_stage, 2) if trained and dtype != torch.float32 else build.zero_stage
-        self._scales_loss = trained and dtype == torch.float16
-        model = build_model(build, dtype)
-        self._form = model.form
-        self._deepspeed = None
-        if trained or self._stage == 3:
-            import deepspeed  # not before init_distributed has named the accelerator
-
-            if self._scales_loss and not deepspeed.get_accelerator().is_fp16_supported():
-                advice = f"float16 is not for this device ({device.kind}); take bfloat16 or float32"
-                raise UserError(f"models.{build.role}.dtype: {advice}")
-            config = deepspeed_config(model, self._stage, dtype, self._world, build.optim)
-            self._deepspeed, *_ = deepspeed.initialize(
-                model=model,
-                optimizer=optimizer(model, build.optim) if trained else None,
-                config=config,
-                dist_init_required=False,
-            )
-        self._module = self._deepspeed or model.to(device.torch_device)
-        self._weights = WeightReader(model.model)
+        self._world = dist.get_world_size()
+        self._grid = Grid(self._world, build.tensor_parallel, build.pipeline_parallel)
+        self._scales_loss = build.optim is not None and device.dtype(build.dtype) == torch.float16
+        model = assemble(build, device, self._grid)
+        self._deepspeed, self._runner, self._weights = model.deepspeed, model.runner, model.weights
+        self._stage, self._packing, self._parameters = model.stage, model.form.packing, model.parameters
         self._buckets: list[list[str]] = []
-        self._average = WeightAverage(model.model.parameters(), build.ema_decay) if build.ema_decay else None
+        self._average = WeightAverage(self._parameters, build.ema_decay) if build.ema_decay else None
         self._steps = 0
-        torch.manual_seed(build.seed + self._rank)  # the ranks drop out different units
+        place = self._grid.place(dist.get_rank())
+        # replicas and stages drop out different units, the parts of one the same
+        torch.manual_seed(build.seed + place.stage * self._grid.replicas + place.replica)
 
     @torch.no_grad()
     def forward(self, batch: Batch, output: Output, temperature: float = 1.0) -> Tensor:
-        """This rank's rows in their order, fp32 in CPU memory: "logprobs" and "values" (b, T), 0 where action_mask is
+        """This replica's rows in their order, fp32 in CPU memory: "logprobs" and "values" (b, T), 0 where action_mask is
         False; "scores" (b,). Entropies are there for `train` alone."""
-        self._module.eval()
+        work = self._plan(batch)
         result = torch.zeros(len(batch) if output == "scores" else tuple(batch.tokens.shape))
-        for rows in self._plan(batch).microbatches:
-            microbatch = batch.select(rows)
-            out = self._run(microbatch, output, temperature)[0].cpu()
+
+        def keep(index: int, out: Tensor, router_loss: Tensor | None) -> None:
+            rows = work.rows[index]
             if output == "scores":
-                result[rows] = out
+                result[rows] = out.cpu()
             else:
-                result[rows, : microbatch.width] = out
-        return result
+                result[rows, : out.shape[-1]] = out.cpu()
+
+        self._runner.train(False)
+        self._runner.run(work.microbatches, output, temperature, keep)
+        return self._runner.shared(result)
 
     def train(
         self, batch: Batch, objective: Objective, temperature: float = 1.0, beside: Term | None = None
@@ -117,29 +106,22 @@ class Engine:
         works = [self._plan(term.batch, term.objective.unit) for term in terms]
         if works[0].count == 0:
             raise ValueError(f"{self._build.role}: the batch has no {objective.unit} to train on, on any rank")
-        self._module.train()
         learning_rate = lr_at(self._steps + 1, self._build.optim)
         for group in self._deepspeed.optimizer.param_groups:
             group["lr"] = learning_rate
-        left = sum(len(work.microbatches) for work in works)
+        self._runner.train(True)
         metrics: dict[str, float] = {}
-        for term, work in zip(terms, works):
+        for number, (term, work) in enumerate(zip(terms, works), start=1):
             sums: Counter[str] = Counter()
-            for rows in work.microbatches:
-                left -= 1
-                self._deepspeed.set_gradient_accumulation_boundary(left == 0)
-                loss, found = self._loss(term.batch.select(rows), term.objective, term.temperature)
-                sums.update(found)
-                # DeepSpeed averages over ranks. A loss that is not finite must spoil the gradient, whatever its derivative:
-                # DeepSpeed then sees the norm and leaves the weights alone, on all ranks.
-                scale = self._world * term.weight / max(work.count, 1) if torch.isfinite(loss) else math.nan
-                self._deepspeed.backward(loss * scale)
+            last = not any(later.microbatches for later in works[number:])
+            finish = partial(self._scaled_loss, term, work, sums)
+            self._runner.learn(work.microbatches, term.objective.output, term.temperature, finish, last)
             prefix = f"{term.name}/" if term.name else ""
             metrics |= {f"{prefix}{name}": value / work.count for name, value in self._total(sums).items()}
         tokens = float(sum(work.tokens for work in works))
         metrics |= {"grad_norm": self._step(), "lr": learning_rate, "tokens": tokens}
         if self._scales_loss:
-            metrics["loss_scale"] = float(self._deepspeed.optimizer.loss_scale)
+            metrics["loss_scale"] = grown_loss_scale(self._deepspeed.optimizer.loss_scaler)
         if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
             metrics["skipped"] = 1.0
         elif self._average:
@@ -150,12 +132,15 @@ class Engine:
 
     @torch.no_grad()
     def evaluate(self, batch: Batch, objective: Objective) -> tuple[dict[str, float], int]:
-        """(sums of "loss" and the objective's metrics, count of its unit), over all ranks."""
-        self._module.eval()
+        """(sums of "loss" and the objective's metrics, count of its unit), over all replicas."""
         work = self._plan(batch, objective.unit)
         sums: Counter[str] = Counter()
-        for rows in work.microbatches:
-            sums.update(self._loss(batch.select(rows), objective, 1.0)[1])
+
+        def add(index: int, out: Tensor, router_loss: Tensor | None) -> None:
+            sums.update(self._loss(work.microbatches[index], objective, out, router_loss)[1])
+
+        self._runner.train(False)
+        self._runner.run(work.microbatches, objective.output, 1.0, add)
         return self._total(sums), work.count
 
     def save(self, directory: Path) -> None:
@@ -193,7 +178,7 @@ class Engine:
         if self._deepspeed is not None:
             self._deepspeed.destroy()
             _drop_zero3_references()
-        del self._deepspeed, self._module, self._weights, self._average
+        del self._deepspeed, self._runner, self._weights, self._average, self._parameters
         gc.collect()
         self._device.free_memory()
 
@@ -201,20 +186,30 @@ class Engine:
         """Raises UserError where rows that must stay together are over the micro-batch's token budget."""
         lengths = batch.lengths.tolist()
         try:
-            microbatches = split(lengths, units_of(batch, unit), self._build.microbatch_tokens, self._form.packing)
+            rows = split(lengths, units_of(batch, unit), self._build.microbatch_tokens, self._packing)
         except ValueError as error:
             advice = f"raise models.{self._build.role}.microbatch_tokens or lower max_length"
             raise UserError(f"{error}; {advice}") from error
-        mine = torch.tensor([count_of(batch, unit), sum(lengths), len(microbatches)], device=self._device.torch_device)
+        mine = torch.tensor([count_of(batch, unit), sum(lengths), len(rows)], device=self._device.torch_device)
         ranks = [torch.empty_like(mine) for _ in range(self._world)]
         dist.all_gather(ranks, mine)
-        counts, tokens, planned = torch.stack(ranks).T.tolist()
-        microbatches += [[]] * (max(planned) - len(microbatches))
-        return Work(microbatches, sum(counts), sum(tokens))
+        counts, tokens, planned = torch.stack([ranks[leader] for leader in self._grid.leaders()]).T.tolist()
+        rows += [[]] * (max(planned) - len(rows))
+        return Work([batch.select(chosen) for chosen in rows], rows, sum(counts), sum(tokens))
 
-    def _loss(self, microbatch: Batch, objective: Objective, temperature: float) -> tuple[Tensor, dict[str, float]]:
+    def _scaled_loss(
+        self, term: Term, work: Work, sums: Counter[str], index: int, out: Tensor, router_loss: Tensor | None
+    ) -> Tensor:
+        loss, found = self._loss(work.microbatches[index], term.objective, out, router_loss)
+        sums.update(found)
+        # DeepSpeed averages over replicas. A loss that is not finite must spoil the gradient, whatever its derivative: DeepSpeed
+        # then sees the norm and leaves the weights alone, on all ranks.
+        return loss * (self._grid.replicas * term.weight / max(work.count, 1) if torch.isfinite(loss) else math.nan)
+
+    def _loss(
+        self, microbatch: Batch, objective: Objective, out: Tensor, router_loss: Tensor | None
+    ) -> tuple[Tensor, dict[str, float]]:
         """The micro-batch's loss sum with its graph, and all sums as plain numbers."""
-        out, router_loss = self._run(microbatch, objective.output, temperature)
         if len(microbatch) == 0:
             return out.sum(), {}
         loss, metrics = objective(out, _to(microbatch, self._device))
@@ -223,34 +218,37 @@ class Engine:
             loss, metrics = loss + router_loss, {**metrics, "router_loss": router_loss}
         return loss, {name: float(value.detach()) for name, value in {"loss": loss, **metrics}.items()}
 
-    def _run(self, microbatch: Batch, output: Output, temperature: float) -> tuple[Tensor, Tensor | None]:
-        return outputs(self._module, microbatch, output, temperature, self._form, self._device.torch_device)
-
     def _step(self) -> float:
         """Clips, steps, and returns the norm of the gradient before clipping; does not step where it is not finite."""
         if self._stage > 0:
-            self._deepspeed.step()
+            self._runner.step()
             return float(self._deepspeed.get_global_grad_norm())
-        # stage 0 neither tells the norm nor minds what it is
-        gradients = [parameter.grad for parameter in self._module.parameters() if parameter.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
+        # stage 0 neither tells the norm nor minds what it is, and of a pipeline it would take the first stage's for the whole
+        norm = gradient_norm(self._parameters, self._grid)
         if math.isfinite(norm):
-            self._deepspeed.step()
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, self._build.optim.clip_norm, torch.tensor(norm))
+            self._runner.step()
         else:
             self._deepspeed.zero_grad()
         return norm
 
     def _total(self, sums: Counter[str]) -> dict[str, float]:
-        """Sums over all ranks; by name, for a rank without rows does not know the objective's metrics."""
+        """Sums over all replicas; by name, for a rank without rows does not know the objective's metrics."""
         ranks: list[dict[str, float]] = [{}] * self._world
         dist.all_gather_object(ranks, dict(sums))
         total: Counter[str] = Counter()
-        for rank in ranks:
-            total.update(rank)
+        for leader in self._grid.leaders(self._grid.stages - 1):  # the last stage has the outputs
+            total.update(ranks[leader])
         return dict(total)
 
     def _layout(self) -> dict[str, int | str]:
-        return {"ranks": self._world, "zero_stage": self._stage, "dtype": str(self._device.dtype(self._build.dtype))}
+        return {
+            "ranks": self._world,
+            "tensor_parallel": self._grid.parts,
+            "pipeline_parallel": self._grid.stages,
+            "zero_stage": self._stage,
+            "dtype": str(self._device.dtype(self._build.dtype)),
+        }
 
 
 def _to(batch: Batch, device: Device) -> Batch:

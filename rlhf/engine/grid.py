@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+UNCUT = "set it to 1 and shard with zero_stage 3, or take an architecture such as llama or qwen3"  # advice
+
 
 @dataclass(frozen=True)
 class Place:

@@ -111,14 +111,16 @@ def inputs_of(microbatch: Batch, output: Output, form: Form) -> Inputs:
             raise UserError("an encoder-decoder reads a source and writes a target: take objective spans, denoisers or prefix")
         return _encoder_decoder(microbatch, form.start_token)
     packed = pack_documents(microbatch.tokens, microbatch.lengths, form.packing)
-    arguments = {"input_ids": packed.tokens, "position_ids": packed.positions}
+    arguments = {"input_ids": packed.tokens}
+    if len(packed.tokens) < len(microbatch):  # else each document has a row, and needs no mask beyond the causal one
+        arguments["position_ids"] = packed.positions
     if prefixed:
         if not form.prefixes:
             raise UserError(
                 "this architecture takes no mask of its own (sliding window, ALiBi, or routers), so it cannot read a prefix in both "
                 "directions: take one with full attention, such as llama or qwen3"
             )
-        arguments["attention_mask"] = prefix_mask(microbatch, packed)
+        arguments |= {"attention_mask": prefix_mask(microbatch, packed), "position_ids": packed.positions}
     places = ending(microbatch, packed) if output == "scores" else predicting(microbatch, packed)
     return Inputs(arguments, places)
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from transformers.optimization import Adafactor
 
 from rlhf.interfaces import OptimSettings
+
+if TYPE_CHECKING:  # DeepSpeed is not imported before init_distributed has named the accelerator
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
+
+GROWTH_STEPS = 2000  # as in torch.amp.GradScaler
 
 
 def lr_at(step: int, settings: OptimSettings) -> float:
@@ -49,6 +54,15 @@ def optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimize
     return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
 
 
+def grown_loss_scale(scaler: DynamicLossScaler) -> float:
+    """The loss scale of the next step: twice the last one's after every GROWTH_STEPS without an overflow. DeepSpeed itself would
+    double it before it divides the gradient by it, and so take a step of half a gradient."""
+    since_overflow = scaler.cur_iter - scaler.last_overflow_iter - 1
+    if since_overflow and since_overflow % GROWTH_STEPS == 0:
+        scaler.cur_scale *= 2
+    return scaler.cur_scale
+
+
 def deepspeed_config(
     model: nn.Module, stage: int, dtype: torch.dtype, world: int, settings: OptimSettings | None
 ) -> dict[str, Any]:
@@ -68,16 +82,12 @@ def deepspeed_config(
         config["bf16"] = {"enabled": True}
     elif dtype == torch.float16:
         # dynamic loss scaling (Micikevicius et al. 2018, section 3.2) with the numbers of torch.amp.GradScaler: from 2^16, half
-        # after an overflow, twice after 2000 steps without one
-        config["fp16"] = {
-            "enabled": True,
-            "loss_scale": 0,
-            "initial_scale_power": 16,
-            "loss_scale_window": 2000,
-            "hysteresis": 1,
-        }
+        # after an overflow; how it grows, `grown_loss_scale` says
+        never = 2**31
+        config["fp16"] = {"enabled": True, "loss_scale": 0, "initial_scale_power": 16, "hysteresis": 1}
+        config["fp16"]["loss_scale_window"] = never
     if dtype != torch.float32:
         config["data_types"] = {"grad_accum_dtype": "fp32"}
-    if settings is not None:
+    if settings is not None and stage > 0:  # the engine itself clips at stage 0, where DeepSpeed tells no norm
         config["gradient_clipping"] = settings.clip_norm
     return config

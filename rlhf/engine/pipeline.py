@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from typing import Any
@@ -15,13 +15,12 @@ from transformers import PreTrainedModel
 
 from data.batch import Batch
 from data.errors import UserError
-from rlhf.engine.grid import Grid, Place, topology
-from rlhf.engine.inputs import Form, in_rows, inputs_of
+from rlhf.engine.grid import UNCUT, Grid, Place, topology
+from rlhf.engine.inputs import in_rows, inputs_of
 from rlhf.engine.models import EngineModel
 from rlhf.engine.runner import Finish
 from rlhf.interfaces import Output
 
-ADVICE = "set it to 1 and shard with zero_stage 3, or take an architecture such as llama or qwen3"
 # activations travel whole: DeepSpeed would cut them over the parts of a matrix, and takes no integers beside them then
 CONFIG = {"pipeline": {"pipe_partitioned": False, "grad_partitioned": False}}
 
@@ -51,16 +50,15 @@ class Stage(nn.Module):
         self.head = (getattr(model, "score", None) or model.get_output_embeddings()) if self.last else None
 
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | Tensor:
-        """((R, L) int64 tokens or (R, L, D) states, (R, L) int64 positions, perhaps (R, 1, L, L) uint8 of who sees whom) -> the
-        same with states; of the last stage the states alone."""
-        given, positions, *seen = inputs
-        states = self.body(
-            **{"input_ids" if self.first else "inputs_embeds": given},
-            position_ids=positions,
-            attention_mask=seen[0].bool() if seen else None,
-            use_cache=False,
-        ).last_hidden_state
-        return states if self.last else (states, positions, *seen)
+        """((R, L) int64 tokens or (R, L, D) states, then what `_tensors` adds) -> the same with states; of the last stage the states
+        alone."""
+        given, *how = inputs
+        places = {{2: "position_ids", 4: "attention_mask"}[tensor.ndim]: tensor for tensor in how}
+        if "attention_mask" in places:
+            places["attention_mask"] = places["attention_mask"].bool()
+        given_as = "input_ids" if self.first else "inputs_embeds"
+        states = self.body(**{given_as: given}, **places, use_cache=False).last_hidden_state
+        return states if self.last else (states, *how)
 
 
 def layers_of(layers: int, stage: int, stages: int) -> range:
@@ -102,8 +100,8 @@ class Pipeline:
     engine: DeepSpeed's PipelineEngine. model: what was cut; its answers are those of the last stage's head.
     """
 
-    def __init__(self, engine: Any, model: EngineModel, form: Form, device: torch.device) -> None:
-        self._engine, self._model, self._form, self._device = engine, model, form, device
+    def __init__(self, engine: Any, model: EngineModel, device: torch.device) -> None:
+        self._engine, self._model, self._device = engine, model, device
 
     def train(self, mode: bool) -> None:
         self._engine.module.train(mode)
@@ -128,12 +126,19 @@ class Pipeline:
     def step(self) -> None:
         self._engine._exec_optimizer_step()
 
+    def shared(self, result: Tensor) -> Tensor:
+        grid, result = self._engine.grid, result.to(self._device)
+        dist.broadcast(result, grid.stage_to_global(grid.pipe_parallel_size - 1), group=grid.get_pipe_parallel_group())
+        return result.cpu()
+
     def _execute(
         self, schedule: Any, microbatches: Sequence[Batch], output: Output, temperature: float, finish: Finish
     ) -> None:
         """One pass. As DeepSpeed's train_batch, whose number of micro-batches is fixed and which takes the optimizer's step."""
+        if not microbatches:
+            return
         engine = self._engine
-        inputs = [inputs_of(microbatch, output, self._form) for microbatch in microbatches]
+        inputs = [inputs_of(microbatch, output, self._model.form) for microbatch in microbatches]
 
         def answer(states: Tensor, index: int) -> Tensor:
             microbatch, places = microbatches[index], inputs[index].places.to(self._device)
@@ -150,10 +155,12 @@ class Pipeline:
         engine.module.loss_fn = None
 
 
-def _tensors(arguments: dict[str, Tensor]) -> tuple[Tensor, ...]:
-    """What goes from stage to stage; nccl sends no bool."""
+def _tensors(arguments: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    """What goes from stage to stage: (R, L) int64 tokens, and where they are there (R, L) int64 positions and (R, 1, L, L) uint8 of
+    who sees whom, for nccl sends no bool."""
+    positions = [arguments["position_ids"]] if "position_ids" in arguments else []
     seen = [arguments["attention_mask"].to(torch.uint8)] if "attention_mask" in arguments else []
-    return arguments["input_ids"], arguments["position_ids"], *seen
+    return arguments["input_ids"], *positions, *seen
 
 
 def _gradients_only() -> type:
@@ -177,11 +184,9 @@ def _check_architecture(model: EngineModel, stages: int, role: str) -> None:
     where, network = f"models.{role}.pipeline_parallel", model.model
     body = network.base_model
     if model.form.kind != "decoder" or any(not hasattr(body, name) for name in ("layers", "embed_tokens", "norm")):
-        raise UserError(f"{where}: the layers of {type(network).__name__} cannot be cut into stages; {ADVICE}")
+        raise UserError(f"{where}: the layers of {type(network).__name__} cannot be cut into stages; {UNCUT}")
     if getattr(network.config, "output_router_logits", False):
-        raise UserError(
-            f"{where}: the routers' loss of {type(network).__name__} needs all layers on one rank; {ADVICE}"
-        )
+        raise UserError(f"{where}: the routers' loss of {type(network).__name__} needs all layers on one rank; {UNCUT}")
     if len(body.layers) < stages:
         raise UserError(f"{where}: {stages} stages, but the model has {len(body.layers)} layers; lower it")
 
@@ -191,7 +196,7 @@ def _check_same(model: PreTrainedModel, stages: Sequence[Stage], role: str) -> N
     """The stages, one after the other, compute the model's states, bit for bit."""
     training = model.training
     model.eval()
-    tokens, positions = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[0, 1, 0, 1]])
+    tokens, positions = torch.tensor([[[1, 2, 3, 4]], [[0, 1, 0, 1]]], device=model.device)
     wanted = model.base_model(input_ids=tokens, position_ids=positions, use_cache=False).last_hidden_state
     found: Any = (tokens, positions)
     for stage in stages:
@@ -201,7 +206,7 @@ def _check_same(model: PreTrainedModel, stages: Sequence[Stage], role: str) -> N
         stage.train(training)
     if not torch.equal(found, wanted):
         raise UserError(
-            f"models.{role}.pipeline_parallel: {type(model).__name__} computes something else when cut into stages; {ADVICE}"
+            f"models.{role}.pipeline_parallel: {type(model).__name__} computes something else when cut into stages; {UNCUT}"
         )
 
 

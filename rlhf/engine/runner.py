@@ -12,8 +12,8 @@ from data.batch import Batch
 from rlhf.engine.inputs import Form, outputs
 from rlhf.interfaces import Output
 
-# (index of the micro-batch, what `inputs.outputs` says of it, the routers' loss) -> the loss to learn from, else any number
-Finish = Callable[[int, Tensor, Tensor | None], Tensor]
+# (index of the micro-batch, what `inputs.outputs` says of it, the routers' loss) -> the loss, where it is to be learnt from
+Finish = Callable[[int, Tensor, Tensor | None], Tensor | None]
 
 
 class Runner(Protocol):
@@ -35,6 +35,10 @@ class Runner(Protocol):
 
     def step(self) -> None:
         """The optimizer's."""
+        ...
+
+    def shared(self, result: Tensor) -> Tensor:
+        """What the ranks of a replica that have outputs made of them, in CPU memory, on all of its ranks."""
         ...
 
 
@@ -60,6 +64,9 @@ class Whole:
 
     def step(self) -> None:
         self._module.step()
+
+    def shared(self, result: Tensor) -> Tensor:
+        return result
 
     def _outputs(self, microbatch: Batch, output: Output, temperature: float) -> tuple[Tensor, Tensor | None]:
         return outputs(self._module, microbatch, output, temperature, self._form, self._device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
@@ -11,7 +10,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from data.errors import UserError
-from rlhf.engine.grid import Grid, process_groups
+from rlhf.engine.grid import UNCUT, Grid, process_groups
+from rlhf.engine.inputs import Kind
+from rlhf.engine.models import EngineModel
 
 # of transformers' plans: the axis of the weight (out, in) that is cut; None: it stays whole
 AXES = {"colwise": 0, "rowwise": 1, "replicated_with_grad_allreduce": None, "embedding_rowwise": None}
@@ -19,27 +20,29 @@ AXES = {"colwise": 0, "rowwise": 1, "replicated_with_grad_allreduce": None, "emb
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 
-def cut_matrices(model: PreTrainedModel, grid: Grid, role: str, device: torch.device) -> dict[str, int]:
+def cut_matrices(engine_model: EngineModel, grid: Grid, role: str, device: torch.device) -> dict[str, int]:
     """Cuts the body as the architecture's own plan in transformers says (Shoeybi et al. 2019, section 3: columns, then rows), and
     moves the model to the device. {weight's name: axis that is cut}; embedding, output layer and norms stay whole.
 
-    Raises UserError where the architecture has no plan that DeepSpeed's layers can follow, or does not divide.
+    Raises UserError where the architecture is no decoder, has no plan that DeepSpeed's layers can follow, or does not divide.
     """
     from deepspeed import set_autotp_mode
     from deepspeed.module_inject.layers import LinearAllreduce, LinearLayer
 
+    model = engine_model.model
+    planned = _planned(model, engine_model.form.kind, role)
     _check_divisible(model, grid.parts, role)
     wanted = _states(model)
     set_autotp_mode(training=True)  # process-wide; it speaks to AutoTP's layers alone
     group = process_groups(grid).get_slice_parallel_group()
-    cut = set()
-    for name, module, style in _planned(model, role):
+    cut: dict[int, int] = {}  # by the parameter's identity
+    for name, module, style in planned:
         if AXES[style] is not None:
             layer = {0: LinearLayer, 1: LinearAllreduce}[AXES[style]](module, group)
             model.base_model.set_submodule(name, layer)
-            cut |= {(layer.weight, AXES[style])} | (
-                {(layer.bias, 0)} if style == "colwise" and layer.bias is not None else set()
-            )
+            cut[id(layer.weight)] = AXES[style]
+            if style == "colwise" and layer.bias is not None:
+                cut[id(layer.bias)] = 0
         elif style == "replicated_with_grad_allreduce":
             # its input is a part, so each rank has but a part of its gradient
             for parameter in module.parameters():
@@ -48,13 +51,9 @@ def cut_matrices(model: PreTrainedModel, grid: Grid, role: str, device: torch.de
     off = (_states(model) - wanted.to(device)).norm() / wanted.norm()
     if not off < TOLERANCE[wanted.dtype]:
         raise UserError(
-            f"models.{role}.tensor_parallel: {type(model).__name__} computes something else when cut; {ADVICE}"
+            f"models.{role}.tensor_parallel: {type(model).__name__} computes something else when cut; {UNCUT}"
         )
-    axes = {id(parameter): axis for parameter, axis in cut}
-    return {name: axes[id(parameter)] for name, parameter in model.named_parameters() if id(parameter) in axes}
-
-
-ADVICE = "set it to 1 and shard with zero_stage 3, or take an architecture such as llama or qwen3"
+    return {name: cut[id(parameter)] for name, parameter in model.named_parameters() if id(parameter) in cut}
 
 
 def whole(part: Tensor, axis: int, grid: Grid) -> Tensor:
@@ -64,9 +63,10 @@ def whole(part: Tensor, axis: int, grid: Grid) -> Tensor:
     return torch.cat(parts, axis)
 
 
-def _planned(model: PreTrainedModel, role: str) -> Iterator[tuple[str, nn.Module, str]]:
+def _planned(model: PreTrainedModel, kind: Kind, role: str) -> list[tuple[str, nn.Module, str]]:
     """(name in the body, module, style) of each module that the plan speaks of."""
-    plan = getattr(model.base_model.config, "base_model_tp_plan", None) or {}
+    plan = getattr(model.base_model.config, "base_model_tp_plan", None) if kind == "decoder" else None
+    plan = plan or {}
     unknown = sorted(set(plan.values()) - AXES.keys())
     if not plan or unknown:
         what = (
@@ -74,12 +74,14 @@ def _planned(model: PreTrainedModel, role: str) -> Iterator[tuple[str, nn.Module
             if unknown
             else "has no plan for it in transformers"
         )
-        raise UserError(f"models.{role}.tensor_parallel: {type(model).__name__} {what}; {ADVICE}")
+        raise UserError(f"models.{role}.tensor_parallel: {type(model).__name__} {what}; {UNCUT}")
     patterns = {re.compile(re.escape(pattern).replace(r"\*", r"\d+")): style for pattern, style in plan.items()}
-    for name, module in list(model.base_model.named_modules()):
-        for pattern, style in patterns.items():
-            if pattern.fullmatch(name):
-                yield name, module, style
+    return [
+        (name, module, style)
+        for name, module in model.base_model.named_modules()
+        for pattern, style in patterns.items()
+        if pattern.fullmatch(name)
+    ]
 
 
 def _check_divisible(model: PreTrainedModel, parts: int, role: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from rlhf.engine.grid import Grid
+from rlhf.engine.tensor import whole
 
 # numpy has no bfloat16: its bits travel as uint16 beside the name of their dtype
 NumpyWeight = tuple[str, str, np.ndarray]
@@ -30,24 +33,39 @@ def plan_buckets(sizes: Sequence[tuple[str, int]], bucket_bytes: int) -> list[li
 
 
 class WeightReader:
-    """Reads a model's parameters whole. Tied weights come once, under the name that the model's body gives them."""
+    """Reads a model's parameters whole. Tied weights come once, under the name that the model's body gives them.
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._model = model
-        self._parameters = dict(model.named_parameters())
+    axes: {name: axis} of the weights that lie in parts. stages: {name: stage} of all weights, where the layers lie in stages; a rank
+    has the shapes of the others' weights.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        grid: Grid,
+        axes: Mapping[str, int] | None = None,
+        stages: Mapping[str, int] | None = None,
+    ) -> None:
+        self._model, self._grid, self._axes, self._stages = model, grid, axes or {}, stages or {}
+        parameters = dict(model.named_parameters())
+        self._parameters = {name: parameters[name] for name in self._stages or parameters}
 
     def buckets(self, bucket_bytes: int) -> list[list[str]]:
         """The names in each bucket, the same on every rank."""
-        sizes = [(name, _numel(weight) * weight.element_size()) for name, weight in self._parameters.items()]
+        sizes = [
+            (name, _numel(weight) * weight.element_size() * (self._grid.parts if name in self._axes else 1))
+            for name, weight in self._parameters.items()
+        ]
         return plan_buckets(sizes, bucket_bytes)
 
     def read(self, names: Sequence[str]) -> list[tuple[str, Tensor]] | None:
         """Copies of these weights in CPU memory on rank 0, None on the others; every rank must call."""
         weights = [self._parameters[name] for name in names]
         with _gathered(weights):
+            found = [(name, self._whole(name, weight.detach())) for name, weight in zip(names, weights)]
             if dist.get_rank() != 0:
                 return None
-            return [(name, weight.detach().cpu().clone()) for name, weight in zip(names, weights)]
+            return [(name, weight.cpu().clone()) for name, weight in found]
 
     def export(self, directory: Path, bucket_bytes: int = 2**28) -> None:
         """Writes config.json and safetensors on rank 0, in the dtype that the ranks hold; every rank must call."""
@@ -57,6 +75,22 @@ class WeightReader:
             state.update(self.read(names) or [])
         if dist.get_rank() == 0:
             self._model.save_pretrained(directory, state_dict=state)
+
+    def _whole(self, name: str, weight: Tensor) -> Tensor:
+        """The weight with all its parts, on the ranks of its stage and on rank 0."""
+        axis, stage, rank = self._axes.get(name), self._stages.get(name, 0), dist.get_rank()
+        if axis is not None and self._grid.place(rank).stage == stage:
+            weight = whole(weight, axis, self._grid)
+        owner = self._grid.leaders(stage)[0]
+        if owner != 0 and rank == owner:
+            dist.send(weight.contiguous(), 0)
+        elif owner != 0 and rank == 0:
+            shape = list(weight.shape)
+            if axis is not None:
+                shape[axis] *= self._grid.parts
+            weight = torch.empty(shape, dtype=weight.dtype, device=self._model.device)
+            dist.recv(weight, owner)
+        return weight
 
 
 def to_numpy(name: str, weight: Tensor) -> NumpyWeight:

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 Beside = Literal["entropy", "normalizer"] | None  # what comes with the log-probs
+KEPT_BYTES = 2**26  # of log-probs over the whole vocabulary, which the backward pass then need not compute again
 
 
 def shift_right(outputs: Tensor) -> Tensor:
@@ -53,7 +54,8 @@ def selected_logprobs(
 
     hidden: (N, D), the states that predict the targets, in weight's dtype. weight: (V, D). targets: (N,) int.
     Holds the logits of `chunk_tokens` tokens at a time, in the forward pass and in the backward pass, which computes
-    them again; so peak memory does not grow with N x V. N = 0 is allowed and keeps the graph.
+    them again where all of them would take more than `KEPT_BYTES`; so peak memory does not grow with N x V. N = 0 is allowed
+    and keeps the graph.
     """
     return _Distribution.apply(hidden, weight, bias, targets.long(), temperature, chunk_tokens, None)[0]
 
@@ -87,24 +89,29 @@ def selected_logprobs_and_normalizer(
 
 
 class _Distribution(torch.autograd.Function):
-    """Selected logit minus logsumexp, and, as `beside` asks, the entropy or the logsumexp itself; saves (N,) tensors alone beside
-    its inputs."""
+    """Selected logit minus logsumexp, and, as `beside` asks, the entropy or the logsumexp itself; saves (N,) tensors beside its
+    inputs, and all log-probs only where they are few."""
 
     @staticmethod
     def forward(ctx, hidden, weight, bias, targets, temperature, chunk_tokens, beside: Beside):
         normalizer = hidden.new_empty(len(hidden), dtype=_wide(hidden.dtype))
         selected = torch.empty_like(normalizer)
         entropy = torch.empty_like(normalizer) if beside == "entropy" else None
+        size = len(hidden) * len(weight) * normalizer.element_size()
+        kept: list[Tensor] | None = [] if any(ctx.needs_input_grad) and size <= KEPT_BYTES else None
         for rows in _chunks(len(hidden), chunk_tokens):
             logits = _logits(hidden[rows], weight, bias, temperature)
             normalizer[rows] = logits.logsumexp(-1)
             selected[rows] = logits.gather(-1, targets[rows, None]).squeeze(-1)
-            if entropy is not None:
+            if kept is not None or entropy is not None:
                 logprobs = logits.sub_(normalizer[rows, None])
+            if kept is not None:
+                kept.append(logprobs)
+            if entropy is not None:
                 entropy[rows] = -(logprobs.exp() * logprobs).sum(-1)
         # weight itself and no view of it: ZeRO-3 swaps the data of the parameter between the two passes
         ctx.save_for_backward(hidden, weight, bias, targets, normalizer, entropy)
-        ctx.temperature, ctx.chunk_tokens = temperature, chunk_tokens
+        ctx.temperature, ctx.chunk_tokens, ctx.kept = temperature, chunk_tokens, kept
         return selected - normalizer, entropy, normalizer if beside == "normalizer" else None
 
     @staticmethod
@@ -116,8 +123,11 @@ class _Distribution(torch.autograd.Function):
         d_hidden = torch.empty_like(hidden) if for_hidden else None
         d_weight = torch.zeros_like(weight, dtype=normalizer.dtype) if for_weight else None
         d_bias = torch.zeros_like(bias, dtype=normalizer.dtype) if for_bias else None
-        for rows in _chunks(len(hidden), ctx.chunk_tokens):
-            logprobs = _logits(hidden[rows], weight, bias, ctx.temperature).sub_(normalizer[rows, None])
+        for number, rows in enumerate(_chunks(len(hidden), ctx.chunk_tokens)):
+            if ctx.kept is None:
+                logprobs = _logits(hidden[rows], weight, bias, ctx.temperature).sub_(normalizer[rows, None])
+            else:
+                logprobs = ctx.kept[number]
             scale = gradient[rows, None]
             # d log p(target) / d logits = one-hot(target) - p;  d entropy / d logits = -p (log p + entropy);
             # d log Z / d logits = p
@@ -126,9 +136,10 @@ class _Distribution(torch.autograd.Function):
                 factor = factor - entropy_gradient[rows, None] * (logprobs + entropy[rows, None])
             if normalizer_gradient is not None:
                 factor = factor + normalizer_gradient[rows, None]
-            d_logits = logprobs.exp_().mul_(factor)
+            d_logits = logprobs.exp().mul_(factor)
             d_logits.scatter_add_(-1, targets[rows, None], scale)
-            d_logits.div_(ctx.temperature)
+            if ctx.temperature != 1:
+                d_logits.div_(ctx.temperature)
             if for_bias:
                 d_bias += d_logits.sum(0)
             d_logits = d_logits.to(weight.dtype)
@@ -147,7 +158,8 @@ def _chunks(rows: int, size: int) -> Iterator[slice]:
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
     """(N, V), at least fp32, a fresh tensor."""
     logits = functional.linear(hidden, weight, bias)
-    return logits.to(_wide(logits.dtype)).div_(temperature)
+    logits = logits.to(_wide(logits.dtype))
+    return logits if temperature == 1 else logits.div_(temperature)
 
 
 def _log_softmax(logits: Tensor, temperature: float) -> Tensor:

@@ -153,7 +153,7 @@ def _incidents(each: PhaseFiles) -> list[Html]:
     if not each.incidents:
         return []
     rows = [
-        [number(found.step), found.reason, number(found.back_to), number(f"{found.skipped:,}")]
+        [number(str(found.step)), found.reason, number(str(found.back_to)), number(f"{found.skipped:,}")]
         for found in each.incidents
     ]
     headings = ("step", "what went wrong", "back to step", "rows skipped")

@@ -62,14 +62,14 @@ def _too_few(points: Sequence[Training]) -> str | None:
     ):
         if len(values) < FEWEST:
             return (
-                f"scaling.{setting}: the fit sees {len(values)} {what}, and needs at least {FEWEST}: add some that are not held "
-                "out"
+                f"scaling.{setting}: the fit sees {len(values)} {what}, and needs at least {FEWEST}: add some that are not "
+                "held out"
             )
         if max(values) < NARROWEST * min(values):
             factor = max(values) / min(values)
             return (
-                f"scaling.{setting}: the {what} lie within a factor of {factor:.2g}, too near to each other to tell an exponent: "
-                f"spread them over a factor of {NARROWEST:g} at least, better 8"
+                f"scaling.{setting}: the {what} lie within a factor of {factor:.2g}, too near to each other to tell an "
+                f"exponent: spread them over a factor of {NARROWEST:g} at least, better 8"
             )
     if len(points) <= PARAMETERS:
         return (

@@ -10,7 +10,7 @@ from rlhf.reports.page import element, listing, number, page, picture, png, tabl
 from rlhf.scaling.tables import BUDGETS, LEGEND, POINTS, budget_rows, error_text, law_text, point_rows, range_text
 
 CAPTION = (
-    "Left: each size's losses over tokens, with the law's curves; the held-out size, which the fit did not see, is dashed and hollow."
+    "Left: each size's losses over tokens, with the law's curves; a held-out size, which the fit did not see, is dashed."
     " Right: the least loss for each amount of compute; a star is a budget, with the size and tokens that reach it."
 )
 

@@ -17,7 +17,7 @@ from rlhf.scaling.grid import FILE, conditions, grid_directory
 from rlhf.scaling.predict import Law, Training
 from rlhf.scaling.tables import count
 
-HEADINGS = ("pretraining", "N", "D", "FLOPs", "of the largest", "loss", "best N", "best D", "best loss")
+HEADINGS = ("phase", "N", "D", "FLOPs", "x grid", "loss", "best N", "best D", "its loss")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def forecast_table(found: Sequence[Forecast]) -> Table:
             count(each.expected.parameters),
             count(each.expected.tokens),
             f"{each.expected.compute:.2e}",
-            f"{each.beyond:.3g} x",
+            f"{each.beyond:.2g}",
             f"{each.expected.loss:.3f}",
             count(each.best.parameters),
             count(each.best.tokens),

@@ -12,7 +12,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
 from rlhf.scaling.predict import FLOPS_PER_PARAMETER_AND_TOKEN, Law
 from rlhf.scaling.tables import count
@@ -61,9 +61,8 @@ def _over_tokens(axis: Axes, figures: Figures, law: Law, looks: Mapping[str, Map
         line = "--" if held_out else "-"
         axis.plot(course, law.loss(own[0]["parameters"], course), color=look["color"], linewidth=1.4, linestyle=line)
         _dots(axis, own, "tokens", look, label)
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_xticks(sorted(set(tokens)), [count(value) for value in sorted(set(tokens))])
     axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
     axis.set(xlabel="tokens trained on", ylabel="held-out loss, nats a token")
     axis.legend(frameon=False, fontsize=8, title="parameters", title_fontsize=8)
     axis.set_title("Measured, and the fitted law", loc="left", fontsize=11, fontweight="bold", color=INK)
@@ -89,8 +88,9 @@ def _over_compute(axis: Axes, figures: Figures, law: Law, looks: Mapping[str, Ma
             va="top",
             fontsize=8,
         )
-    axis.margins(0.12)
-    axis.set_xlabel(f"compute, floating-point operations ({FLOPS_PER_PARAMETER_AND_TOKEN} x parameters x tokens)")
+    axis.margins(x=0.12, y=0.18)
+    compute = f"compute, floating-point operations ({FLOPS_PER_PARAMETER_AND_TOKEN} x parameters x tokens)"
+    axis.set(xlabel=compute, ylabel="loss, nats a token")
     axis.set_title("What compute buys: best size and tokens", loc="left", fontsize=11, fontweight="bold", color=INK)
 
 

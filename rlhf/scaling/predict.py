@@ -61,7 +61,7 @@ class Law:
         return cls(**{name: letters[letter] for name, letter in LETTERS.items()})
 
     def optimum(self, compute: float) -> Training:
-        """The size and tokens of least loss among all with 6 N D = compute, in closed form (Hoffmann et al. 2022, equation 4)."""
+        """The size and tokens of least loss among all with 6 N D = compute (Hoffmann et al. 2022, equation 4)."""
         alpha, beta = self.size_exponent, self.token_exponent
         balance = (alpha * self.size_coef / (beta * self.token_coef)) ** (1 / (alpha + beta))
         product = compute / FLOPS_PER_PARAMETER_AND_TOKEN

@@ -106,8 +106,8 @@ def _notes(points: Sequence[Mapping[str, Any]]) -> list[str]:
     most = max(point["passes"] for point in repeated)
     weight = "clearly less than" if most > MANY_PASSES else "nearly as much as"
     return [
-        f"{len(repeated)} of {len(points)} trainings saw tokens again, up to {most:.1f} passes: the fit counts them as new ones, "
-        f"where they are worth {weight} these (Muennighoff et al. 2023)"
+        f"{len(repeated)} of {len(points)} trainings saw tokens again, up to {most:.1f} passes: the fit counts them as new "
+        f"ones, where they are worth {weight} these (Muennighoff et al. 2023)"
     ]
 
 
@@ -118,7 +118,7 @@ def _doubts(law: Law, others: Sequence[Law]) -> list[str]:
         values = [getattr(other, name) for other in others]
         if letter in ("E", "alpha", "beta") and values and max(values) - min(values) > 0.5 * getattr(law, name):
             found.append(
-                f"{letter} is hardly known: without one training it is between {min(values):.3g} and {max(values):.3g}; a wider "
-                "grid would tell"
+                f"{letter} is hardly known: without one training it is between {min(values):.3g} and {max(values):.3g}; a "
+                "wider grid would tell"
             )
     return found

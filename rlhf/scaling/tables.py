@@ -13,8 +13,8 @@ from rlhf.reports.tables import terminal_table
 POINTS = ("size", "N", "D", "FLOPs", "loss", "predicted", "error", "s")
 BUDGETS = ("FLOPs", "of the largest", "best N", "best D", "loss", "between", "best of the sizes")
 LEGEND = (
-    "N: all parameters; D: tokens trained on; *: held out, the fit did not see it; between: losses by the fits to all trainings "
-    "but one"
+    "N: all parameters; D: tokens trained on; *: held out, the fit did not see it; between: losses by the fits to all "
+    "trainings but one"
 )
 NOTHING = 1e-6  # nats: an irreducible loss below it is none, which a logarithm cannot say
 Figures = Mapping[str, Any]  # the content of scaling.json

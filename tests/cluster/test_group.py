@@ -124,11 +124,12 @@ def process_of(runtime: ClusterRuntime, group) -> float:
     return sums["process"] / rows
 
 
-def test_two_ranks_train_as_one_does(runtime):
+@pytest.mark.parametrize("sizes", [{}, {"tensor_parallel": 2}, {"pipeline_parallel": 2, "zero_stage": 1}], ids=str)
+def test_two_ranks_train_as_one_does(runtime, sizes):
     batches = [random_batch(rows) for rows in (10, 7)]
     figures = {}
     for pool in ("one", "two"):
-        group = runtime.group(BUILD, pool)
+        group = runtime.group(BUILD if pool == "one" else replace(BUILD, **sizes), pool)
         staged = [runtime.stage(batch, [group], minibatches=3, seed=5) for batch in batches]
         steps = [step for batch in staged for step in group.train(batch, LanguageModel(), Passes(epochs=2)).result()]
         logprobs = group.forward(staged[0], "logprobs").result()

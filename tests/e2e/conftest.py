@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +43,15 @@ def launch(output: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 def launch_phases(directory: Path, phases: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
     """Runs the phases on the demo's pools, into `directory`/run; fails where the command does."""
-    config = {"extends": str(ROOT / "configs/demo.yaml"), "run": {"output": str(directory / "run")}, "phases": phases}
-    (directory / "config.yaml").write_text(yaml.safe_dump(config))
-    done = finish([sys.executable, "launch.py", "run", str(directory / "config.yaml")])
+    done = finish(command_of(directory, phases))
     assert done.returncode == 0, done.stderr[-4000:]
     return done
+
+
+def command_of(directory: Path, phases: list[dict[str, Any]]) -> list[str]:
+    config = {"extends": str(ROOT / "configs/demo.yaml"), "run": {"output": str(directory / "run")}, "phases": phases}
+    (directory / "config.yaml").write_text(yaml.safe_dump(config))
+    return [sys.executable, "launch.py", "run", str(directory / "config.yaml")]
 
 
 def finish(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -61,6 +67,28 @@ def lines(output: Path, phase: str) -> list[dict]:
     path = output / "metrics.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     return [row for row in rows if row["phase"] == phase]
+
+
+def kill_after(command: list[str], output: Path, phase: str, steps: int) -> None:
+    """Starts the run and kills its driver with SIGKILL as soon as so many steps of the phase are logged."""
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+    )
+    deadline = time.monotonic() + 300
+    while len(lines(output, phase)) < steps:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline, f"{phase} did not reach step {steps} in 300 s"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def numbers(rows: list[dict]) -> list[dict]:
+    """A phase's lines without what a clock says."""
+    return [
+        {k: v for k, v in row.items() if k != "time" and not k.startswith("seconds/") and k != "tokens/s"}
+        for row in rows
+    ]
 
 
 @pytest.fixture(scope="session")

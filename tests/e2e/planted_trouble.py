@@ -15,7 +15,7 @@ from rlhf.interfaces import Result
 from rlhf.objectives import LanguageModel
 
 ROWS, BATCH, SEED, POISONED_STEP = 960, 16, 0, 27  # steps counted from 0
-WORDS = "the king and queen of the old land ride to the sea at night".split()
+WORDS = ["the", "king", "and", "queen", "of", "the", "old", "land", "ride", "to", "the", "sea", "at", "night"]
 
 
 def texts(poison: bool = False) -> Iterator[dict[str, str]]:

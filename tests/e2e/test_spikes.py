@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import launch_phases, lines
+from conftest import command_of, kill_after, launch_phases, lines, numbers
 
 from tests.e2e.planted_trouble import BATCH, POISONED_STEP
 
@@ -69,10 +69,18 @@ def test_until_the_trouble_all_runs_are_the_same(done):
 
 def test_the_training_ends_as_well_as_without_the_trouble(done):
     run, _ = done
-    clean, poisoned, broken, unguarded = (
-        figures(run, name)["loss"] for name in ("clean", "poisoned", "broken", "unguarded")
-    )
+    clean, poisoned, broken = (figures(run, name)["loss"] for name in ("clean", "poisoned", "broken"))
     assert max(row["loss"] for row in lines(run, "unguarded")[20:]) > 2 * clean  # the poison is one
     assert max(row["loss"] for row in lines(run, "poisoned")[20:]) < 2 * clean
     assert poisoned == broken == pytest.approx(clean, rel=0.05)
     assert (run / "incidents").is_dir() and not (run / "incidents" / "clean.json").exists()
+
+
+def test_a_run_that_is_killed_after_an_incident_passes_over_the_same_rows(done, tmp_path):
+    run, _ = done
+    phases = [phase("poisoned", poison=True, spikes={})]
+    kill_after(command_of(tmp_path, phases), tmp_path / "run", "poisoned", POISONED_STEP + 6)
+    assert (tmp_path / "run" / "incidents" / "poisoned.json").exists()
+    launch_phases(tmp_path, phases)
+    assert numbers(lines(tmp_path / "run", "poisoned")) == numbers(lines(run, "poisoned"))
+    assert figures(tmp_path / "run", "poisoned") == figures(run, "poisoned")

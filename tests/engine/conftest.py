@@ -1,4 +1,4 @@
-"""One group of one rank and one of two for the whole directory, and tiny models that transformers itself wrote."""
+"""Groups of one, two and four ranks for the whole directory, and tiny models that transformers itself wrote."""
 
 import pytest
 import torch
@@ -18,8 +18,8 @@ SHAPE = {
 
 @pytest.fixture(scope="session")
 def groups():
-    """{1: one rank, 2: two ranks}"""
-    groups = {world: Ranks(world) for world in (1, 2)}
+    """{1: one rank, 2: two ranks, 4: four ranks}; they start when they are first used."""
+    groups = {world: Ranks(world) for world in (1, 2, 4)}
     yield groups
     for group in groups.values():
         group.stop()
@@ -38,6 +38,13 @@ def tied_qwen(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def deep(tmp_path_factory):
+    """Directory of a tiny qwen3 of four layers: grouped queries, and norms of queries and keys."""
+    fields = {"num_hidden_layers": 4, "head_dim": 8, "initializer_range": 0.2}
+    return _write(tmp_path_factory.mktemp("deep"), "qwen3", **fields)
+
+
+@pytest.fixture(scope="session")
 def scalar(tmp_path_factory):
     """Directory of a tiny llama with a scalar head."""
     return _write(tmp_path_factory.mktemp("scalar"), "llama", num_labels=1, initializer_range=0.2, pad_token_id=0)
@@ -45,7 +52,7 @@ def scalar(tmp_path_factory):
 
 def _write(directory, model_type, num_labels=None, **fields):
     torch.manual_seed(1)
-    config = AutoConfig.for_model(model_type, **SHAPE, **fields)
+    config = AutoConfig.for_model(model_type, **SHAPE | fields)
     auto = AutoModelForCausalLM
     if num_labels is not None:
         config.num_labels, auto = num_labels, AutoModelForSequenceClassification

@@ -154,3 +154,8 @@ def test_an_architecture_that_does_not_go_with_the_objective_is_refused(architec
 def test_rows_that_a_model_cannot_read_are_refused(architecture, head, batch, message):
     with pytest.raises(UserError, match=message):
         said(build(architecture, head), batch())
+
+
+@pytest.mark.parametrize("name", ["experts", "many experts"])
+def test_experts_without_a_loss_of_their_routers_take_a_prefix(name):
+    assert build(NO_PREFIX[name] | {"output_router_logits": False}).form.prefixes

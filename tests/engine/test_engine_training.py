@@ -138,7 +138,8 @@ def break_and_continue(rank, world, build, batch, how):
 
 @pytest.mark.parametrize("how", ["loss", "gradient"])
 @pytest.mark.parametrize(
-    ("stage", "dtype"), [(0, "float32"), (1, "float32"), (2, "float32"), (3, "float32"), (2, "bfloat16"), (3, "bfloat16")]
+    ("stage", "dtype"),
+    [(0, "float32"), (1, "float32"), (2, "float32"), (3, "float32"), (2, "bfloat16"), (3, "bfloat16")],
 )
 def test_what_is_not_finite_never_reaches_the_weights(groups, llama, stage, dtype, how):
     build = plain.build(llama, zero_stage=stage, dtype=dtype)

@@ -4,6 +4,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from rlhf.ops import logprobs
 from rlhf.ops.logprobs import (
     entropy_from_logits,
     logprobs_from_logits,
@@ -176,7 +177,21 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-def test_logits_of_more_than_one_chunk_never_exist_together():
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("function", [selected_logprobs, selected_logprobs_and_entropy, selected_logprobs_and_normalizer])
+def test_logprobs_that_are_kept_give_the_same_gradient_bit_for_bit(monkeypatch, function, temperature):
+    gradients = []
+    for limit in (0, 2**26):
+        monkeypatch.setattr(logprobs, "KEPT_BYTES", limit)
+        hidden, weight, _, targets = problem(50, 4, 100)
+        out = function(hidden, weight, targets, temperature, chunk_tokens=16)
+        sum(part.square().sum() for part in (out if isinstance(out, tuple) else (out,))).backward()
+        gradients.append((hidden.grad, weight.grad))
+    assert all(map(torch.equal, *gradients))
+
+
+def test_where_all_would_be_too_many_logits_of_more_than_one_chunk_never_exist_together(monkeypatch):
+    monkeypatch.setattr(logprobs, "KEPT_BYTES", 0)
     n, d, v, chunk = 64, 4, 100, 8
     hidden, weight, _, targets = problem(n, d, v)
     with LargestTensor() as naive:

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from data.errors import UserError
+from rlhf import api
 from rlhf.config.check import check
 from rlhf.config.load import dump_config, load_config
 from rlhf.config.roles import resolve_models
@@ -157,3 +158,9 @@ def test_phases_before_belong_to_the_configs_own_run_and_are_shared(tmp_path):
     assert (tmp_path / "run/artifacts/corpus/phase.json").exists()
     assert not (tmp_path / "run-scaling/artifacts/corpus").exists()
     assert "corpus    done before, inputs unchanged" in console.file.getvalue()
+
+
+def test_a_config_without_the_section_is_told_where_to_read_about_it(tmp_path):
+    settings = config(tmp_path).model_copy(update={"scaling": None})
+    with pytest.raises(UserError, match=r"there is no section `scaling` in this config; see docs/scaling\.md"):
+        api.scaling_law(settings)
