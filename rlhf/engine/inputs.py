@@ -108,7 +108,9 @@ def inputs_of(microbatch: Batch, output: Output, form: Form) -> Inputs:
         raise UserError("the objective masks tokens for an encoder: take an architecture such as bert or modernbert")
     if form.kind == "encoder_decoder":
         if not prefixed:
-            raise UserError("an encoder-decoder reads a source and writes a target: take objective spans, denoisers or prefix")
+            raise UserError(
+                "an encoder-decoder reads a source and writes a target: take objective spans, denoisers or prefix"
+            )
         return _encoder_decoder(microbatch, form.start_token)
     packed = pack_documents(microbatch.tokens, microbatch.lengths, form.packing)
     arguments = {"input_ids": packed.tokens}
