@@ -37,6 +37,6 @@ class Spikes(Node):
     """A step whose loss or gradient norm leaps, or is not finite, sends the run back to its last checkpoint; the batches since
     then are skipped (Chowdhery et al. 2022, section 5.1)."""
 
-    window: int = Field(64, ge=8)  # steps that a step is compared with, by their median
+    window: int = Field(64, ge=16)  # steps that a step is compared with
     threshold: float = Field(10.0, gt=0)  # leaps of so many robust standard deviations
     at_most: int = Field(8, ge=1)  # incidents; the next one ends the run

@@ -28,7 +28,7 @@ LEAST_SPREAD = {
     "loss": 0.02,
     "grad_norm": 0.1,
 }  # in logarithms: below it, steps are alike, and any other would seem to leap
-FEWEST = 8  # steps to compare with
+FEWEST = 16  # steps to compare with
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Incident:
 
 
 class Detector:
-    """Compares each step with what the last `window` good ones lead one to expect, by the logarithms of loss and gradient norm."""
+    """Compares each step with the last `window` good ones, by the logarithms of loss and gradient norm."""
 
     def __init__(self, settings: Spikes, state: Mapping[str, Sequence[float]] | None = None) -> None:
         self.settings = settings
@@ -63,7 +63,7 @@ class Detector:
             if value > usual + self.settings.threshold * spread:
                 return (
                     f"{name} leapt to {metrics[name]:.4g}, {(value - usual) / spread:.0f} deviations above {math.exp(usual):.4g}, "
-                    f"which {len(seen)} steps had led to expect"
+                    f"by the last {len(seen)} steps"
                 )
         for name, seen in self._seen.items():
             seen.append(math.log(max(metrics[name], 1e-12)))
@@ -75,15 +75,16 @@ class Detector:
 
 
 def usual_of(values: Sequence[float], least_spread: float) -> tuple[float, float]:
-    """(what comes next, its standard deviation) by the line through the medians of both halves (Tukey 1977, the resistant line) and
-    the median absolute deviation from it: a few values that leap move neither, and a loss that falls does not seem to spread."""
+    """(the median of the later half, the standard deviation around the trend). The trend is the line through the medians of both
+    halves (Tukey 1977, the resistant line), the deviation the median absolute one: a few values that leap move neither, and a loss
+    that falls does not seem to spread. It is not expected to go on falling: a step is only held against those before it."""
     values = np.asarray(values)
     places, half = np.arange(len(values)), len(values) // 2
     first, last = (float(np.median(part)) for part in (values[:half], values[-half:]))
     slope = (last - first) / (len(values) - half)
     line = last + slope * (places - np.median(places[-half:]))
     spread = TO_SIGMA * float(np.median(np.abs(values - line)))
-    return float(line[-1] + slope), max(spread, least_spread)
+    return last, max(spread, least_spread)
 
 
 @dataclass

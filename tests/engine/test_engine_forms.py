@@ -131,7 +131,7 @@ def test_a_rank_without_rows_runs_the_model_too(name):
     ],
 )
 def test_an_architecture_that_does_not_go_with_the_objective_is_refused(architecture, head, message):
-    with pytest.raises(UserError, match="models.policy|changes") as caught:
+    with pytest.raises(UserError, match=r"models\.policy|changes") as caught:
         build(architecture, head)
     assert message in str(caught.value) and "\n" not in str(caught.value)
 

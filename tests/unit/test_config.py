@@ -60,7 +60,11 @@ def test_every_shipped_config_parses_checks_and_reads_back(path, tmp_path):
     """Files that a config expects from the command line are stood in for."""
     write(tmp_path / "rows.jsonl", "{}\n")
     config = load_config(path)
-    paths = {f"phases.{phase.name}.data.path": phase.data.path for phase in config.model_phases}
+    paths = {
+        f"phases.{phase.name}.{place}.path": data.path
+        for phase in config.model_phases
+        for place, data in phase.data.sets("data").items()
+    }
     for phase in config.phases:
         sources = enumerate(getattr(phase, "sources", ()))
         paths |= {f"phases.{phase.name}.sources.{number}.path": source.path for number, source in sources}
@@ -590,11 +594,17 @@ def test_the_reference_starts_as_the_policy_and_the_critic_as_the_reward_model()
 
 
 def test_the_readmes_configs_are_valid(tmp_path):
-    whole, corpus, worth, fragment = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    whole, corpus, pretraining, worth, fragment = re.findall(
+        r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
     phases = load_config(write(tmp_path / "mine.yaml", whole)).phases
     assert [phase.name for phase in phases] == ["sft", "reward", "ppo", "dpo"]
     made = load_config(write(tmp_path / "corpus.yaml", yaml.safe_dump({"phases": yaml.safe_load(corpus)})))
     assert [phase.kind for phase in made.phases] == ["corpus", "pretrain"]
+    (pretrain,) = load_config(
+        write(tmp_path / "p.yaml", yaml.safe_dump({"phases": yaml.safe_load(pretraining)}))
+    ).phases
+    assert (pretrain.objective.name, set(pretrain.data.mix)) == ("denoisers", {"web", "tasks"})
     rest = "\nphases: [{kind: sft, data: rows.jsonl, models: {policy: a-model}}]"
     check(load_config(write(tmp_path / "pools.yaml", fragment + rest), ["phases.sft.data.path=a-name"]))
     rl = yaml.safe_dump({"phases": [RL | yaml.safe_load(worth)]})

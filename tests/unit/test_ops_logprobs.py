@@ -178,7 +178,9 @@ class LargestTensor(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-@pytest.mark.parametrize("function", [selected_logprobs, selected_logprobs_and_entropy, selected_logprobs_and_normalizer])
+@pytest.mark.parametrize(
+    "function", [selected_logprobs, selected_logprobs_and_entropy, selected_logprobs_and_normalizer]
+)
 def test_logprobs_that_are_kept_give_the_same_gradient_bit_for_bit(monkeypatch, function, temperature):
     gradients = []
     for limit in (0, 2**26):

@@ -42,12 +42,46 @@ def test_a_leap_of_either_figure_is_found_and_is_not_learnt_from(wrong, told):
     assert detector.state() == before
 
 
-def test_what_comes_next_goes_on_along_the_line_whatever_leapt_from_it():
+def test_a_trend_does_not_seem_to_spread_and_leaps_move_nothing():
     values = np.linspace(5, 3, 21)  # falls by 0.1 a step
-    assert usual_of(values, 0.0) == (pytest.approx(2.9), pytest.approx(0, abs=1e-12))
+    assert usual_of(values, 0.0) == (pytest.approx(3.45), pytest.approx(0, abs=1e-12))  # steps 11 to 20
     values[[3, 8, 15]] = 50.0
-    assert usual_of(values, 0.0) == (pytest.approx(2.9, abs=0.2), pytest.approx(0, abs=0.2))
+    assert usual_of(values, 0.0) == (pytest.approx(3.45, abs=0.2), pytest.approx(0, abs=0.2))
     assert usual_of(np.ones(9), 0.3) == (1.0, 0.3)
+
+
+def test_a_norm_that_falls_fast_at_first_may_rise_again():
+    """As measured in a small training, whose rate was still rising."""
+    norms = [
+        3.9,
+        4,
+        3.2,
+        3,
+        2.6,
+        2.3,
+        2.1,
+        1.3,
+        1,
+        0.8,
+        0.53,
+        0.85,
+        0.96,
+        0.8,
+        0.6,
+        1.5,
+        1,
+        1.1,
+        0.86,
+        0.8,
+        0.77,
+        1,
+        1.06,
+        2.4,
+        1.8,
+        3,
+    ]
+    detector = Detector(Spikes())
+    assert [detector.leap(step(3.0, norm)) for norm in norms] == [None] * len(norms)
 
 
 def test_the_spread_is_the_standard_deviation_of_ordinary_unrest():
