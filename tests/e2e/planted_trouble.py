@@ -1,4 +1,4 @@
-"""Rows and an objective with planted trouble, for test_spikes.py."""
+"""Rows and an objective with planted trouble, for test_planted_trouble.py."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from conftest import ROOT, launch_phases
+from conftest import ROOT, launch_phases, lines
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from data.denoising.rows import Denoised
@@ -56,6 +56,7 @@ TASKS = {
         ],
     },
 }
+RAMP = {"batch_size": 4, "tokens": 100 * LENGTH}
 PLAIN = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "spans": AutoModelForSeq2SeqLM}
 
 
@@ -72,7 +73,7 @@ def phase(name: str) -> dict:
         "batch_size": 16,
         "steps": 25,
         "optim": {"lr": 3.0e-3},
-    }
+    } | ({"ramp": RAMP} if name == "causal" else {})
 
 
 LEARN = {"kind": "sft", "max_length": 192, "batch_size": 16, "steps": 12, "optim": {"lr": 1.0e-3}}
@@ -164,3 +165,14 @@ def test_an_encoder_decoder_learns_to_answer(run):
     assert found["loss"] < found["loss_before"]
     model = AutoModelForSeq2SeqLM.from_pretrained(run / "artifacts" / "written")
     assert model.config.is_encoder_decoder
+
+
+def test_a_ramps_steps_take_the_tokens_that_it_says(run):
+    """All rows of the play but its last one are full."""
+    tokens = [row["tokens"] for row in lines(run, "causal")]
+    rows, wanted = 0, []
+    for _ in tokens:
+        size = 16 if rows >= 100 else 4 + (12 * rows // 100) // 4 * 4  # linear from 4 to 16 over 100 rows, in fours
+        wanted.append(size * LENGTH)
+        rows += size
+    assert tokens == wanted and tokens[0] == 4 * LENGTH and tokens[-1] == 16 * LENGTH
