@@ -131,12 +131,14 @@ def scaling(
         from rlhf.scaling.tables import show
 
         if fresh:
+            api.check_scaling(settings)  # before anything is removed
             _remove(grid_directory(settings))
         report = api.scaling_law(settings, address=address)
         console = Console()
         show(report.figures, console)
         console.print(f"report: {report.page}", highlight=False, soft_wrap=True)
         if report.missed:
+            console.print(Text(report.missed, "bold red"), soft_wrap=True)
             raise typer.Exit(1)
 
 

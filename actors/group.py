@@ -157,9 +157,9 @@ class WorkerGroup:
         return f"needs {needs}, the cluster has {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs free"
 
     def forward(self, staged: StagedBatch, output: Output, temperature: float = 1.0) -> Call:
-        leaders = self._grid.leaders()  # all ranks of a replica have the same results
+        leaders = self._grid.leaders()  # whose ranks would all say the same
 
-        def gather(results: list[np.ndarray]) -> Tensor:
+        def gather(results: list[np.ndarray | None]) -> Tensor:
             return staged.gather([results[rank] for rank in leaders])
 
         return self._call("forward", staged, output, temperature, combine=gather)

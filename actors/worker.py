@@ -64,9 +64,10 @@ class ModelWorker:
             raise RuntimeError(f"{self!r} holds no model: it was released, or never built")
         return self._engine
 
-    def forward(self, shards: tuple[Shard, ...], output: Output, temperature: float) -> np.ndarray:
-        """(b, T) or (b,) fp32 of this replica's rows, in the order of its shards."""
-        return self.engine.forward(whole(shards, frozenset()), output, temperature).float().cpu().numpy()
+    def forward(self, shards: tuple[Shard, ...], output: Output, temperature: float) -> np.ndarray | None:
+        """(b, T) or (b,) fp32 of this replica's rows, in the order of its shards; None but on the replica's leader."""
+        found = self.engine.forward(whole(shards, frozenset()), output, temperature)
+        return found.float().cpu().numpy() if self.engine.leads else None
 
     def train(
         self,

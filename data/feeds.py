@@ -17,6 +17,7 @@ from data.errors import UserError
 from data.examples import Examples
 from data.loader import permutation
 from data.tokens.mixture import Mixture
+from data.unit import Example
 
 
 class Feed(Protocol):
@@ -34,6 +35,10 @@ class Feed(Protocol):
 
     def batch(self, numbers: Sequence[int]) -> Batch:
         """The units of these numbers under each other."""
+        ...
+
+    def rows(self, number: int) -> list[Example]:
+        """One unit's rows, not padded."""
         ...
 
     def epochs(self, rows: int) -> dict[str, float]:
@@ -65,6 +70,10 @@ class Shuffled:
     def batch(self, numbers: Sequence[int]) -> Batch:
         places = [divmod(number, self.per_epoch) for number in numbers]
         return self.examples.batch([int(self._order(epoch)[place]) for epoch, place in places])
+
+    def rows(self, number: int) -> list[Example]:
+        epoch, place = divmod(number, self.per_epoch)
+        return self.examples.rows(int(self._order(epoch)[place]))
 
     def epochs(self, rows: int) -> dict[str, float]:
         return {}
@@ -111,6 +120,10 @@ class Blend:
         located = [self.mixture.locate(number) for number in numbers]
         runs = groupby(located, key=lambda found: found[0])
         return Batch.cat([self._part(name, [number for _, number in run]) for name, run in runs])
+
+    def rows(self, number: int) -> list[Example]:
+        name, drawn = self.mixture.locate(number)
+        return [replace(row, meta={**row.meta, "data_set": name}) for row in self.feeds[name].rows(drawn)]
 
     def epochs(self, rows: int) -> dict[str, float]:
         """By set; of a corpus also by `set/source`."""

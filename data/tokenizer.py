@@ -96,8 +96,13 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A hash, in hexadecimal, of what makes tokens of a text; the chat template is no part of it."""
+    """A hash, in hexadecimal, of what makes tokens of a text; the chat template is no part of it, nor are special tokens that were
+    added behind the vocabulary, as a denoising objective does."""
     described = json.loads(tokenizer.backend_tokenizer.to_str())
+    size = len(described["model"]["vocab"])
+    described["added_tokens"] = [
+        token for token in described["added_tokens"] if token["id"] < size or not token["special"]
+    ]
     for passing in ("truncation", "padding"):  # left there by the last call
         described.pop(passing, None)
     described = [described, tokenizer.eos_token_id]

@@ -66,14 +66,22 @@ def scaling_law(config: Config, *, address: str | None = None, console: Console 
 
     Raises UserError for mistakes in the config or the data, and where the config has no such section.
     """
-    from rlhf.scaling.grid import grid_config
     from rlhf.scaling.run import scale  # with its plots
+
+    check_scaling(config)
+    return scale(config, lambda needed: _connecting(needed, address), console or Console(stderr=True))
+
+
+def check_scaling(config: Config) -> None:
+    """Raises UserError for what `scaling_law` would refuse before it trains anything."""
+    from rlhf.scaling.grid import grid_config
+    from rlhf.scaling.sizes import expect_sizes  # with torch
 
     check(config)
     if config.scaling is None:
         raise UserError("there is no section `scaling` in this config; see docs/scaling.md")
     check(grid_config(config))
-    return scale(config, lambda needed: _connecting(needed, address), console or Console(stderr=True))
+    expect_sizes(config)
 
 
 def _connecting(config: Config, address: str | None, *given: Any) -> Callable[[], AbstractContextManager[Runtime]]:

@@ -32,6 +32,7 @@ COSMETIC: dict[str, Any] = {
     "goals": True,
     "checkpoint_every": True,
     "store_every": True,
+    "spikes": {"at_most"},
     "reward": {"__all__": LIMITS},
     "watch": {"gold": {"__all__": LIMITS}, "format": LIMITS},
     "judge": {"timeout_s", "retries", "at_once", "pool", "key_variable"},
@@ -126,7 +127,7 @@ def functions_of(phase: Phase, given: Mapping[str, Any]) -> list[str]:
     paths = [part.source for part in reward_parts(phase)]
     paths += [score.source for score in answers.scores.values()] if (answers := getattr(phase, "answers", None)) else []
     paths += [getattr(phase, name, None) for name in ("gold", "rollout") if given.get(name) is None]
-    named = [getattr(phase, name, None) for name in ("algorithm", "loss") if given.get(name) is None]
+    named = [getattr(phase, name, None) for name in ("algorithm", "loss", "objective") if given.get(name) is None]
     paths += [part.name for part in named if part]
     return sorted({path for path in paths if path and ":" in path})
 

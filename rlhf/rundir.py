@@ -94,7 +94,7 @@ class RunDirectory:
 @dataclass(frozen=True)
 class Checkpoints:
     """One phase's checkpoints. `CURRENT` names the last one that every rank has finished writing (DeepSpeed's own
-    `latest` may name a torn one); only that and nothing older is kept. `owner` is the phase's input fingerprint: a
+    `latest` may name a torn one); nothing older is kept, unless `save` is told to. `owner` is the phase's input fingerprint: a
     checkpoint of other inputs is never resumed from."""
 
     directory: Path
@@ -109,6 +109,11 @@ class Checkpoints:
             return None
         return path
 
+    @property
+    def step(self) -> int:
+        """Finished steps of the current checkpoint; 0 where there is none."""
+        return json.loads((self.current / "progress.json").read_text())["step"] if self.current else 0
+
     def save(
         self,
         step: int,
@@ -116,8 +121,10 @@ class Checkpoints:
         groups: Mapping[str, ModelGroup],
         state: Mapping[str, Any],
         tokenizer: Any,
+        keep: int = 1,
     ) -> None:
-        """Saves after `step` finished steps: all roles at once, then the pointer, then older checkpoints go."""
+        """Saves after `step` finished steps: all roles at once, then the pointer, then older checkpoints go, but for the last `keep`
+        with this one."""
         path = self.directory / f"step-{step}"
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
@@ -128,9 +135,26 @@ class Checkpoints:
             work.result()
         write_atomically(path / "progress.json", json.dumps({"owner": self.owner, "step": step, **state}))
         write_atomically(self.directory / "CURRENT", path.name)
+        earlier = [old for old in self._complete() if old != path][-keep + 1 :] if keep > 1 else []
         for old in self.directory.glob("step-*"):
-            if old != path:
+            if old not in (path, *earlier):
                 shutil.rmtree(old)
+
+    def step_back(self) -> None:
+        """Gives the last checkpoint up for the one before it, where that was kept; else the phase begins anew."""
+        last = self.current
+        *_, before = [None, *(path for path in self._complete() if path != last)]
+        if before is None:
+            (self.directory / "CURRENT").unlink()
+        else:
+            write_atomically(self.directory / "CURRENT", before.name)
+        shutil.rmtree(last)
+
+    def _complete(self) -> list[Path]:
+        """This owner's checkpoints, in the order of their steps."""
+        written = {path.parent: json.loads(path.read_text()) for path in self.directory.glob("step-*/progress.json")}
+        own = [path for path, progress in written.items() if progress["owner"] == self.owner]
+        return sorted(own, key=lambda path: written[path]["step"])
 
     def load(self, groups: Mapping[str, ModelGroup]) -> dict[str, Any]:
         """Loads every role's state; returns {"step", …the state saved with it}, step 0 where there is nothing."""

@@ -18,7 +18,8 @@ from data.unit import DataReport
 class Denoised:
     """A feed (`data.feeds`) or a set of examples whose rows are corrupted. What a number gives is a pure function of it.
 
-    Rows with an answer to learn, of instructions, are not texts: their prompt is read, and the rest predicted.
+    Rows with an answer to learn, of instructions, are not texts: where a corruption has a prefix, theirs is the prompt, and the
+    rest is predicted as it stands.
     """
 
     rows: Any  # Feed, Examples or TokenRows
@@ -52,26 +53,27 @@ class Denoised:
         """tokens, lengths, action_mask, meta, and prefix_lengths or inputs."""
         corrupted, meta = [], []
         for number in numbers:
-            unit = self.rows.batch([number])
-            for row, length in enumerate(unit.lengths.tolist()):
-                generator = np.random.default_rng((self.seed, number, row))
-                tokens, mask = unit.tokens[row, :length].numpy(), unit.action_mask[row, :length].numpy()
-                corrupted.append(self._corrupt(tokens, mask, generator))
-                meta.append(unit.meta[row])
+            for place, row in enumerate(self.rows.rows(number)):
+                generator = np.random.default_rng((self.seed, number, place))
+                corrupted.append(self._corrupt(row.tokens, row.mask, generator))
+                meta.append(row.meta)
         return batch_of(corrupted, meta)
 
     def _corrupt(self, tokens: np.ndarray, mask: np.ndarray, generator: np.random.Generator) -> Corrupted:
         found = self.corruption.corrupt(tokens, self.vocabulary, generator)
-        if found.prefix_length is not None and not mask[1:].all() and mask.any():
-            return Corrupted(tokens, mask, prefix_length=int(mask.argmax()))
-        return found
+        if found.prefix_length is None or mask[1:].all():
+            return found
+        # of a row without an answer nothing is predicted
+        return Corrupted(tokens, mask, prefix_length=int(mask.argmax()) if mask.any() else len(tokens) - 1)
 
 
 def batch_of(rows: Sequence[Corrupted], meta: Sequence[dict[str, Any]] = ()) -> Batch:
-    """The rows under each other, padded. All have a prefix, or all have inputs."""
+    """The rows under each other, padded. All have a prefix, or all have inputs, or none has either."""
     batch = Batch.from_rows([row.tokens for row in rows], [row.mask for row in rows], meta)
     if rows[0].prefix_length is not None:
         return batch.with_columns(prefix_lengths=[row.prefix_length for row in rows])
+    if rows[0].inputs is None:
+        return batch
     inputs = np.zeros(tuple(batch.tokens.shape), np.int32)
     for number, row in enumerate(rows):
         inputs[number, : len(row.inputs)] = row.inputs

@@ -42,7 +42,7 @@ class Tokenizer(Node):
 
 
 class CorpusTokenizer(Tokenizer):
-    """Its path may also be phase:<name>, of a model's."""
+    """Its path may also be phase:<name>, that of a model or of another corpus."""
 
     sample_mb: float = Field(100.0, gt=0)  # of the corpus that it is trained from, drawn evenly from all units
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from data.errors import UserError
@@ -59,13 +59,16 @@ def tokenizer_can_be_had(config: Config, phase: Phase) -> Advice:
     if settings is None or settings.path is None:
         return
     where, names = f"phases.{phase.name}.tokenizer", [other.name for other in config.phases]
-    others = settings.model_fields_set - {"path", "sample_mb"}
+    others = settings.given - {"path", "sample_mb"}
     if others:
         yield f"{where}: path loads a tokenizer, so {', '.join(sorted(others))} would do nothing; remove path or the others"
     if settings.path.startswith(PHASE):
         earlier = names[: names.index(phase.name)]
-        if settings.path.removeprefix(PHASE) not in earlier:
-            yield f"{where}.path: no phase {settings.path.removeprefix(PHASE)!r} runs before {phase.name!r}"
+        source = settings.path.removeprefix(PHASE)
+        if source not in earlier:
+            yield f"{where}.path: no phase {source!r} runs before {phase.name!r}"
+        elif (other := config.phases[names.index(source)]).kind == CORPUS and other.tokenizer is None:
+            yield f"{where}.path: phases.{source}.tokenizer is null, so there is none to load; set its vocab_size or path"
     elif FILE.match(settings.path) and not Path(settings.path).is_dir():
         yield f"{where}.path: there is no directory {settings.path}; relative paths start at {Path.cwd()}"
 
@@ -75,7 +78,7 @@ def mixture_fits_the_corpus(config: Config, phase: Phase) -> Advice:
         return
     corpora, where = corpora_of(config, phase), f"phases.{phase.name}"
     if not corpora:
-        if phase.mixture.model_fields_set:
+        if phase.mixture.given:
             yield f"{where}.mixture: it mixes the sources of a corpus; set {where}.data to phase:<name> of a corpus phase"
         return
     if phase.max_length < 3:
@@ -90,6 +93,7 @@ def mixture_fits_the_corpus(config: Config, phase: Phase) -> Advice:
     else:
         for corpus in corpora.values():
             yield from _mixture_fits(phase, corpus)
+    yield from _one_tokenizer(config, where, {corpus.name for corpus in corpora.values() if corpus.tokenizer})
 
 
 def _trains_on(phase: Pretrain, where: str, data: Data, corpus: Corpus) -> Advice:
@@ -102,9 +106,33 @@ def _trains_on(phase: Pretrain, where: str, data: Data, corpus: Corpus) -> Advic
         )
     if corpus.tokenizer is None:
         yield f"{where}: phases.{corpus.name}.tokenizer is null, so there are no tokens to train on; set its vocab_size or path"
-    ignored = data.model_fields_set & {"split", "columns", "args", "limit", "templates", "rows"}
+    ignored = data.given & {"split", "columns", "args", "limit", "templates", "rows"}
     if ignored:
         yield f"{where}: a corpus has no rows to choose, so {', '.join(sorted(ignored))} would do nothing; remove them"
+
+
+def _one_tokenizer(config: Config, where: str, names: Set[str]) -> Advice:
+    """Corpora that are mixed are tokenised alike."""
+    corpora = [phase for phase in config.phases if phase.kind == CORPUS and phase.name in names]
+    for other in corpora[1:]:
+        if _tokenizer_origin(config, other) != _tokenizer_origin(config, corpora[0]):
+            yield (
+                f"{where}.data.mix: the corpora {corpora[0].name!r} and {other.name!r} have tokenizers of their own, and one model "
+                f"reads both; set phases.{other.name}.tokenizer.path=phase:{corpora[0].name}"
+            )
+
+
+def _tokenizer_origin(config: Config, corpus: Corpus) -> str:
+    """The corpus that trains the tokenizer, or the model or directory that it comes from."""
+    path = corpus.tokenizer.path
+    if path is None:
+        return PHASE + corpus.name
+    if not path.startswith(PHASE):
+        return str(Path(path).expanduser().resolve())
+    names = [other.name for other in config.phases]
+    earlier = config.phases[: names.index(corpus.name)]
+    made = [other for other in earlier if other.kind == CORPUS and PHASE + other.name == path and other.tokenizer]
+    return _tokenizer_origin(config, made[0]) if made else path
 
 
 def _mixture_fits(phase: Pretrain, corpus: Corpus) -> Advice:

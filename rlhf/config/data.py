@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from data.wording import Wording
 from rlhf.config.node import Node, Short
+
+# of a part: settings name it, as in data.mix.<part>.path
+PartName = Annotated[str, Field(pattern=r"^\w[\w-]*$", description="letters, digits, '_' and '-'")]
 
 
 class Template(Node):
@@ -43,7 +46,7 @@ class Data(Short):
     # rows, chosen by the seed, set aside for evaluation; of a corpus, which has set documents aside, how many windows are used (0: 1,000)
     holdout: int = Field(0, ge=0)
     templates: list[Template] = []  # each row is put into words by one of them
-    mix: dict[str, Part] = {}  # of pretrain and sft, instead of a path: several data sets, trained on together
+    mix: dict[PartName, Part] = {}  # of pretrain and sft, instead of a path: several data sets, trained on together
     temperature: float = Field(1.0, ge=1)  # of a mix without weights: shares go by rows ** (1 / temperature)
 
     @model_validator(mode="after")
@@ -68,3 +71,6 @@ class Part(Data):
     weight: float | None = Field(None, ge=0)  # share of the rows trained on, 0: only evaluated; default: by its rows
     cap: int | None = Field(None, ge=1)  # rows that it counts for at most where shares go by rows (Raffel et al. 2020)
     rows: Literal["text", "chat"] | None = None  # default: what the phase reads
+
+
+Data.model_rebuild()  # with Part, which was not there yet

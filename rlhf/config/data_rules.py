@@ -22,9 +22,9 @@ def mixes_are_trained_on(config: Config, phase: Phase) -> Advice:
             yield f"{where}.mix: only the data of phases of kind {' and '.join(MIXED)} can be a mix; name one data set's path"
         elif data.mix and data.path:
             yield f"{where}: path and mix; make the path a part of the mix, or remove one"
-        elif "temperature" in data.model_fields_set and not data.mix:
+        elif "temperature" in data.given and not data.mix:
             yield f"{where}.temperature: it is of a mix's shares, and there is no mix; remove it"
-        if data.mix and (misplaced := [setting for setting in OF_PARTS if setting in data.model_fields_set]):
+        if data.mix and (misplaced := [setting for setting in OF_PARTS if setting in data.given]):
             yield f"{where}: in a mix, {', '.join(misplaced)} are of the parts; set {where}.mix.<part>.{misplaced[0]}"
 
 
@@ -35,17 +35,20 @@ def shares_can_be_had(config: Config, phase: Phase) -> Advice:
     given = {name: part.weight for name, part in data.mix.items() if part.weight is not None}
     if given:
         yield from weights_fit(f"{where}.mix", given, list(data.mix))
-    if len(given) == len(data.mix) and "temperature" in data.model_fields_set:
+    if len(given) == len(data.mix) and "temperature" in data.given:
         yield f"{where}.temperature: every part has its weight, so it would do nothing; remove it, or the weights"
     for name, part in data.mix.items():
         if part.weight is not None and part.cap is not None:
             yield f"{where}.mix.{name}.cap: a part with a weight has its share whatever its rows are; remove cap or weight"
-        if "temperature" in part.model_fields_set:
+        if "temperature" in part.given:
             yield f"{where}.mix.{name}.temperature: it is of the whole mix; set {where}.temperature"
-        if part.weight == 0 and not part.holdout and corpus_of(config, part) is None:
+        corpus = corpus_of(config, part)
+        # a corpus sets documents aside, of which `holdout` says how many windows are used
+        if part.weight == 0 and not part.holdout and (corpus is None or not corpus.holdout):
+            holdout = "its holdout" if corpus is None else f"phases.{corpus.name}.holdout"
             yield (
-                f"{where}.mix.{name}: of weight 0 nothing is trained on, and nothing is held out to be evaluated on; set its "
-                "holdout, or remove it"
+                f"{where}.mix.{name}: of weight 0 nothing is trained on, and nothing is held out to be evaluated on; set "
+                f"{holdout}, or remove it"
             )
 
 

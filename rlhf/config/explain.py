@@ -91,6 +91,8 @@ def _locate(detail: ErrorDetails, tree: Any) -> Path:
 
 def _describe(path: Path, detail: ErrorDetails, tree: Any) -> str:
     where, problem, found = dotted(path), detail["type"], detail["input"]
+    if problem.startswith("string_") and detail["loc"][-1:] == ("[key]",) and (named := _named(path, tree)):
+        return f"{where}: found the name {_shown(path[-1])}, wanted {named}"
     if problem in ("extra_forbidden", "invalid_key") or detail["loc"][-1:] == ("[key]",):
         return f"{where} is not a setting{did_you_mean(path[-1], _known(path[:-1], tree))}"
     if problem == "missing":
@@ -107,6 +109,13 @@ def _describe(path: Path, detail: ErrorDetails, tree: Any) -> str:
         field = node.model_fields[node.short]  # a short form whose value is wrong
     wanted = _wanted(field) if field else detail["msg"]
     return f"{where}: found {_shown(found)}, wanted {wanted}{_hint(found, _choices(field) if field else [])}"
+
+
+def _named(path: Path, tree: Any) -> str | None:
+    """What the name at the path's end may consist of, where the schema says it."""
+    field = field_at(path[:-1], tree)
+    keys = get_args(field.annotation)[:1] if field and get_origin(field.annotation) is dict else ()
+    return FieldInfo.from_annotation(keys[0]).description if keys else None
 
 
 def _known(path: Path, tree: Any) -> list[str]:

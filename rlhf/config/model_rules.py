@@ -15,6 +15,7 @@ from rlhf.config.schema import Config, Model, Phase
 Models = Mapping[str, Model]  # by role
 Advice = Iterator[str]
 
+RELATIVE = ("t5", "mt5", "umt5", "bloom", "mpt")  # model types without a longest row: positions count from each other
 FILE = re.compile(
     r"^(?!.*://)(\.{0,2}/|.*\.(txt|json|jsonl|jsonl\.gz|json\.gz|parquet|arrow|csv)$)"
 )  # else it may be a name
@@ -166,6 +167,8 @@ def _positions(config: Config, phase: Phase, model: Model) -> int | None:
     positions = fields.get("max_position_embeddings")
     if isinstance(positions, int):
         return positions
+    if fields.get("model_type") in RELATIVE:
+        return None
     # a phase that makes a model gives it room for its own rows, where the architecture says nothing
     return maker.max_length if maker is not None and maker is not phase else None
 

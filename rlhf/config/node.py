@@ -14,6 +14,12 @@ Function = Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$", description="module:
 class Node(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @property
+    def given(self) -> set[str]:
+        """The settings that say something: a run's own config.yaml also writes out those that are as by default."""
+        fields = type(self).model_fields
+        return {name for name in self.model_fields_set if getattr(self, name) != fields[name].get_default()}
+
 
 class Short(Node):
     """A node that a plain value may stand for: that of the one field that is nearly always set."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlhf.config.model_rules import Advice, Models, architecture_of, place_of
+from rlhf.config.roles import result_role
 from rlhf.config.schema import Config, Model, Phase
 
 DIVIDED = ("num_attention_heads", "num_key_value_heads", "intermediate_size")  # what tensor_parallel cuts
@@ -23,7 +24,9 @@ def replicas_fill_the_pool(config: Config, phase: Phase, models: Models) -> Advi
 
 def pipelines_shard_the_optimizer_alone(config: Config, phase: Phase, models: Models) -> Advice:
     for role, model in _cut(models):
-        if model.pipeline_parallel > 1 and model.zero_stage > 1:
+        # of a model that is not trained there are no gradients to shard
+        most = 1 if role in (result_role(phase), "critic") else 2
+        if model.pipeline_parallel > 1 and model.zero_stage > most:
             yield (
                 f"{place_of(config, phase, role, 'pipeline_parallel')}: DeepSpeed's pipeline engine shards optimizer states, but "
                 f"neither gradients nor weights: set {place_of(config, phase, role, 'zero_stage')} to 1 or 0"

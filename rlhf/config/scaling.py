@@ -9,6 +9,7 @@ from pydantic import Field
 from rlhf.config.node import Node
 
 FEWEST = 3  # sizes and token counts that a fit must see: two tell a slope, and not that it becomes flatter
+NARROWEST = 2.0  # the largest of either over the smallest
 SizeName = Annotated[
     str, Field(pattern=r"^[A-Za-z_][\w-]*$", description="a letter, then letters, digits, '_' and '-'")
 ]
@@ -38,3 +39,8 @@ class Scaling(Node):
     held_out_error: float | None = Field(None, gt=0)  # of these losses, relative; above it the command exits with 1
     # floating-point operations for which the best size is told; default: 1, 10 and 100 times the largest training's
     budgets: list[Annotated[float, Field(gt=0)]] = []
+
+
+def steps_for(tokens: int, batch_size: int, max_length: int) -> int:
+    """Optimizer steps that come nearest to these tokens, a row counted as max_length of them."""
+    return max(1, round(tokens / (batch_size * max_length)))

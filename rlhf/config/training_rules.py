@@ -45,6 +45,18 @@ def schedules_fit_the_steps(config: Config, phase: Phase, models: Models) -> Adv
                 )
 
 
+def settings_of_optim_say_something(config: Config, phase: Phase, models: Models) -> Advice:
+    for _, where, optim in _trained(phase, models):
+        given = optim.given
+        ignored = [name for name in ("betas", "eps") if name in given]
+        if optim.name == "adafactor" and ignored:
+            yield f"{where}: {' and '.join(ignored)} would do nothing, they are AdamW's; remove them, or take name adamw"
+        if optim.schedule != "wsd" and "decay" in given:
+            yield f"{where}.decay: it would do nothing, schedule {optim.schedule} has no last share; remove it, or take schedule wsd"
+        if optim.warmup_steps is not None and "warmup" in given:
+            yield f"{where}.warmup: it would do nothing beside warmup_steps; remove one of them"
+
+
 def float16_is_for_supervised_training_on_gpus(config: Config, phase: Phase, models: Models) -> Advice:
     """A step that overflows is skipped, which supervised training makes up for; RL would lose that batch's samples."""
     for role, _, _ in _trained(phase, models):
@@ -100,6 +112,7 @@ def _optimizer_steps(phase: Phase, role: str) -> int | None:
 TRAINING_RULES = (
     adafactor_sees_whole_matrices,
     schedules_fit_the_steps,
+    settings_of_optim_say_something,
     float16_is_for_supervised_training_on_gpus,
     ramps_grow_to_the_batch,
     spikes_have_a_way_back,

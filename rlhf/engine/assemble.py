@@ -65,6 +65,9 @@ def assemble(build: ModelBuild, device: Device, grid: Grid) -> Assembly:
             mpu=process_groups(grid) if grid.parts > 1 and grid.stages == 1 else None,  # a pipeline brings its own
             dist_init_required=False,
         )
+    if trained and dtype == torch.float16:
+        # at its smallest scale it would raise at the next overflow, of a step that may be in flight already
+        engine.optimizer.loss_scaler.raise_error_at_min_scale = False
     if grid.stages > 1:
         runner = Pipeline(engine, model, device.torch_device)
     else:

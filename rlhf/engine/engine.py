@@ -71,6 +71,7 @@ class Engine:
         self._average = WeightAverage(self._parameters, build.ema_decay) if build.ema_decay else None
         self._steps = 0
         place = self._grid.place(dist.get_rank())
+        self.leads = place.stage == place.part == 0  # speaks for its replica, whose ranks know the same
         # replicas and stages drop out different units, the parts of one the same
         torch.manual_seed(build.seed + place.stage * self._grid.replicas + place.replica)
 

@@ -128,15 +128,25 @@ class EngineModel(nn.Module):
         return same_states(first, second)
 
     def _takes_masks(self) -> bool:
-        """Whether states under an explicit causal mask are those without one. Windows are wider than any probe: they are asked."""
-        layers = getattr(self.model.config, "layer_types", None) or ()
-        if "sliding_attention" in layers or (not layers and getattr(self.model.config, "sliding_window", None)):
+        """Whether states obey an explicit mask: a causal one changes nothing, an open one shows what comes later, and one of two
+        documents hides the first. Layers with windows are asked by name: they are wider than any probe."""
+        layers = set(getattr(self.model.config, "layer_types", None) or ())
+        if layers - {"full_attention"} or (not layers and getattr(self.model.config, "sliding_window", None)):
             return False
         causal = torch.ones(1, 1, 4, 4, dtype=torch.bool).tril()
+        opened, apart = causal.clone(), causal.clone()
+        opened[..., :3] = True
+        apart[..., 2:, :2] = False
+        positions = torch.tensor([[0, 1, 0, 1]])
         try:
-            return same_states(self._probe([1, 2, 3, 4], attention_mask=causal), self._probe([1, 2, 3, 4]))
+            plain, masked = self._probe([1, 2, 3, 4]), self._probe([1, 2, 3, 4], attention_mask=causal)
+            seen, other = (self._probe([1, 2, after, 4], attention_mask=opened)[0] for after in (3, 5))
+            first, second = (
+                self._probe([before, 1, 2, 3], attention_mask=apart, position_ids=positions)[2:] for before in (1, 4)
+            )
         except (ValueError, RuntimeError):  # of a model that wants masks of another shape
             return False
+        return same_states(plain, masked) and not same_states(seen, other) and same_states(first, second)
 
     @torch.no_grad()
     def _probe(self, tokens: list[int], **arguments: Tensor) -> Tensor:
@@ -210,7 +220,7 @@ def _load(build: ModelBuild, dtype: torch.dtype) -> PreTrainedModel:
     if build.head == "scalar":
         options["num_labels"] = 1
     try:
-        auto = _auto(build, AutoConfig.from_pretrained(build.path), f"models.{build.role}.path")
+        auto = _auto(build.head, AutoConfig.from_pretrained(build.path), f"models.{build.role}.path")
         model, report = auto.from_pretrained(build.path, **options)
     except OSError as error:
         reason = str(error).splitlines()[0]
@@ -232,25 +242,43 @@ def _load(build: ModelBuild, dtype: torch.dtype) -> PreTrainedModel:
 def _create(build: ModelBuild, dtype: torch.dtype) -> PreTrainedModel:
     if build.architecture is None:
         raise UserError(f"models.{build.role}: give either `path` or `architecture`")
-    where = f"models.{build.role}.architecture"
-    config = _config(build.architecture, build.implied, where)
-    if build.head == "scalar":
-        config.num_labels = 1
-    model = _auto(build, config, where).from_config(config, dtype=torch.float32)
+    model = from_scratch(build.architecture, build.implied, build.head, f"models.{build.role}.architecture")
     if build.head == "scalar":
         _start_near_zero(model)
     return model.to(dtype)
 
 
-def _auto(build: ModelBuild, config: PretrainedConfig, where: str) -> Any:
+def from_scratch(architecture: Mapping[str, Any], implied: Mapping[str, Any], head: str, where: str) -> PreTrainedModel:
+    """A new model in fp32, on the default device. implied: see ModelBuild; where: the setting of the architecture.
+
+    Raises UserError where the architecture is unknown, its values do not go together, or there is no such head for it.
+    """
+    config = _config(architecture, implied, where)
+    if head == "scalar":
+        config.num_labels = 1
+    try:
+        return _auto(head, config, where).from_config(config, dtype=torch.float32)
+    except ValueError as error:  # such as a width that the heads do not divide
+        raise UserError(f"{where}: {' '.join(str(error).split())}") from error
+
+
+def parameters_of(architecture: Mapping[str, Any], implied: Mapping[str, Any], head: str, where: str) -> int:
+    """How many a new model would have, tied ones once; nothing is allocated. Raises UserError as `from_scratch`."""
+    transformers_logging.set_verbosity_error()
+    with torch.device("meta"):
+        model = from_scratch(architecture, implied, head, where)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _auto(head: str, config: PretrainedConfig, where: str) -> Any:
     """transformers' class of models with the head that is asked for. Raises UserError where this architecture has none."""
     language_model = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     auto, wanted = {
         "lm": (language_model, "a decoder such as llama, or an encoder-decoder such as t5"),
         "masked": (AutoModelForMaskedLM, "an encoder such as bert or modernbert"),
         "scalar": (AutoModelForSequenceClassification, "a decoder such as llama"),
-    }[build.head]
-    if type(config) not in auto._model_mapping or (build.head == "masked" and config.is_encoder_decoder):
+    }[head]
+    if type(config) not in auto._model_mapping or (head == "masked" and config.is_encoder_decoder):
         raise UserError(f"{where}: {config.model_type} cannot be trained with this objective; take {wanted}")
     return auto
 
@@ -269,6 +297,9 @@ def _config(architecture: Mapping[str, Any], implied: Mapping[str, Any], where: 
             near = difflib.get_close_matches(name, known, 1)
             raise UserError(f"{where}.{name}: {model_type} has no such field; nearest: {', '.join(near) or 'none'}")
     fields = {name: value for name, value in implied.items() if name in known} | fields
+    pads = "roberta" in model_type or model_type in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    if pads and fields.get("pad_token_id") is None:
+        raise UserError(f"{where}: {model_type} needs a padding token, which the tokenizer lacks; take one that has it")
     if "roberta" in model_type and "max_position_embeddings" not in architecture:
         fields["max_position_embeddings"] += fields["pad_token_id"] + 1  # its first position is the one after padding's
     if config_class.is_encoder_decoder or model_type in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:

@@ -138,10 +138,11 @@ class Pipeline:
         if not microbatches:
             return
         engine = self._engine
-        inputs = [inputs_of(microbatch, output, self._model.form) for microbatch in microbatches]
+        form = self._model.form
 
         def answer(states: Tensor, index: int) -> Tensor:
-            microbatch, places = microbatches[index], inputs[index].places.to(self._device)
+            microbatch = microbatches[index]
+            places = inputs_of(microbatch, output, form).places.to(self._device)
             targets = (
                 microbatch.tokens[microbatch.action_mask].to(self._device) if output.startswith("logprobs") else None
             )
@@ -150,7 +151,13 @@ class Pipeline:
 
         engine.module.loss_fn = answer
         engine.total_loss, engine._compute_loss = None, True
-        engine.set_dataiterator(iter([(_tensors(one.arguments), index) for index, one in enumerate(inputs)]))
+        # drawn when its turn comes, by the first stage for the tensors and by the last for the index
+        first = engine.is_first_stage()
+        turns = (
+            (_tensors(inputs_of(one, output, form).arguments) if first else (), index)
+            for index, one in enumerate(microbatches)
+        )
+        engine.set_dataiterator(turns)
         engine._exec_schedule(schedule(len(microbatches), engine.num_stages, engine.stage_id))
         engine.module.loss_fn = None
 

@@ -114,7 +114,7 @@ class PhaseContext:
         micro-batch, which then has room for as many of the longest. path: of other weights than the role starts from."""
         model, path = self.models[role], path or self.path_of(role)
         architecture = None if path else model.architecture
-        implied = {} if architecture is None else self._implied()
+        implied = {} if architecture is None else implied_fields(self.tokenizer, self.phase.max_length)
         build = ModelBuild(
             role=role,
             path=path,
@@ -132,16 +132,6 @@ class PhaseContext:
             implied=implied,
         )
         return self.runtime.group(build, model.pool)
-
-    def _implied(self) -> dict[str, Any]:
-        """What a model from scratch has of the phase's tokenizer and rows."""
-        return {
-            "bos_token_id": None,
-            "max_position_embeddings": self.phase.max_length,
-            "vocab_size": len(self.tokenizer),
-            "eos_token_id": self.tokenizer.eos_token_id,
-            "pad_token_id": self.tokenizer.pad_token_id,
-        }
 
     @contextmanager
     def tracking(self, total: int, start: int, shown: tuple[str, ...]) -> Iterator[Tracker]:
@@ -170,15 +160,26 @@ class Tracker:
             line = f"[bold]{self.context.phase.name:<9}[/] step {step}: {escape(text)}"
             self.context.console.print(line, highlight=False, soft_wrap=True)
 
-    def back_to(self, step: int, text: str) -> None:
-        """Tells that the phase goes on from this step again; what was logged after it is dropped."""
-        self.note(step, text)
+    def back_to(self, step: int, wrong: int, text: str) -> None:
+        """Tells what was wrong at a step, and that the phase goes on from another again; what was logged after it is dropped."""
+        self.note(wrong, text)
         self.log.rewind(step)
 
     def step(self, done: int, metrics: Metrics) -> None:
         self.log.write(done, metrics)
         self.bar.update(done, metrics)
         self.context.runtime.report(metrics, self.context.phase.name)
+
+
+def implied_fields(tokenizer: Any, max_length: int) -> dict[str, Any]:
+    """What a model from scratch has of its phase's tokenizer and rows."""
+    return {
+        "bos_token_id": None,
+        "max_position_embeddings": max_length,
+        "vocab_size": len(tokenizer),
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
 
 
 def tokenizer_of_data(settings: Tokenizer, texts: Iterable[str]) -> Any:
@@ -209,19 +210,29 @@ def open_data(data: Data, artifacts: Mapping[str, Artifact]) -> Rows:
 
 
 def optim_settings(optim: Optim, total_steps: int) -> OptimSettings:
-    """The config's optimiser with its shares turned into step counts."""
+    """The config's optimiser with its shares turned into step counts.
+
+    Raises UserError where the learning rate would never be reached.
+    """
+    warmup_steps = round(optim.warmup * total_steps) if optim.warmup_steps is None else optim.warmup_steps
+    decay_steps = round(optim.decay * total_steps) if optim.schedule == "wsd" else 0
+    if warmup_steps + decay_steps > total_steps:
+        decay = f" and the decay of {decay_steps}" if decay_steps else ""
+        raise UserError(
+            f"optim: the warm-up of {warmup_steps} steps{decay} are more than the phase's {total_steps} steps: lower warmup_steps"
+        )
     return OptimSettings(
         lr=optim.lr,
         betas=optim.betas,
         eps=optim.eps,
         weight_decay=optim.weight_decay,
-        warmup_steps=round(optim.warmup * total_steps) if optim.warmup_steps is None else optim.warmup_steps,
+        warmup_steps=warmup_steps,
         schedule=optim.schedule,
         final_lr_ratio=optim.final_lr_ratio,
         clip_norm=optim.clip_norm,
         total_steps=total_steps,
         name=optim.name,
-        decay_steps=round(optim.decay * total_steps),
+        decay_steps=decay_steps,
     )
 
 

@@ -52,12 +52,16 @@ def figures_of(reading: Reading, sums: Mapping[str, float], count: int, rows: An
     if "accuracy" in figures and reading.objective.unit == "pairs":
         figures["pair_accuracy"] = figures.pop("accuracy")
     if reading.objective.output.startswith("logprobs") and reading.objective.unit == "tokens":
-        surprise = figures.get("nll", figures["loss"] - figures.get("router_loss", 0.0))
-        figures["perplexity"] = math.exp(min(surprise, 700.0))
+        figures["perplexity"] = math.exp(min(surprise(figures), 700.0))
         if rows is not None:
             figures["unigram_perplexity"] = unigram_perplexity(rows)
             figures["perplexity_ratio"] = figures["perplexity"] / figures["unigram_perplexity"]
     return figures
+
+
+def surprise(figures: Metrics) -> float:
+    """Nats a token, without what else the loss has in it: a z-loss, and the routers' of a mixture of experts."""
+    return figures.get("nll", figures["loss"] - figures.get("router_loss", 0.0))
 
 
 def parts_of(rows: Any) -> list[list[int]]:

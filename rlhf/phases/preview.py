@@ -9,14 +9,16 @@ from typing import Any
 from rich.console import Console
 
 from data.batch import Batch
+from data.denoising.vocabulary import extend
 from data.errors import UserError
 from data.messages import strings_in
 from data.prompts import build_prompts
 from data.tokenizer import ensure_chat_template, load_tokenizer
 from data.unit import DataReport, Example, pieces_of
+from rlhf.config.corpus import Tokenizer
 from rlhf.config.explain import did_you_mean
 from rlhf.config.roles import CORPUS, DATA_SETS, PHASE, corpora_of, resolve_models, result_role
-from rlhf.config.schema import Config, Phase
+from rlhf.config.schema import Config, Corpus, Phase
 from rlhf.phases.base import PhaseContext, open_data, tokenizer_of_data
 from rlhf.phases.rows import denoised, read_splits
 from rlhf.phases.supervised import RECIPES, options_of, rows_of
@@ -53,16 +55,19 @@ def _context(config: Config, phase: Phase, run: RunDirectory, artifacts: Mapping
     """Without a cluster, which reading does not need, and with the tokenizer that the rows would be read by."""
     corpora = corpora_of(config, phase).values()
     for corpus in corpora:
-        if corpus.name not in artifacts:
-            raise UserError(
-                f"phases.{phase.name}: the corpus {corpus.name!r} is not made yet; make it: launch.py corpus"
-            )
+        _artifact_of(phase, corpus, artifacts)
     silent = Console(quiet=True)
     context = PhaseContext(config, phase, None, run, artifacts, "", run.artifact(phase.name), silent)
     from_scratch = context.models[result_role(phase)].path is None
     if getattr(phase, "tokenizer", None) is None and not (corpora and from_scratch):  # else reading sets it
         context.tokenizer = tokenizer_of(config, phase, artifacts)
     return context
+
+
+def _artifact_of(phase: Phase, corpus: Corpus, artifacts: Mapping[str, Artifact]) -> Artifact:
+    if corpus.name not in artifacts:
+        raise UserError(f"phases.{phase.name}: the corpus {corpus.name!r} is not made yet; make it: launch.py corpus")
+    return artifacts[corpus.name]
 
 
 def _pieces(batch: Batch, tokenizer: Any) -> Pieces:
@@ -76,19 +81,21 @@ def _pieces(batch: Batch, tokenizer: Any) -> Pieces:
 
 
 def tokenizer_of(config: Config, phase: Phase, artifacts: Mapping[str, Artifact]) -> Any:
-    """The tokenizer that the phase would use: its own, trained as the run would; that of the model it starts from; or, where
-    an earlier phase has not run yet, the one that this phase would use.
+    """The tokenizer that the phase would use: its own, trained as the run would; that of its corpus or of the model it starts
+    from; or, where an earlier phase has not run yet, the one that this phase would use.
 
-    Raises UserError where the config leads to none.
+    Raises UserError where the config leads to none, or to a corpus that is not made yet.
     """
     settings = getattr(phase, "tokenizer", None)
-    if settings is not None:
-        sets = () if settings.path else phase.data.sets("data").values()
-        rows = (row for data in sets for row in open_data(data, artifacts))
-        return tokenizer_of_data(settings, (text for row in rows for text in strings_in(row)))
     path = resolve_models(config, phase)[result_role(phase) or "policy"].path
     if path is None:
-        raise UserError(f"phases.{phase.name}: neither a tokenizer nor a model that brings one is named")
+        tokenizer = _tokenizer_from_scratch(config, phase, artifacts)
+        # as `rlhf.phases.rows.read_splits` does for a model from scratch
+        objective = RECIPES[phase.kind].objective(phase) if phase.kind in RECIPES else None
+        extend(tokenizer, getattr(objective, "special_tokens", ()))
+        return tokenizer
+    if settings is not None:
+        return _tokenizer_of_settings(settings, phase, artifacts)
     if path.startswith(PHASE):
         name = path.removeprefix(PHASE)
         earlier = {other.name: other for other in config.phases[: config.phases.index(phase)]}
@@ -98,3 +105,18 @@ def tokenizer_of(config: Config, phase: Phase, artifacts: Mapping[str, Artifact]
             return tokenizer_of(config, earlier[name], artifacts)
         path = str(artifacts[name].path)
     return ensure_chat_template(load_tokenizer(path))
+
+
+def _tokenizer_from_scratch(config: Config, phase: Phase, artifacts: Mapping[str, Artifact]) -> Any:
+    """That of the phase's first corpus, or its own."""
+    if corpus := next(iter(corpora_of(config, phase).values()), None):
+        return load_tokenizer(_artifact_of(phase, corpus, artifacts).path)
+    if (settings := getattr(phase, "tokenizer", None)) is None:
+        raise UserError(f"phases.{phase.name}: neither a tokenizer nor a model that brings one is named")
+    return _tokenizer_of_settings(settings, phase, artifacts)
+
+
+def _tokenizer_of_settings(settings: Tokenizer, phase: Phase, artifacts: Mapping[str, Artifact]) -> Any:
+    sets = () if settings.path else phase.data.sets("data").values()
+    rows = (row for data in sets for row in open_data(data, artifacts))
+    return tokenizer_of_data(settings, (text for row in rows for text in strings_in(row)))

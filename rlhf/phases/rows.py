@@ -80,9 +80,11 @@ def _plain_feed(context: PhaseContext, splits: Splits) -> Feed:
         rows = splits[ALONE].train
         if isinstance(rows, TokenRows):
             return rows
-        left_over = 0 if phase.ramp else len(rows) % phase.batch_size  # so that no batch spans two passes
-        return Shuffled(rows, max(len(rows) - left_over, 1), seed)
-    feeds = {name: _part_feed(split.train, seed_of(seed, name)) for name, split in splits.items()}
+        left_over = len(rows) % phase.batch_size  # left out, so that no batch spans two passes
+        keeps = phase.ramp or len(rows) < phase.batch_size  # too few, which the step plan says
+        return Shuffled(rows, len(rows) if keeps else len(rows) - left_over, seed)
+    # by name, for their order in the config is no part of the phase's inputs
+    feeds = {name: _part_feed(splits[name].train, seed_of(seed, name)) for name in sorted(splits)}
     counts = {name: feed.pass_rows for name, feed in feeds.items()}
     given = {name: part.weight for name, part in phase.data.mix.items() if part.weight is not None}
     caps = {name: part.cap for name, part in phase.data.mix.items() if part.cap is not None}
@@ -122,7 +124,7 @@ def _read(
 
     def read(data: Data, options: FeedbackOptions) -> Examples:
         of = getattr(data, "rows", None) or kind
-        # texts are cut so that their corrupted rows fit; other rows are not corrupted
+        # texts are cut so that their corrupted rows fit; of other rows none grows
         examples = build_examples(
             of, context.open(data), context.tokenizer, length if of == "text" else phase.max_length, options
         )

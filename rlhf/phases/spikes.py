@@ -29,6 +29,7 @@ LEAST_SPREAD = {
     "grad_norm": 0.1,
 }  # in logarithms: below it, steps are alike, and any other would seem to leap
 FEWEST = 16  # steps to compare with
+SETTLED = 5  # steps after a checkpoint: a leap before them may come from an update that the checkpoint has in it
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Incident:
     skipped: int  # rows
 
     def __str__(self) -> str:
-        return f"step {self.step}: {self.reason}; back to step {self.back_to}, past {self.skipped} rows"
+        return f"{self.reason}; back to step {self.back_to}, past {self.skipped} rows"
 
 
 class Detector:
@@ -101,9 +102,15 @@ class Guard:
     incidents: tuple[Incident, ...] = ()
 
     @classmethod
-    def of(cls, settings: Spikes | None, path: Path, owner: str) -> Guard:
-        guard = cls(settings, path, owner, incidents=read_incidents(path, owner))
-        guard.go_back(None)
+    def of(cls, settings: Spikes | None, path: Path, owner: str, progress: Mapping[str, Any]) -> Guard:
+        """progress: of the checkpoint that the phase goes on from. Incidents of other inputs, or that lie beyond it, are forgotten."""
+        known = [each for each in read_incidents(path, owner) if each.back_to <= progress["step"]]
+        guard = cls(settings, path, owner, incidents=tuple(known))
+        if known:
+            guard._write()
+        else:
+            path.unlink(missing_ok=True)
+        guard.go_back(progress.get("spikes"))
         return guard
 
     @property
@@ -139,8 +146,8 @@ class Guard:
         """
         if len(self.incidents) >= self.settings.at_most:
             raise UserError(
-                f"step {step + 1}: {reason}, after {len(self.incidents)} incidents; the last checkpoint is good: lower the "
-                "learning rate, look at the skipped rows, or raise spikes.at_most"
+                f"step {step + 1}: {reason}, after {len(self.incidents)} incidents; raise spikes.at_most to go on from the last "
+                "checkpoint, or begin anew with a lower learning rate or other data"
             )
         back_to = progress["step"]
         incident = Incident(
@@ -153,18 +160,26 @@ class Guard:
             skipped=plan.before(step + 1) - plan.before(back_to),
         )
         self.incidents = (*self.incidents, incident)
+        self._write()
+        self.go_back(progress.get("spikes"))
+
+    def doubts(self, step: int, saved: int) -> bool:
+        """Whether a leap at this step, counted from 0, may come from the checkpoint itself, saved after so many steps: a loss is
+        measured before its update, so a bad update shows in the next one."""
+        return step < saved + SETTLED or any(incident.back_to == saved for incident in self.incidents)
+
+    def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         content = {"owner": self.owner, "incidents": [asdict(each) for each in self.incidents]}
         write_atomically(self.path, json.dumps(content, indent=2) + "\n")
-        self.go_back(progress.get("spikes"))
 
 
-def read_incidents(path: Path, owner: str | None = None) -> tuple[Incident, ...]:
-    """Those of this owner, or of any."""
+def read_incidents(path: Path, owner: str) -> tuple[Incident, ...]:
+    """Those of a phase with these inputs."""
     if not path.exists():
         return ()
     content = json.loads(path.read_text())
-    return tuple(Incident(**each) for each in content["incidents"]) if owner in (None, content["owner"]) else ()
+    return tuple(Incident(**each) for each in content["incidents"]) if content["owner"] == owner else ()
 
 
 def _number(value: float) -> float | None:

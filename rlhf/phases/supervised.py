@@ -85,9 +85,8 @@ def run(context: PhaseContext) -> Metrics:
     feed, held_out = feed_of(context, splits, objective), held_out_of(context, splits, objective)
     reading = Reading(context, objective, model, None if precomputed else reference)
     check = AnswerCheck.prepare(context, model, reference)
-    guard = Guard.of(getattr(phase, "spikes", None), context.run.incidents(phase.name), context.id)
     progress = context.checkpoints.load({recipe.role: model})
-    guard.go_back(progress.get("spikes"))
+    guard = Guard.of(phase.spikes, context.run.incidents(phase.name), context.id, progress)
     start = step = progress["step"]
     before = progress.get("before") or evaluate(reading, held_out)
     if check:
@@ -108,10 +107,12 @@ def run(context: PhaseContext) -> Metrics:
             if reason := guard.trouble(step, metrics, recipe.role):
                 while in_flight:
                     in_flight.popleft().result()
+                if (saved := context.checkpoints.step) and guard.doubts(step, saved):
+                    context.checkpoints.step_back()
                 progress = last_good(context, recipe.role, model, build)
                 guard.record(step, reason, metrics, progress, plan)
                 step = progress["step"]
-                track.back_to(step, str(guard.incidents[-1]))
+                track.back_to(step, guard.incidents[-1].step, str(guard.incidents[-1]))
                 continue
             step += 1
             track.step(step, {**metrics, "tokens/s": metrics["tokens"] / elapsed})
@@ -121,7 +122,8 @@ def run(context: PhaseContext) -> Metrics:
                     "answers": check and check.first,
                     "spikes": guard.detector and guard.detector.state(),
                 }
-                context.checkpoints.save(step, model, {recipe.role: model}, state, context.tokenizer)
+                keep = 2 if phase.spikes else 1
+                context.checkpoints.save(step, model, {recipe.role: model}, state, context.tokenizer, keep)
             if step == following(step - 1, phase.evaluate_every):
                 figures = evaluate(reading, held_out)
                 track.log.write(step, {f"held_out/{name}": value for name, value in figures.items()})

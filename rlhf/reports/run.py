@@ -75,7 +75,7 @@ def write_report(root: Path) -> Path:
             artifacts.get(phase.name),
             rows[phase.name],
             alarms[phase.name],
-            read_incidents(RunDirectory(root).incidents(phase.name)),
+            _incidents_of(RunDirectory(root), phase.name, artifacts.get(phase.name)),
             [outcome for outcome in outcomes if outcome.phase == phase.name],
         )
         for phase in config.phases
@@ -85,6 +85,17 @@ def write_report(root: Path) -> Path:
         root / REPORT, page(config.run.name, *body, *(_section(each) for each in phases if each.rows or each.artifact))
     )
     return root / REPORT
+
+
+def _incidents_of(run: RunDirectory, phase: str, artifact: Artifact | None) -> Sequence[Incident]:
+    """Of the finished phase, or of the checkpoint that an unfinished one would go on from."""
+    current = run.root / "checkpoints" / phase / "CURRENT"
+    if artifact:
+        return read_incidents(run.incidents(phase), artifact.id)
+    if not current.exists():
+        return ()
+    progress = json.loads((current.parent / current.read_text().strip() / "progress.json").read_text())
+    return read_incidents(run.incidents(phase), progress["owner"])
 
 
 def _by_phase(path: Path) -> dict[str, list[Row]]:

@@ -11,11 +11,13 @@ from scipy.optimize import OptimizeResult, minimize
 from scipy.special import huber
 
 from data.errors import UserError
-from rlhf.config.scaling import FEWEST
+from rlhf.config.scaling import FEWEST, NARROWEST
 from rlhf.scaling.predict import Law, Training
 
 DELTA = 1e-3  # of the Huber loss, in log loss (Hoffmann et al. 2022, section D.2): beyond it an error counts linearly
-NARROWEST = 2.0  # the largest over the smallest
+NEARLY = (
+    0.9  # of NARROWEST, which the config's rules ask for: rows are not all full, nor vocabularies as large as asked for
+)
 PARAMETERS = 5  # of the law
 # The three terms as shares of the median loss at the middle of the grid, and the two exponents. Hoffmann et al. start from
 # coefficients, which are of their sizes.
@@ -30,7 +32,9 @@ DESCENTS = 24  # from the starts of least error,
 A_WHILE = {"maxiter": 60}
 FINALISTS = 3  # of which the best go on
 TO_THE_END = {"maxiter": 2000, "maxfun": 20000, "ftol": 1e-13, "gtol": 1e-8}
-BOUNDS = ((-20, 20), (-20, 20), (-20, 20), (0.01, 5), (0.01, 5))
+EXPONENTS = (0.01, 5)  # least and greatest
+BOUNDS = ((-20, 20), (-20, 20), (-20, 20), EXPONENTS, EXPONENTS)
+NO_PART = 1e-4  # of the loss: a part that is nowhere larger is none
 
 
 def fit(points: Sequence[Training]) -> Law:
@@ -54,6 +58,28 @@ def fits_without_one(points: Sequence[Training], law: Law) -> list[Law]:
     return laws
 
 
+def untold(law: Law, points: Sequence[Training]) -> list[str]:
+    """Why the law says nothing of the best size for a compute budget, a line for sizes and for tokens: an exponent that ran to the
+    end of what the fit tries, or a part of the loss that is nowhere seen. Empty where it says something."""
+    least, greatest = EXPONENTS
+    found = []
+    for what, letter, exponent, parts in (
+        ("sizes", "alpha", law.size_exponent, [law.size_part(point.parameters) for point in points]),
+        ("tokens", "beta", law.token_exponent, [law.token_part(point.tokens) for point in points]),
+    ):
+        share = max(part / point.loss for part, point in zip(parts, points))
+        if share < NO_PART:
+            reason = f"their part of the loss is at most {share:.1g} of it"
+        elif exponent < 1.001 * least or exponent > 0.999 * greatest:
+            reason = f"{letter} is {exponent:.3g}, the end of what the fit tries"
+        else:
+            continue
+        found.append(
+            f"the losses do not tell what more {what} would change: {reason}; so no best size is told: spread the {what} further"
+        )
+    return found
+
+
 def _too_few(points: Sequence[Training]) -> str | None:
     """Why the points are not enough, with advice."""
     for values, what, setting in (
@@ -65,7 +91,7 @@ def _too_few(points: Sequence[Training]) -> str | None:
                 f"scaling.{setting}: the fit sees {len(values)} {what}, and needs at least {FEWEST}: add some that are not "
                 "held out"
             )
-        if max(values) < NARROWEST * min(values):
+        if max(values) < NEARLY * NARROWEST * min(values):
             factor = max(values) / min(values)
             return (
                 f"scaling.{setting}: the {what} lie within a factor of {factor:.2g}, too near to each other to tell an "
@@ -132,5 +158,5 @@ class _Problem:
 
     def theta_of(self, law: Law) -> np.ndarray:
         middle = np.exp(self.middle)
-        parts = law.irreducible, law.size_part(middle[0]), law.token_coef / middle[1] ** law.token_exponent
+        parts = law.irreducible, law.size_part(middle[0]), law.token_part(middle[1])
         return np.array([*np.log(parts), law.size_exponent, law.token_exponent])

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf.config.roles import resolve_models
-from rlhf.config.scaling import Scaling
+from data.messages import strings_in
+from rlhf.config.roles import PHASE, resolve_models
+from rlhf.config.scaling import Scaling, steps_for
+from rlhf.config.scaling_rules import scaled_phase
 from rlhf.config.schema import Config, Model, Phase, Pretrain
 
 FILE = "scaling.json"
@@ -41,16 +43,18 @@ def points_of(scaling: Scaling) -> list[GridPoint]:
     return [*fitted, *held_out]
 
 
-def scaled_phase(config: Config) -> Pretrain:
-    """The phase that the grid is made of; that it is there, `rlhf.config.scaling_rules` sees to."""
-    pretraining = [phase for phase in config.phases if phase.kind == "pretrain"]
-    return next(phase for phase in pretraining if config.scaling.phase in ("", phase.name))
-
-
 def phases_before(config: Config) -> list[Phase]:
-    """Those that the scaled phase may take its data or tokenizer from: they belong to the config's own run."""
-    names = [phase.name for phase in config.phases]
-    return config.phases[: names.index(scaled_phase(config).name)]
+    """Those that the scaled phase takes its data or tokenizer from, and those that these need in turn: they belong to the
+    config's own run."""
+    phase = scaled_phase(config)
+    needed = set(strings_in(phase.model_dump(mode="json", include={"data", "eval_data", "tokenizer"})))
+    found: list[Phase] = []
+    for earlier in reversed(config.phases[: config.phases.index(phase)]):
+        if PHASE + earlier.name in needed:
+            found.insert(0, earlier)
+            needed |= set(strings_in(earlier.model_dump(mode="json")))
+            needed |= {model.path for model in resolve_models(config, earlier).values() if model.path}
+    return found
 
 
 def grid_directory(config: Config) -> Path:
@@ -65,7 +69,7 @@ def conditions(phase: Pretrain) -> dict[str, Any]:
 
 
 def grid_config(config: Config) -> Config:
-    """The phases before the scaled one, then a phase for each point, with steps for its tokens, so that the learning rate's
+    """The phases that the scaled one needs, then a phase for each point, with steps for its tokens, so that the learning rate's
     schedule ends with them (Hoffmann et al. 2022, appendix B: one that is cut short overestimates the loss)."""
     run = config.run.model_copy(update={"name": config.run.name + SUFFIX, "output": str(grid_directory(config))})
     points = [_phase_of(config, point) for point in points_of(config.scaling)]
@@ -80,7 +84,7 @@ def _phase_of(config: Config, point: GridPoint) -> Pretrain:
     changed = {
         "name": point.name,
         "batch_size": batch_size,
-        "steps": max(1, round(point.tokens / (batch_size * phase.max_length))),
+        "steps": steps_for(point.tokens, batch_size, phase.max_length),
         "ramp": None,
         "models": {**phase.models, "policy": policy},
         "optim": phase.optim.model_copy(update={"lr": size.lr} if size.lr else {}),

@@ -13,7 +13,10 @@ from typing import Any
 from safetensors import safe_open
 
 from data.errors import UserError
+from data.tokenizer import load_tokenizer
 from rlhf.config.schema import Config
+from rlhf.phases.base import implied_fields
+from rlhf.phases.held_out import surprise
 from rlhf.rundir import Artifact
 from rlhf.scaling.grid import GridPoint, points_of
 from rlhf.scaling.predict import Training
@@ -26,22 +29,26 @@ class Measurement:
     point: GridPoint
     training: Training  # with the held-out loss
     passes: float  # over the data: above 1, tokens were seen again
-    seconds: float
+    seconds: float  # of its last attempt
 
 
 def measurements(config: Config, root: Path, artifacts: Mapping[str, Artifact]) -> list[Measurement]:
     """config: with the scaling section; root: of the grid's run; artifacts: its phases'.
 
-    Raises UserError where a training has no held-out loss.
+    Raises UserError where a training has no held-out loss, or one that is no number.
     """
     tokens = tokens_by_phase(root / "metrics.jsonl")
     found = []
     for point in points_of(config.scaling):
         artifact = artifacts[point.name]
-        loss = artifact.metrics.get("loss")
-        if loss is None:
+        if artifact.metrics.get("loss") is None:
             raise UserError(
                 f"scaling: {point.name} has no held-out loss: set data.holdout or eval_data of the phase that is scaled"
+            )
+        loss = surprise(artifact.metrics)
+        if not math.isfinite(loss):
+            raise UserError(
+                f"scaling: the held-out loss of {point.name} is {loss}: set a lower scaling.sizes.{point.size}.lr"
             )
         training = Training(parameters_in(artifact.path), tokens[point.name], loss)
         found.append(Measurement(point, training, _passes(artifact, training.tokens), artifact.seconds))
@@ -66,10 +73,10 @@ def parameters_in(directory: Path) -> int:
     return count
 
 
-def model_facts(directory: Path) -> dict[str, Any]:
-    """What a size of another shape has in common with the model that lies there: its class and its vocabulary."""
-    config = json.loads((directory / "config.json").read_text())
-    return {"class": config["architectures"][0], "vocab_size": config["vocab_size"]}
+def model_facts(directory: Path, max_length: int) -> dict[str, Any]:
+    """What a size of another shape has in common with the model that lies there: the fields that followed from its tokenizer and
+    rows."""
+    return implied_fields(load_tokenizer(directory), max_length)
 
 
 def _passes(artifact: Artifact, tokens: int) -> float:

@@ -17,16 +17,16 @@ CAPTION = (
 
 def scaling_page(name: str, figures: Mapping[str, Any], plot: Path) -> str:
     """HTML of the content of scaling.json."""
-    notes = figures["notes"]
+    notes, budgets = figures["notes"], [[*map(number, row[:-1]), row[-1]] for row in budget_rows(figures)]
+    known = "; ".join(text for text in (error_text(figures), range_text(figures)) if text)
     return page(
         f"{name}: scaling",
         element("h1", f"{name}: scaling"),
         element("p", element("strong", law_text(figures))),
-        element("p", f"{error_text(figures)}; {range_text(figures)}", class_="soft"),
+        element("p", known, class_="soft"),
         *([listing(notes, class_="alarms")] if notes else []),
         picture(png(plot), CAPTION),
-        element("h2", "Budgets"),
-        table(BUDGETS, [[*map(number, row[:-1]), row[-1]] for row in budget_rows(figures)]),
+        *([element("h2", "Budgets"), table(BUDGETS, budgets)] if budgets else []),
         element("h2", "Trainings"),
         table(POINTS, [[row[0], *map(number, row[1:])] for row in point_rows(figures)]),
         element("p", LEGEND, class_="soft"),

@@ -10,65 +10,69 @@ from typing import Any
 
 from rich.table import Table
 
-from rlhf.config.roles import resolve_models
+from rlhf.config.model_rules import place_of
+from rlhf.config.roles import corpora_of, resolve_models
 from rlhf.config.schema import Config, Pretrain
+from rlhf.phases.steps import StepPlan
 from rlhf.reports.tables import terminal_table
 from rlhf.scaling.grid import FILE, conditions, grid_directory
 from rlhf.scaling.predict import Law, Training
 from rlhf.scaling.tables import count
 
 HEADINGS = ("phase", "N", "D", "FLOPs", "x grid", "loss", "best N", "best D", "its loss")
+NO_TOKENS = "D is not known before a run that makes so many passes over a mix or a corpus: set steps for a forecast"
+NO_BEST = "the law tells no best size: the losses of the grid do not tell its exponents"
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """expected: the phase as it is planned; best: of the same compute; beyond: its compute over that of the largest training of
-    the grid."""
+    """expected: the phase as it is planned, None where its tokens are not known; best: of the same compute, None where the law
+    tells none; beyond: its compute over that of the largest training of the grid."""
 
     phase: str
-    expected: Training
-    best: Training
-    beyond: float
+    parameters: int
+    expected: Training | None = None
+    best: Training | None = None
+    beyond: float | None = None
 
 
 def forecasts(config: Config) -> list[Forecast]:
     """Of the pretrain phases from scratch whose data and tokenizer are those of this config's grid; none where `launch.py
-    scaling` has not trained it."""
+    scaling` has not trained it. Raises UserError where a model cannot be built."""
     path = grid_directory(config) / FILE
     if not path.exists():
         return []
+    from rlhf.scaling.sizes import parameters_for  # with torch
+
     figures = json.loads(path.read_text())
-    law, largest = Law.of_letters(figures["law"]), max(point["compute"] for point in figures["points"])
     found = []
     for phase in config.phases:
         if phase.kind != "pretrain" or conditions(phase) != figures["holds_for"]:
             continue
         architecture = resolve_models(config, phase)["policy"].architecture
-        if architecture is None:
-            continue
-        parameters, tokens = parameters_of(architecture, figures["model"], phase.max_length), tokens_of(phase, figures)
-        expected = Training(parameters, tokens, law.loss(parameters, tokens))
-        found.append(Forecast(phase.name, expected, law.optimum(expected.compute), expected.compute / largest))
+        if architecture is not None:
+            where = place_of(config, phase, "policy", "architecture")
+            parameters = parameters_for(phase, architecture, figures["model"], where)
+            found.append(_forecast(phase.name, parameters, tokens_of(config, phase, figures), figures))
     return found
 
 
-def parameters_of(architecture: Mapping[str, Any], model: Mapping[str, Any], max_length: int) -> int:
-    """How many a model of this architecture would have; nothing is allocated. model: `rlhf.scaling.measure.model_facts` of one
-    with the same tokenizer and objective."""
-    import torch
-    import transformers
-
-    fields = {"vocab_size": model["vocab_size"], "max_position_embeddings": max_length, **architecture}
-    config = transformers.AutoConfig.for_model(fields.pop("model_type", "llama"), **fields)
-    with torch.device("meta"):
-        built = getattr(transformers, model["class"])(config)
-    return sum(parameter.numel() for parameter in built.parameters())
+def _forecast(name: str, parameters: int, tokens: float | None, figures: Mapping[str, Any]) -> Forecast:
+    if tokens is None:
+        return Forecast(name, parameters)
+    law, largest = Law.of_letters(figures["law"]), max(point["compute"] for point in figures["points"])
+    expected = Training(parameters, tokens, law.loss(parameters, tokens))
+    best = None if figures["untold"] else law.optimum(expected.compute)
+    return Forecast(name, parameters, expected, best, expected.compute / largest)
 
 
-def tokens_of(phase: Pretrain, figures: Mapping[str, Any]) -> float:
-    """That the phase trains on: of its steps, each row counted as max_length tokens; else of its passes over the data."""
+def tokens_of(config: Config, phase: Pretrain, figures: Mapping[str, Any]) -> float | None:
+    """That the phase trains on: of its steps, each row counted as max_length tokens; else of its passes over the data. None for
+    passes over several sources, of which the grid's trainings know only how often the most repeated one came."""
     if phase.steps is not None:
-        return phase.steps * phase.batch_size * phase.max_length
+        return StepPlan.of(phase, phase.batch_size).before(phase.steps) * phase.max_length
+    if phase.data.mix or corpora_of(config, phase):
+        return None
     point = figures["points"][0]
     return phase.epochs * point["tokens"] / point["passes"]
 
@@ -77,15 +81,14 @@ def forecast_table(found: Sequence[Forecast]) -> Table:
     """N parameters, D tokens; the compute also as a multiple of the grid's largest training."""
     table = terminal_table(*HEADINGS)
     for each in found:
-        table.add_row(
-            each.phase,
-            count(each.expected.parameters),
-            count(each.expected.tokens),
-            f"{each.expected.compute:.2e}",
-            f"{each.beyond:.2g}",
-            f"{each.expected.loss:.3f}",
-            count(each.best.parameters),
-            count(each.best.tokens),
-            f"{each.best.loss:.3f}",
-        )
+        row = [each.phase, count(each.parameters)]
+        if each.expected:
+            row += [count(each.expected.tokens), f"{each.expected.compute:.2e}", f"{each.beyond:.2g}"]
+            row += [f"{each.expected.loss:.3f}"]
+        if each.best:
+            row += [count(each.best.parameters), count(each.best.tokens), f"{each.best.loss:.3f}"]
+        table.add_row(*row, *["-"] * (len(HEADINGS) - len(row)))
+    reasons = {NO_TOKENS: any(not each.expected for each in found)}
+    reasons[NO_BEST] = any(each.expected and not each.best for each in found)
+    table.caption, table.caption_justify = "\n".join(text for text, holds in reasons.items() if holds) or None, "left"
     return table

@@ -73,7 +73,8 @@ def _over_compute(axis: Axes, figures: Figures, law: Law, looks: Mapping[str, Ma
     computes = [point["compute"] for point in figures["points"]]
     budgets = figures["budgets"]
     course = np.geomspace(min(computes), max(computes + [budget["compute"] for budget in budgets]), 100)
-    axis.plot(course, [law.optimum(compute).loss for compute in course], color=INK, linewidth=1.6)
+    if not figures["untold"]:
+        axis.plot(course, [law.optimum(compute).loss for compute in course], color=INK, linewidth=1.6)
     for name, look in looks.items():
         _dots(axis, [point for point in figures["points"] if point["size"] == name], "compute", look)
     for budget in budgets:

@@ -45,11 +45,15 @@ class Law:
 
     def loss(self, parameters: float | np.ndarray, tokens: float | np.ndarray) -> float | np.ndarray:
         """Nats a token, of the arguments' common shape."""
-        return self.irreducible + self.size_part(parameters) + self.token_coef / tokens**self.token_exponent
+        return self.irreducible + self.size_part(parameters) + self.token_part(tokens)
 
     def size_part(self, parameters: float | np.ndarray) -> float | np.ndarray:
         """How much of the loss is the model's being finite."""
         return self.size_coef / parameters**self.size_exponent
+
+    def token_part(self, tokens: float | np.ndarray) -> float | np.ndarray:
+        """How much of the loss is the text's being finite."""
+        return self.token_coef / tokens**self.token_exponent
 
     def letters(self) -> dict[str, float]:
         """The parameters by the paper's letters, as scaling.json has them."""

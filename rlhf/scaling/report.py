@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf.config.scaling_rules import scaled_phase
 from rlhf.config.schema import Config
 from rlhf.rundir import write_atomically
-from rlhf.scaling.fit import fit, fits_without_one
-from rlhf.scaling.grid import FILE, conditions, scaled_phase
+from rlhf.scaling.fit import fit, fits_without_one, untold
+from rlhf.scaling.grid import FILE, conditions
 from rlhf.scaling.measure import Measurement
 from rlhf.scaling.page import scaling_page
 from rlhf.scaling.plot import draw
@@ -28,7 +29,7 @@ class Report:
 
     directory: Path
     figures: dict[str, Any]
-    missed: bool  # whether a held-out loss was predicted worse than the config allows
+    missed: str  # that a held-out loss was predicted worse than the config allows, as a line; empty where not
 
     @property
     def page(self) -> Path:
@@ -41,16 +42,24 @@ def write_report(config: Config, root: Path, measured: Sequence[Measurement], mo
     write_atomically(root / FILE, json.dumps(figures, indent=2) + "\n")
     draw(figures, Law.of_letters(figures["law"]), root / PLOT)
     write_atomically(root / PAGE, scaling_page(config.run.name, figures, root / PLOT))
-    allowed, error = config.scaling.held_out_error, figures["held_out_error"]
-    return Report(root, figures, missed=allowed is not None and error is not None and error > allowed)
+    return Report(root, figures, _missed(config.scaling.held_out_error, figures["held_out_error"]))
+
+
+def _missed(allowed: float | None, error: float | None) -> str:
+    if allowed is None or error is None or error <= allowed:
+        return ""
+    return f"held-out error {100 * error:.3g} % is over scaling.held_out_error {100 * allowed:.3g} %"
 
 
 def figures_of(config: Config, measured: Sequence[Measurement]) -> dict[str, Any]:
     """JSON values: what the law holds for, the points, the law with the range of its leave-one-out fits, the largest held-out
-    error, and the best size for each budget."""
+    error, and the best size for each budget; no budgets where the law is `untold`, which says why.
+    """
     fitted = [each.training for each in measured if not each.point.held_out]
     law = fit(fitted)
-    others = fits_without_one(fitted, law)
+    others, unknown = fits_without_one(fitted, law), untold(law, fitted)
+    telling = [other for other in others if not untold(other, fitted)]
+    budgets = [] if unknown else _budgets(config, measured)
     points = [_point(config, each, law) for each in measured]
     errors = [abs(point["error"]) for point in points if point["held_out"]]
     return {
@@ -60,8 +69,9 @@ def figures_of(config: Config, measured: Sequence[Measurement]) -> dict[str, Any
         "without_one": [other.letters() for other in others],
         "fit_error": max(abs(point["error"]) for point in points if not point["held_out"]),
         "held_out_error": max(errors, default=None),
-        "budgets": [_budget(compute, law, others, points) for compute in _budgets(config, measured)],
-        "notes": [*_notes(points), *_doubts(law, others)],
+        "untold": unknown,
+        "budgets": [_budget(compute, law, telling, points) for compute in budgets],
+        "notes": [*_notes(points), *unknown, *_doubts(law, others), *([] if unknown else _hardly(telling, others))],
     }
 
 
@@ -108,6 +118,15 @@ def _notes(points: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         f"{len(repeated)} of {len(points)} trainings saw tokens again, up to {most:.1f} passes: the fit counts them as new "
         f"ones, where they are worth {weight} these (Muennighoff et al. 2023)"
+    ]
+
+
+def _hardly(telling: Sequence[Law], others: Sequence[Law]) -> list[str]:
+    if len(telling) == len(others):
+        return []
+    return [
+        f"without one training, {len(others) - len(telling)} of {len(others)} fits tell no best size: what is told of budgets "
+        "hangs on single trainings; a wider grid would tell"
     ]
 
 

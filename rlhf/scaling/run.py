@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from rlhf.config.scaling_rules import scaled_phase
 from rlhf.config.schema import Config, Phase
 from rlhf.controller import Controller
 from rlhf.interfaces import Runtime
@@ -47,7 +48,8 @@ def scale(config: Config, connect: Connect, console: Console) -> Report:
     root = Path(grid.run.directory)
     artifacts = RunDirectory(root).finished(point.name for point in points_of(config.scaling))
     measured = measurements(config, root, artifacts)
-    return write_report(config, root, measured, model_facts(artifacts[measured[0].point.name].path))
+    model = model_facts(artifacts[measured[0].point.name].path, scaled_phase(config).max_length)
+    return write_report(config, root, measured, model)
 
 
 def _earlier(config: Config, connect: Connect, console: Console) -> Mapping[str, Artifact]:

@@ -14,7 +14,7 @@ POINTS = ("size", "N", "D", "FLOPs", "loss", "predicted", "error", "s")
 BUDGETS = ("FLOPs", "of the largest", "best N", "best D", "loss", "between", "best of the sizes")
 LEGEND = (
     "N: all parameters; D: tokens trained on; *: held out, the fit did not see it; between: losses by the fits to all "
-    "trainings but one"
+    "trainings but one; s: of the last attempt"
 )
 NOTHING = 1e-6  # nats: an irreducible loss below it is none, which a logarithm cannot say
 Figures = Mapping[str, Any]  # the content of scaling.json
@@ -56,6 +56,8 @@ def budget_rows(figures: Figures) -> list[Sequence[str]]:
 def show(figures: Figures, console: Console) -> None:
     """Prints the law, its errors, the budgets and the trainings."""
     for headings, rows in ((POINTS, point_rows(figures)), (BUDGETS, budget_rows(figures))):
+        if not rows:
+            continue
         table = terminal_table(*headings)
         for row in rows:
             table.add_row(*row)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,18 @@ def lines(output: Path, phase: str) -> list[dict]:
 
 def kill_after(command: list[str], output: Path, phase: str, steps: int) -> None:
     """Starts the run and kills its driver with SIGKILL as soon as so many steps of the phase are logged."""
+    kill_when(command, lambda: len(lines(output, phase)) >= steps)
+
+
+def kill_when(command: list[str], reached: Callable[[], bool]) -> None:
+    """Starts the run and kills its driver with SIGKILL as soon as it has come so far."""
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
     )
     deadline = time.monotonic() + 300
-    while len(lines(output, phase)) < steps:
+    while not reached():
         assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline, f"{phase} did not reach step {steps} in 300 s"
+        assert time.monotonic() < deadline, "the run did not come so far in 300 s"
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()

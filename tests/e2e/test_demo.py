@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import psutil
 import pytest
@@ -62,9 +61,7 @@ def test_the_rollout_engine_agrees_with_the_trainer_in_every_step(finished):
 
 def test_a_finished_run_starts_no_cluster_and_shows_its_table(finished):
     output, first = finished
-    started = time.monotonic()
     result = launch(output)
-    assert time.monotonic() - started < 30
     assert result.returncode == 1
     assert result.stderr.count("inputs unchanged") == 5
     assert "Ray" not in result.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import command_of, kill_after, launch_phases, lines, numbers
+from conftest import command_of, kill_when, launch_phases, lines, numbers
 
 from tests.e2e.planted_trouble import BATCH, POISONED_STEP
 
@@ -39,6 +39,7 @@ def done(tmp_path_factory):
             phase("clean", poison=False, spikes={}),
             phase("poisoned", poison=True, spikes={}),
             phase("unguarded", poison=True),
+            phase("early", poison=True, spikes={}, checkpoint_every=100, steps=POISONED_STEP + 3),
             phase("broken", poison=True, spikes={}, objective="tests.e2e.planted_trouble:BreaksOnce"),
         ],
     )
@@ -77,10 +78,22 @@ def test_the_training_ends_as_well_as_without_the_trouble(done):
 
 
 def test_a_run_that_is_killed_after_an_incident_passes_over_the_same_rows(done, tmp_path):
+    """Killed before the next checkpoint: only the incident's file knows of it."""
     run, _ = done
-    phases = [phase("poisoned", poison=True, spikes={})]
-    kill_after(command_of(tmp_path, phases), tmp_path / "run", "poisoned", POISONED_STEP + 6)
-    assert (tmp_path / "run" / "incidents" / "poisoned.json").exists()
+    phases, output = [phase("poisoned", poison=True, spikes={})], tmp_path / "run"
+    found = output / "incidents" / "poisoned.json"
+    kill_when(
+        command_of(tmp_path, phases),
+        lambda: found.exists() and BACK_TO + 2 < len(lines(output, "poisoned")) < BACK_TO + 6,
+    )
     launch_phases(tmp_path, phases)
-    assert numbers(lines(tmp_path / "run", "poisoned")) == numbers(lines(run, "poisoned"))
-    assert figures(tmp_path / "run", "poisoned") == figures(run, "poisoned")
+    assert numbers(lines(output, "poisoned")) == numbers(lines(run, "poisoned"))
+    assert figures(output, "poisoned") == figures(run, "poisoned")
+
+
+def test_without_a_checkpoint_the_phase_begins_anew_past_the_batches(done):
+    run, _ = done
+    (incident,) = json.loads((run / "incidents" / "early.json").read_text())["incidents"]
+    assert (incident["step"], incident["back_to"], incident["skipped_from"]) == (POISONED_STEP + 1, 0, 0)
+    assert incident["skipped"] == (POISONED_STEP + 1) * BATCH
+    assert len(lines(run, "early")) == POISONED_STEP + 3

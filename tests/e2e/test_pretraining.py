@@ -18,10 +18,11 @@ from rlhf.objectives import resolve_text_objective
 PLAY = ROOT.parent / "shared" / "data" / "tinyshakespeare.txt"
 LENGTH, HELD_OUT, VOCABULARY = 96, 24, 400
 SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+QWEN = {"model_type": "qwen3", "head_dim": 16, "num_key_value_heads": 2, "max_position_embeddings": 192, **SHAPE}
 BERT = {"model_type": "bert", "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, **SHAPE}
 T5 = {"model_type": "t5", "d_model": 64, "d_ff": 128, "d_kv": 16, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0}
 RUNS = {
-    "causal": ("causal", {"model_type": "qwen3", "head_dim": 16, "num_key_value_heads": 2, **SHAPE}),
+    "causal": ("causal", QWEN),
     "prefix": ("prefix", SHAPE),
     "masked": ({"name": "masked", "whole_words": True}, BERT),
     "spans": ("spans", T5),

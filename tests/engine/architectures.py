@@ -37,6 +37,13 @@ NO_PREFIX = {
         "layer_types": ["sliding_attention", "full_attention"],
         **SHAPE,
     },
+    "no masks of its own": {
+        "model_type": "gpt_neo",
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_heads": 4,
+        "attention_types": [[["global", "local"], 1]],
+    },
     "experts": {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2, **MIXED, **SHAPE},
     "many experts": {
         "model_type": "qwen3_moe",

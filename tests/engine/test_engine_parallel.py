@@ -141,18 +141,20 @@ def break_and_continue(rank, world, build, how):
 
 
 @pytest.mark.parametrize(
-    ("stage", "sizes", "how"),
+    ("stage", "sizes", "how", "dtype"),
     [
-        (0, TENSOR, "loss"),
-        (3, TENSOR, "gradient"),
-        (0, PIPELINE, "gradient"),
-        (1, BOTH, "gradient"),
+        (0, TENSOR, "loss", "float32"),
+        (3, TENSOR, "gradient", "float32"),
+        (0, PIPELINE, "gradient", "float32"),
+        (1, BOTH, "gradient", "float32"),
+        (2, TENSOR, "gradient", "bfloat16"),
+        (1, PIPELINE, "loss", "bfloat16"),
     ],
     ids=str,
 )
-def test_what_is_not_finite_never_reaches_the_weights(groups, deep, stage, sizes, how):
+def test_what_is_not_finite_never_reaches_the_weights(groups, deep, stage, sizes, how, dtype):
     for (broken, after), without in groups[4].run(
-        break_and_continue, plain.build(deep, zero_stage=stage, **sizes), how
+        break_and_continue, plain.build(deep, zero_stage=stage, dtype=dtype, **sizes), how
     ):
         assert broken["skipped"] == 1
         assert after == without

@@ -73,6 +73,7 @@ def test_every_shipped_config_parses_checks_and_reads_back(path, tmp_path):
     check(config)
     again = load_config(write(tmp_path / "resolved.yaml", dump_config(config)))
     assert again == config
+    check(again)  # a run's config.yaml, all defaults written out, can be run again
     assert [resolve_models(again, phase) for phase in again.phases] == [
         resolve_models(config, phase) for phase in config.phases
     ]

@@ -204,7 +204,7 @@ def test_the_table_of_the_docs_has_every_step():
         ({"tokenizer": {"special_tokens": ["a b"]}}, {}, "phases.corpus.tokenizer.special_tokens: 'a b' cannot be one"),
         ({"tokenizer": {"path": "/no/such"}}, {}, "phases.corpus.tokenizer.path: there is no directory /no/such"),
         ({"tokenizer": {"path": "phase:x"}}, {}, "phases.corpus.tokenizer.path: no phase 'x' runs before 'corpus'"),
-        ({"tokenizer": {"path": "a/b", "kind": "bpe"}}, {}, "path loads a tokenizer, so kind would do nothing"),
+        ({"tokenizer": {"path": "a/b", "kind": "unigram"}}, {}, "path loads a tokenizer, so kind would do nothing"),
         (
             {},
             {"data": {"path": "phase:corpus", "limit": 5}},

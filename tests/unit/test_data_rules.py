@@ -15,10 +15,11 @@ SAID = {"prompt": "{question}", "response": "{answer}"}
 SCORED = {"reward": ["rewards:length"], "sampling": {"samples": 2, "max_new_tokens": 8}}
 
 
-def config(kind: str, data: Any, **phase: Any) -> Config:
+def config(kind: str, data: Any, corpora: dict[str, dict[str, Any]] | None = None, **phase: Any) -> Config:
+    """corpora: what `web` and `law` have of their own."""
     corpora = [
-        {"kind": "corpus", "name": name, "sources": [{"name": name, "path": ROWS}], "holdout": 0}
-        for name in ("web", "law")
+        {"kind": "corpus", "name": name, "sources": [{"name": name, "path": ROWS}], "holdout": 0, **settings}
+        for name, settings in ({"web": {}, "law": {}} | (corpora or {})).items()
     ]
     settings = {"kind": kind, "data": data, **phase}
     if kind == "sft" or (kind == "pretrain" and "phase:" not in str(data)):
@@ -29,9 +30,9 @@ def config(kind: str, data: Any, **phase: Any) -> Config:
     )
 
 
-def advice(kind: str, data: Any, **phase: Any) -> str:
+def advice(kind: str, data: Any, corpora: dict[str, dict[str, Any]] | None = None, **phase: Any) -> str:
     with pytest.raises(UserError) as error:
-        check(config(kind, data, **phase))
+        check(config(kind, data, corpora, **phase))
     return str(error.value)
 
 
@@ -44,7 +45,7 @@ def mixed(**parts: Any) -> dict[str, Any]:
     [
         ("pretrain", mixed(old={"weight": 0.2}, new={}, chat={"rows": "chat", "templates": [SAID]})),
         ("pretrain", mixed(old={"weight": 0, "holdout": 9}, new={"templates": [TEXT, TEXT]})),
-        ("pretrain", mixed(old={"path": "phase:web", "weight": 0}, new={"cap": 5}) | {"temperature": 2}),
+        ("pretrain", mixed(old={"path": "phase:web", "weight": 0.2}, new={"cap": 5}) | {"temperature": 2}),
         ("pretrain", mixed(old={"weight": 30}, new={"weight": 70})),
         ("sft", mixed(maths={"templates": [SAID]}, books={"rows": "text", "templates": [TEXT]})),
         ("sft", {"path": ROWS, "templates": [SAID]}),
@@ -173,10 +174,64 @@ def test_a_corpus_in_a_mix_follows_no_schedule_and_brings_the_tokenizer():
     assert "phases.pretrain.tokenizer: the corpus 'web' is tokenised already" in advice("pretrain", data, tokenizer={})
 
 
+BOTH = mixed(old={"path": "phase:law"}, new={"path": "phase:web"})
+ONE_TOKENIZER = {"law": {"tokenizer": {"path": "phase:web"}}}
+
+
+@pytest.mark.parametrize(
+    "corpora",
+    [
+        ONE_TOKENIZER,
+        {name: {"tokenizer": {"path": "some/model"}} for name in ("web", "law")},
+        ONE_TOKENIZER | {"old": {"tokenizer": {"path": "phase:law"}}},
+    ],
+)
+def test_corpora_of_one_tokenizer_are_mixed(corpora):
+    check(config("pretrain", mixed(**{name: {"path": f"phase:{name}"} for name in reversed(corpora)}, new={}), corpora))
+    check(config("pretrain", BOTH, corpora))
+
+
+@pytest.mark.parametrize("law", [{}, {"tokenizer": {"path": "some/model"}}])
+def test_corpora_with_tokenizers_of_their_own_are_not_mixed(law):
+    told = advice("pretrain", BOTH, {"law": law})
+    assert told == (
+        "phases.pretrain.data.mix: the corpora 'web' and 'law' have tokenizers of their own, and one model reads both; set "
+        "phases.law.tokenizer.path=phase:web"
+    )
+
+
+def test_a_corpus_without_a_tokenizer_has_none_for_another():
+    told = advice("pretrain", "phase:law", {"web": {"tokenizer": None}} | ONE_TOKENIZER)
+    assert told == (
+        "phases.law.tokenizer.path: phases.web.tokenizer is null, so there is none to load; set its vocab_size or path"
+    )
+
+
+def test_a_corpus_of_weight_0_is_evaluated_on_what_it_set_aside():
+    data = mixed(old={"path": "phase:web", "weight": 0}, new={})
+    check(config("pretrain", data, {"web": {"holdout": 0.1}}))
+    told = advice("pretrain", data)
+    assert told == (
+        "phases.pretrain.data.mix.old: of weight 0 nothing is trained on, and nothing is held out to be evaluated on; set "
+        "phases.web.holdout, or remove it"
+    )
+
+
+@pytest.mark.parametrize(("name", "shown"), [("a.b", "'a.b'"), ("''", "''"), ("a b", "'a b'"), ("7", "7")])
+def test_a_part_has_a_name_that_settings_can_say(tmp_path, name, shown):
+    file = tmp_path / "run.yaml"
+    file.write_text(f"phases: [{{kind: sft, data: {{mix: {{{name}: '{ROWS}'}}}}}}]")
+    with pytest.raises(UserError) as error:
+        load_config(file)
+    assert str(error.value).endswith(f": found the name {shown}, wanted letters, digits, '_' and '-'")
+    file.write_text(f"phases: [{{kind: sft, data: {{mix: {{2024-web_a: '{ROWS}'}}}}}}]")
+    load_config(file, ["phases.sft.data.mix.2024-web_a.limit=3"])
+
+
 def test_weights_of_sources_need_one_corpus():
     data = mixed(old={"path": "phase:web"}, new={"path": "phase:law"})
-    check(config("pretrain", data, mixture={"temperature": 2}))
-    told = advice("pretrain", data, mixture={"weights": {"web": 1}})
+    check(config("pretrain", data, ONE_TOKENIZER, mixture={"temperature": 2}))
+    told = advice("pretrain", data, ONE_TOKENIZER, mixture={"weights": {"web": 1}})
     assert told == (
         "phases.pretrain.mixture.weights: of which corpus, web and law? give weights to their sources, where they are defined"
     )

@@ -180,3 +180,11 @@ def test_sets_without_a_weight_share_what_is_left():
     assert found == pytest.approx({"old": 0.2, "new": 0.2, "chat": 0.6})
     assert shares({"a": 5, "b": 7}, {"a": 20, "b": 80}) == {"a": 20, "b": 80}
     assert shares({"a": 5, "b": 7}, {"a": 1}) == {"a": 1, "b": 0}
+
+
+def test_a_numbers_rows_are_those_of_its_batch():
+    parts = {"a": Shuffled(examples(5), 5, 0), "b": Shuffled(examples(7), 7, 1)}
+    for feed in (parts["a"], Blend(parts, Mixture({"a": 5, "b": 7}, seed=0))):
+        for number in range(20):
+            (row,), batch = feed.rows(number), feed.batch([number])
+            assert row.tokens.tolist() == batch.tokens[0].tolist() and row.meta == batch.meta[0]

@@ -1,4 +1,5 @@
-"""A mix of data sets, wherever a phase's data are looked at: in its lineage, in what a corpus must not contain, in the preview."""
+"""A mix of data sets, wherever a phase's data are looked at: in its lineage, in what a corpus must not contain, in the preview; and
+the tokenizer of a preview."""
 
 import json
 from io import StringIO
@@ -8,11 +9,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from data.errors import UserError
+from data.tokenizer_training import train_tokenizer
 from rlhf.config.schema import Config
 from rlhf.controller import Controller
 from rlhf.corpus.reserved import open_reserved, reserved_sets, reserved_texts
-from rlhf.phases.preview import preview
+from rlhf.phases.preview import preview, tokenizer_of
 from rlhf.reports.tables import phases_table
+from rlhf.rundir import RunDirectory
 
 TEMPLATES = [{"prompt": "What is {sum}?", "response": "{total}"}, {"prompt": "{sum} =", "response": "It is {total}."}]
 
@@ -96,3 +100,42 @@ def test_the_plan_names_every_part(files):
     shown = console.file.getvalue()
     assert f"towns: {files}/towns.jsonl" in shown
     assert f"sums: {files}/sums.jsonl" in shown
+
+
+def after_pretraining(files: Path, kind: str, pretrain: dict[str, Any], **settings: Any) -> Config:
+    """A corpus of towns, a model from scratch that learns as `pretrain` says, and a phase that starts from it."""
+    towns = str(files / "towns.jsonl")
+    scratch = {"models": {"policy": {"architecture": {"model_type": "llama"}}}}
+    phases = [
+        {"kind": "corpus", "sources": [{"name": "towns", "path": towns}]},
+        {"kind": "pretrain", "data": towns, **scratch, **pretrain},
+        {"kind": kind, "name": "more", "data": towns, "models": {"policy": "phase:pretrain"}, **settings},
+    ]
+    return Config.model_validate({"run": {"output": str(files / "run")}, "phases": phases})
+
+
+def test_the_preview_knows_the_tokens_that_a_phase_before_adds_for_its_objective(files):
+    first = {"tokenizer": {"vocab_size": 300}, "objective": "spans"}
+    settings = after_pretraining(files, "pretrain", first, objective="spans")
+    ((_, samples),) = preview(settings, settings.phases[2], 2).values()
+    assert all("<extra_id_0>" in "".join(text for text, _ in pieces) for pieces in samples)
+    other = after_pretraining(files, "sft", first | {"objective": "causal"})
+    extended, plain = (tokenizer_of(each, each.phases[2], {}).get_vocab() for each in (settings, other))
+    assert extended == plain | {f"<extra_id_{number}>": len(plain) + number for number in range(100)}
+
+
+def test_the_preview_takes_a_corpus_tokenizer_where_the_phase_on_it_has_not_run(files):
+    settings = after_pretraining(files, "pretrain", {"data": "phase:corpus"})
+    with pytest.raises(
+        UserError, match=r"phases\.pretrain: the corpus 'corpus' is not made yet; make it: launch\.py corpus"
+    ):
+        preview(settings, settings.phases[2], 1)
+    made = RunDirectory(files / "run").artifact("corpus")
+    tokenizer = train_tokenizer(["the mill by the river"] * 9, 280)
+    tokenizer.save_pretrained(made)
+    (made / "phase.json").write_text(json.dumps({"id": "x", "metrics": {}, "lineage": {}}))
+    ((report, _),) = preview(settings, settings.phases[2], 1).values()
+    assert report.rows == 30
+    artifacts = RunDirectory(files / "run").finished(["corpus"])
+    found = tokenizer_of(settings, settings.phases[2], artifacts)
+    assert found.get_vocab() == tokenizer.get_vocab()

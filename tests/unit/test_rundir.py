@@ -88,3 +88,16 @@ def test_an_artifact_appears_whole_or_not_at_all(tmp_path):
 def test_fingerprints_ignore_the_order_of_keys_and_see_every_value():
     assert fingerprint({"a": 1, "b": [2.5]}) == fingerprint(json.loads('{"b": [2.5], "a": 1}'))
     assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+
+
+def test_a_checkpoint_is_given_up_for_the_one_before_it_where_that_was_kept(tmp_path):
+    checkpoints, group = Checkpoints(tmp_path / "pretrain", "inputs"), FileGroup()
+    for step in (10, 20, 30):
+        group.state = f"after step {step}"
+        checkpoints.save(step, group, {"policy": group}, {}, NoTokenizer(), keep=2)
+    assert sorted(path.name for path in checkpoints.directory.glob("step-*")) == ["step-20", "step-30"]
+    checkpoints.step_back()
+    assert checkpoints.step == checkpoints.load({"policy": group})["step"] == 20 and group.state == "after step 20"
+    checkpoints.step_back()
+    assert checkpoints.current is None and checkpoints.step == 0 and checkpoints.load({"policy": group}) == {"step": 0}
+    assert not list(checkpoints.directory.glob("step-*"))

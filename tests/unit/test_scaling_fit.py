@@ -10,7 +10,7 @@ from scipy.optimize import approx_fprime
 from scipy.special import huber
 
 from data.errors import UserError
-from rlhf.scaling.fit import DELTA, _Problem, fit, fits_without_one
+from rlhf.scaling.fit import DELTA, _Problem, fit, fits_without_one, untold
 from rlhf.scaling.predict import Law, Training
 
 # Hoffmann et al. 2022, equation 10
@@ -74,6 +74,32 @@ def test_fits_without_one_training_agree_where_the_losses_are_exact_and_differ_w
     assert len(told) == len(SMALL_GRID)
     assert told == pytest.approx([SMALL.loss(2e6, 4e5)] * len(told), rel=1e-6)
     assert np.ptp([law.loss(2e6, 4e5) for law in fits_without_one(noisy, fit(noisy))]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (lambda n, d: 30 / n**0.3 + 1, "tokens"),
+        (lambda n, d: 30 / d**0.3 + 1, "sizes"),
+        (lambda n, d: 2.0, "sizes, tokens"),
+    ],
+)
+def test_a_law_of_losses_that_do_not_depend_on_sizes_or_tokens_says_so(loss, told):
+    points = [Training(n, d, loss(n, d)) for n, d in SMALL_GRID]
+    lines = untold(fit(points), points)
+    assert [line.split()[7] for line in lines] == told.split(", ")
+    assert all(line.startswith("the losses do not tell what more ") for line in lines)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_law_of_losses_that_depend_on_both_tells_of_both(seed):
+    points = losses(SMALL, SMALL_GRID, noise=0.005, seed=seed)
+    assert untold(fit(points), points) == []
+
+
+def test_token_counts_that_came_out_a_little_nearer_than_asked_for_are_fitted():
+    """The last row of a text is not full."""
+    assert fit(losses(SMALL, list(product((6e4, 2e5, 5e5), (1.0e5, 1.5e5, 1.99e5)))))
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
+from typer.testing import CliRunner
 
+import launch
 from data.errors import UserError
 from rlhf import api
 from rlhf.config.check import check
 from rlhf.config.load import dump_config, load_config
 from rlhf.config.roles import resolve_models
 from rlhf.config.schema import Config
-from rlhf.scaling.grid import grid_config, points_of
+from rlhf.scaling.grid import grid_config, phases_before, points_of
 from rlhf.scaling.run import scale
 
 SIZES = {
@@ -25,6 +28,7 @@ SIZES = {
     "large": {"architecture": {"hidden_size": 128}, "batch_size": 16},
     "largest": {"architecture": {"hidden_size": 256}},
 }
+OF_ONE_BATCH = {name: {"architecture": size["architecture"]} for name, size in SIZES.items()}
 SCALING = {"sizes": SIZES, "tokens": [4096, 1024, 2048], "held_out": [{"size": "largest", "tokens": 4096}]}
 PRETRAIN = {
     "kind": "pretrain",
@@ -94,13 +98,110 @@ def test_the_grids_config_can_be_read_back(tmp_path):
             "scaling.held_out: there is no size 'larges'; did you mean large",
         ),
         ({"held_out": [{"size": name, "tokens": 1} for name in ("large", "largest")]}, "scaling.sizes: 2 of them"),
+        (
+            {"held_out": [{"size": "largest", "tokens": tokens} for tokens in (1, 2, 1)]},
+            "scaling.held_out: largest on 1 tokens is there 2 times; name each training once",
+        ),
+        (
+            {"held_out": [], "held_out_error": 0.1},
+            "scaling.held_out_error: no training is held out whose loss it could bound; set scaling.held_out, or remove it",
+        ),
         ({"tokens": [1024, 2048, 1024]}, "scaling.tokens: different ones: 2; a law needs at least 3"),
+        (
+            {"tokens": [2560, 3584, 4608], "sizes": OF_ONE_BATCH},
+            "scaling.tokens: in whole steps they lie within a factor of 1.8",
+        ),
+        (
+            {"tokens": [512, 600, 2048], "sizes": OF_ONE_BATCH},
+            "scaling.tokens: 512 and 600 both come to 1 step of 512 tokens",
+        ),
     ],
 )
 def test_a_grid_that_cannot_tell_a_law_is_refused(tmp_path, scaling, told):
     with pytest.raises(UserError) as error:
         check(config(tmp_path, scaling))
     assert str(error.value).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"path": "data.demo.tasks:corpus"}, "phases.pretrain.data.holdout, or its eval_data"),
+        (
+            {"mix": {"one": "data.demo.tasks:corpus", "two": "data.demo.tasks:corpus"}},
+            "phases.pretrain.data.mix.one.holdout",
+        ),
+        ("phase:corpus", "phases.corpus.holdout"),
+    ],
+)
+def test_a_grid_without_held_out_rows_is_refused(tmp_path, data, told):
+    made = {"kind": "corpus", "sources": [{"name": "one", "path": "data.demo.tasks:corpus"}], "holdout": 0.0}
+    before = [made] if data == "phase:corpus" else []
+    phase = {**PRETRAIN, "data": data} | ({"tokenizer": None} if before else {})
+    with pytest.raises(UserError, match=r"phase 'pretrain' holds nothing out: set ") as error:
+        check(config(tmp_path, phases=[*before, phase]))
+    assert str(error.value).endswith(told)
+    held_out = (
+        {"mix": {**data["mix"], "two": {"path": "data.demo.tasks:corpus", "holdout": 2}}} if "mix" in data else data
+    )
+    if before:
+        check(config(tmp_path, phases=[{**made, "holdout": 0.1}, phase]))
+    elif "mix" in data:
+        check(config(tmp_path, phases=[{**phase, "data": held_out}]))
+    else:
+        check(config(tmp_path, phases=[{**phase, "eval_data": data}]))
+
+
+FOUR_LAYERS = {"intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2, "num_key_value_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"small": {"hiden_size": 32}}, r"^scaling\.sizes\.small\.architecture\.hiden_size: llama has no such field"),
+        (
+            {"largest": {"hidden_size": 250, "num_attention_heads": 7}},
+            r"^scaling\.sizes\.largest\.architecture: .*not a multiple",
+        ),
+        (
+            {name: {"hidden_size": width} for name, width in (("small", 32), ("middle", 36), ("large", 40))},
+            r"^scaling\.sizes: small .*, middle .*, large .* parameters \(with a vocabulary of 300\) are too near",
+        ),
+    ],
+)
+def test_sizes_that_cannot_be_built_or_tell_a_law_are_told_before_a_cluster_starts(tmp_path, changes, told):
+    sizes = {name: {"architecture": {**FOUR_LAYERS, **size["architecture"]}} for name, size in SIZES.items()}
+    api.check_scaling(config(tmp_path, {"sizes": sizes}))
+    for name, fields in changes.items():
+        sizes[name] = {"architecture": {**FOUR_LAYERS, **fields}}
+    with pytest.raises(UserError, match=told):
+        api.scaling_law(config(tmp_path, {"sizes": sizes}), address="nowhere")
+
+
+def test_fresh_removes_nothing_where_a_check_fails(tmp_path):
+    sizes = {**SIZES, "largest": {"architecture": {"hiden_size": 16}}}
+    file, left = tmp_path / "config.yaml", tmp_path / "run-scaling"
+    written = {"run": {"output": str(tmp_path / "run")}, "scaling": {**SCALING, "sizes": sizes}, "phases": [PRETRAIN]}
+    written["models"] = {"policy": {"architecture": {"num_hidden_layers": 2}}}
+    file.write_text(yaml.safe_dump(written))
+    left.mkdir()
+    (left / "config.yaml").touch()
+    done = CliRunner().invoke(launch.app, ["scaling", str(file), "--fresh"])
+    assert (done.exit_code, left.exists()) == (2, True)
+    assert "hiden_size" in done.stderr
+
+
+def test_only_phases_that_the_scaled_one_needs_are_run_before_it(tmp_path):
+    first = {**PRETRAIN, "name": "first"}
+    made = {
+        "kind": "corpus",
+        "sources": [{"name": "one", "path": "data.demo.tasks:corpus"}],
+        "tokenizer": {"path": "phase:first"},
+    }
+    tuned = {"kind": "sft", "data": "data.demo.tasks:instructions", "models": {"policy": "phase:first"}}
+    scaled = {**PRETRAIN, "name": "scaled", "data": "phase:corpus", "tokenizer": None}
+    settings = config(tmp_path, {"phase": "scaled"}, [first, tuned, made, scaled])
+    assert [phase.name for phase in phases_before(settings)] == ["first", "corpus"]
 
 
 def test_two_pretrain_phases_must_be_told_apart(tmp_path):

@@ -99,8 +99,8 @@ def test_a_detector_goes_on_where_its_state_was_saved():
     assert one.state() == other.state()
 
 
-def guard(tmp_path, owner="id", **settings):
-    return Guard.of(Spikes(**settings), tmp_path / "incidents" / "pretrain.json", owner)
+def guard(tmp_path, owner="id", at=50, **settings):
+    return Guard.of(Spikes(**settings), tmp_path / "incidents" / "pretrain.json", owner, {"step": at})
 
 
 def test_incidents_add_up_and_are_read_again_by_their_owner_alone(tmp_path):
@@ -113,21 +113,33 @@ def test_incidents_add_up_and_are_read_again_by_their_owner_alone(tmp_path):
     assert (one.step, one.back_to, one.skipped_from, one.skipped) == (15, 10, 80, 40)
     assert (two.skipped_from, two.skipped, two.loss, two.grad_norm) == (120, 24, None, None)
     assert list(PLAN.numbers(10, again.skipped)) == list(range(144, 152))
-    assert guard(tmp_path, owner="another").incidents == ()
-    assert read_incidents(tmp_path / "none.json") == ()
+    assert read_incidents(tmp_path / "none.json", "id") == ()
+
+
+def test_incidents_of_other_inputs_or_beyond_the_checkpoint_are_forgotten(tmp_path):
+    for forgets in ({"owner": "another"}, {"at": 9}):
+        guard(tmp_path).record(14, "loss leapt", step(9.0), {"step": 10}, PLAN)
+        assert guard(tmp_path, at=10).skipped == 40
+        assert guard(tmp_path, **forgets).skipped == 0
+        assert guard(tmp_path).skipped == 0  # nor does another run of the same inputs pass over rows that it never saw
+
+
+def test_a_leap_soon_after_a_checkpoint_or_after_a_return_to_it_casts_doubt_on_it(tmp_path):
+    one = guard(tmp_path)
+    assert one.doubts(step=10, saved=10) and not one.doubts(step=19, saved=10)
+    one.record(19, "loss leapt", step(9.0), {"step": 10}, PLAN)
+    assert one.doubts(step=19, saved=10) and not one.doubts(step=29, saved=20)
 
 
 def test_too_many_incidents_end_the_run(tmp_path):
     one = guard(tmp_path, at_most=1)
     one.record(14, "loss leapt", step(9.0), {"step": 10}, PLAN)
-    with pytest.raises(
-        UserError, match=r"step 16: loss leapt, after 1 incidents; the last checkpoint is good: lower the"
-    ):
+    with pytest.raises(UserError, match=r"step 16: loss leapt, after 1 incidents; raise spikes.at_most to go on"):
         one.record(15, "loss leapt", step(9.0), {"step": 10}, PLAN)
 
 
 def test_without_settings_what_is_no_number_ends_the_run_and_a_leap_does_not(tmp_path):
-    none = Guard.of(None, tmp_path / "x.json", "id")
+    none = Guard.of(None, tmp_path / "x.json", "id", {"step": 0})
     assert none.trouble(3, step(1e9), "policy") is None
     with pytest.raises(UserError, match=r"policy, step 4: non-finite loss \(nan\) .* the weights are unchanged"):
         none.trouble(3, step(math.nan, skipped=1.0), "policy")

@@ -23,6 +23,7 @@ from tokenizers import (
 )
 
 from data.corpus.document import Document
+from data.denoising.vocabulary import extend
 from data.errors import UserError
 from data.tokenizer import CHATML, load_tokenizer, stop_token_ids, tokenizer_fingerprint
 from data.tokenizer_training import BYTES, fertility, train_tokenizer
@@ -244,3 +245,14 @@ def test_a_vocabulary_of_bytes_alone_is_the_smallest(kind, smallest):
 def test_special_tokens_that_would_not_come_back_are_the_users_error(token):
     with pytest.raises(UserError, match="special_tokens"):
         train_tokenizer(LINES, 300, "bpe", [token])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_special_tokens_added_behind_the_vocabulary_leave_the_fingerprint(kind, tmp_path):
+    """Texts become the same tokens: a corpus's tokens are still those of a model that a denoising objective has extended."""
+    trained(kind).save_pretrained(tmp_path)
+    extended = load_tokenizer(str(tmp_path))
+    extend(extended, ("<mask>", "<extra_id_0>"))
+    assert tokenizer_fingerprint(extended) == tokenizer_fingerprint(trained(kind))
+    extended.add_tokens(["king"])  # another matter: it cuts texts otherwise
+    assert tokenizer_fingerprint(extended) != tokenizer_fingerprint(trained(kind))

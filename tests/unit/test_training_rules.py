@@ -43,9 +43,10 @@ def rl(**settings: Any) -> dict[str, Any]:
         tree(optim={"schedule": "wsd", "warmup_steps": 200}, steps=None),  # over as many steps as the data have
         tree({"path": "some/model", "dtype": "float16"}),
         tree(ramp={"batch_size": 8, "tokens": 1000}, spikes={}),
+        tree(WHOLE, optim={**ADAFACTOR, "weight_decay": 0, "warmup": 0.1}),
         tree(**rl(optim={"warmup_steps": 10}, critic_optim={"warmup_steps": 12})),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_sound_settings_pass(config):
     check(config)
@@ -102,8 +103,23 @@ def test_sound_settings_pass(config):
             tree(spikes={}, checkpoint_every=0),
             ["phases.it.spikes: a run goes back to its last checkpoint, and checkpoint_every 0 writes none"],
         ),
+        (
+            tree(WHOLE, optim={**ADAFACTOR, "betas": [0.9, 0.99], "eps": 1e-6}),
+            ["phases.it.optim: betas and eps would do nothing, they are AdamW's; remove them, or take name adamw"],
+        ),
+        (
+            tree(optim={"decay": 0.1, "warmup": 0.1, "warmup_steps": 5}),
+            [
+                "phases.it.optim.decay: it would do nothing, schedule cosine has no last share; remove it, or take schedule wsd",
+                "phases.it.optim.warmup: it would do nothing beside warmup_steps; remove one of them",
+            ],
+        ),
+        (
+            tree(**rl(critic_optim={"decay": 0.1})),
+            ["phases.it.critic_optim.decay: it would do nothing, schedule cosine has no last share"],
+        ),
     ],
-    ids=range(12),
+    ids=range(15),
 )
 def test_settings_that_do_not_go_together_are_told_once_with_advice(config, lines):
     with pytest.raises(UserError) as error:

@@ -1,0 +1,60 @@
+"""How many parameters architectures have, and whether a grid's can be built and tell a law, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from data.errors import UserError
+from data.tokenizer import load_tokenizer
+from rlhf.config.roles import PHASE, corpora_of, resolve_models
+from rlhf.config.scaling import FEWEST, NARROWEST
+from rlhf.config.scaling_rules import scaled_phase
+from rlhf.config.schema import Config, Pretrain
+from rlhf.engine.models import parameters_of
+from rlhf.phases.base import implied_fields
+from rlhf.phases.supervised import RECIPES, head_of
+from rlhf.scaling.tables import count
+
+
+def parameters_for(phase: Pretrain, architecture: Mapping[str, Any], implied: Mapping[str, Any], where: str) -> int:
+    """Parameters of a model of this architecture, as the phase would build it. implied: `rlhf.phases.base.implied_fields`.
+
+    Raises UserError where it cannot be built; where: the setting of the architecture.
+    """
+    head = head_of(RECIPES[phase.kind].objective(phase))
+    return parameters_of(architecture, implied, head, where)
+
+
+def expect_sizes(config: Config) -> None:
+    """Raises UserError where a size of the grid cannot be built, or those that the fit sees lie too near to each other."""
+    phase, sizes = scaled_phase(config), config.scaling.sizes
+    base = resolve_models(config, phase)["policy"].architecture
+    implied = _implied(config, phase)
+    counts, advice = {}, []
+    for name, size in sizes.items():
+        try:
+            counts[name] = parameters_for(
+                phase, base | size.architecture, implied, f"scaling.sizes.{name}.architecture"
+            )
+        except UserError as error:
+            advice.append(str(error))
+    if advice:
+        raise UserError("\n".join(advice))
+    held_out = {training.size for training in config.scaling.held_out}
+    fitted = [parameters for name, parameters in counts.items() if name not in held_out]
+    if len(set(fitted)) < FEWEST or round(max(fitted) / min(fitted), 1) < NARROWEST:
+        told = ", ".join(f"{name} {count(parameters)}" for name, parameters in counts.items() if name not in held_out)
+        raise UserError(
+            f"scaling.sizes: {told} parameters (with a vocabulary of {implied['vocab_size']:,}) are too near to each other to "
+            f"tell an exponent: take at least {FEWEST} different ones, spread over a factor of {NARROWEST:g}, better 8"
+        )
+
+
+def _implied(config: Config, phase: Pretrain) -> dict[str, Any]:
+    """What follows from the tokenizer: of one that is yet to be trained, with the vocabulary that is asked for."""
+    settings = next((corpus.tokenizer for corpus in corpora_of(config, phase).values()), phase.tokenizer)
+    if settings.path and not settings.path.startswith(PHASE):
+        return implied_fields(load_tokenizer(settings.path), phase.max_length)
+    positions, vocabulary = phase.max_length, settings.vocab_size
+    return {"max_position_embeddings": positions, "vocab_size": vocabulary, "eos_token_id": 0, "pad_token_id": 1}
