@@ -25,7 +25,7 @@ def phase(name: str, poison: bool, **settings: object) -> dict:
         "batch_size": BATCH,
         "steps": STEPS,
         "checkpoint_every": EVERY,
-        "optim": {"lr": 3.0e-3},
+        "optim": {"lr": 1.5e-3},  # twice as much makes a leap of its own
         **settings,
     }
 
@@ -50,7 +50,7 @@ def figures(run, name):
     return json.loads((run / "summary.json").read_text())["phases"][name]
 
 
-@pytest.mark.parametrize(("name", "reason"), [("poisoned", "loss leapt to"), ("broken", "non-finite loss (nan)")])
+@pytest.mark.parametrize(("name", "reason"), [("poisoned", " leapt to "), ("broken", "non-finite loss (nan)")])
 def test_the_planted_batch_is_found_skipped_and_recorded(done, name, reason):
     run, result = done
     (incident,) = json.loads((run / "incidents" / f"{name}.json").read_text())["incidents"]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -56,8 +57,12 @@ def test_a_pipe_that_is_closed_already_starts_nothing(pipe):
 def test_orphans_become_the_commands_children(pipe):
     with start(pipe, ["/bin/sh", "-c", "setsid -f sleep 30; echo up; exec tail -f /dev/null"]) as process:
         assert process.stdout.readline() == b"up\n"
-        found = psutil.Process(process.pid).children(recursive=True)
-        assert [one.name() for one in found] == ["sleep"]
+        deadline = time.monotonic() + 5
+        while True:  # setsid has forked, and is about to become the command
+            found = psutil.Process(process.pid).children(recursive=True)
+            if [one.name() for one in found] == ["sleep"]:
+                break
+            assert time.monotonic() < deadline, found
         for one in found:
             one.kill()
         os.close(pipe[1])
