@@ -24,10 +24,8 @@ from rlhf.rundir import write_atomically
 from rlhf.skipped import expect_trained, failed, what_failed
 
 TO_SIGMA = 1.4826  # of a normal distribution, its standard deviation over its median absolute deviation
-LEAST_SPREAD = {
-    "loss": 0.02,
-    "grad_norm": 0.1,
-}  # in logarithms: below it, steps are alike, and any other would seem to leap
+# in logarithms: with less, steps are so alike that any other would seem to leap
+LEAST_SPREAD = {"loss": 0.03, "grad_norm": 0.2}
 FEWEST = 16  # steps to compare with
 SETTLED = 5  # steps after a checkpoint: a leap before them may come from an update that the checkpoint has in it
 
@@ -103,9 +101,12 @@ class Guard:
 
     @classmethod
     def of(cls, settings: Spikes | None, path: Path, owner: str, progress: Mapping[str, Any]) -> Guard:
-        """progress: of the checkpoint that the phase goes on from. Incidents of other inputs, or that lie beyond it, are forgotten."""
-        known = [each for each in read_incidents(path, owner) if each.back_to <= progress["step"]]
-        guard = cls(settings, path, owner, incidents=tuple(known))
+        """progress: of the checkpoint that the phase goes on from. Incidents of other inputs are forgotten, and those since the
+        last one that the checkpoint can know of: it went back to it, or to one before it."""
+        known = read_incidents(path, owner)
+        while known and known[-1].back_to > progress["step"]:
+            known = known[:-1]
+        guard = cls(settings, path, owner, incidents=known)
         if known:
             guard._write()
         else:

@@ -124,6 +124,15 @@ def test_incidents_of_other_inputs_or_beyond_the_checkpoint_are_forgotten(tmp_pa
         assert guard(tmp_path).skipped == 0  # nor does another run of the same inputs pass over rows that it never saw
 
 
+def test_a_return_beyond_an_earlier_return_keeps_both_when_the_run_is_killed(tmp_path):
+    one = guard(tmp_path, at=30)
+    one.record(36, "loss leapt", step(9.0), {"step": 30}, PLAN)
+    one.record(31, "loss leapt", step(9.0), {"step": 20}, PLAN)  # the checkpoint at 30 is given up
+    again = guard(tmp_path, at=20)
+    assert again.incidents == one.incidents and again.skipped == 7 * 8 + 12 * 8
+    assert PLAN.numbers(20, again.skipped)[0] == PLAN.numbers(31, 7 * 8)[-1] + 1  # right after what was seen last
+
+
 def test_a_leap_soon_after_a_checkpoint_or_after_a_return_to_it_casts_doubt_on_it(tmp_path):
     one = guard(tmp_path)
     assert one.doubts(step=10, saved=10) and not one.doubts(step=19, saved=10)
