@@ -11,14 +11,17 @@ from data.errors import UserError
 
 
 @dataclass(frozen=True)
-class InSequence:
-    """The units as they are numbered, without an end: for data that are shuffled already.
+class Order:
+    """A new seeded permutation each epoch. Which units a step takes depends on (seed, step) alone, so a resumed run needs
+    the step's number and nothing else.
 
-    Raises UserError where there are fewer units than a batch takes.
+    The last units of an epoch that do not fill a batch are left out, so that every step weighs the same; since each epoch
+    is shuffled anew, they are other units every time. Raises UserError where there are fewer units than a batch takes.
     """
 
     units: int
     batch_size: int
+    seed: int
 
     def __post_init__(self) -> None:
         if self.units < self.batch_size:
@@ -30,22 +33,6 @@ class InSequence:
     @property
     def steps_per_epoch(self) -> int:
         return self.units // self.batch_size
-
-    def indices(self, step: int) -> list[int]:
-        """The units of this step, counted from 0 over all epochs."""
-        return list(range(step * self.batch_size, (step + 1) * self.batch_size))
-
-
-@dataclass(frozen=True)
-class Order(InSequence):
-    """A new seeded permutation each epoch. Which units a step takes depends on (seed, step) alone, so a resumed run needs
-    the step's number and nothing else.
-
-    The last units of an epoch that do not fill a batch are left out, so that every step weighs the same; since each epoch
-    is shuffled anew, they are other units every time.
-    """
-
-    seed: int
 
     def indices(self, step: int) -> list[int]:
         """The units of this step, counted from 0 over all epochs."""

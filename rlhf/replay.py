@@ -92,7 +92,7 @@ def replay(
     Raises UserError where the run, the phase or the step is not there, or lacks a column that an algorithm needs.
     """
     from rlhf.algorithms import resolve
-    from rlhf.engine.models import build_model
+    from rlhf.engine.build import build_model
     from rlhf.testing.arithmetic import cosine
 
     config, settings = _phase(run_directory, phase)

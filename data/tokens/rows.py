@@ -151,8 +151,3 @@ class TokenRows:
     def at_token(self, position: int) -> int:
         """The unit in which this token position of the training lies."""
         return position // (self.max_length - 1)
-
-
-def for_rank(units: Sequence[int], rank: int, ranks: int) -> Sequence[int]:
-    """This rank's part of a step's units; the parts of all ranks after each other are all of them, for any number of ranks."""
-    return units[len(units) * rank // ranks : len(units) * (rank + 1) // ranks]

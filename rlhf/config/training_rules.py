@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rlhf.config.model_rules import Advice, Models, place_of
+from rlhf.config.model_rules import Advice, Models, place_of, replicas_of
 from rlhf.config.roles import result_role
 from rlhf.config.schema import Config, Phase
 from rlhf.config.training import Optim
@@ -77,8 +77,7 @@ def ramps_grow_to_the_batch(config: Config, phase: Phase, models: Models) -> Adv
     if ramp.batch_size > phase.batch_size:
         yield f"{where} {ramp.batch_size} is over the phase's batch_size {phase.batch_size}, which it grows to: lower it"
     model = models[role]
-    pool = config.pools.get(model.pool)
-    ranks = max(1, pool.devices // (model.tensor_parallel * model.pipeline_parallel)) if pool else 1
+    ranks = replicas_of(config, model) if model.pool in config.pools else 1
     if ramp.batch_size % ranks:
         above = -(-ramp.batch_size // ranks) * ranks
         yield (

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from data.errors import UserError
+from rlhf.engine.build import build_model
 from rlhf.engine.device import Device
 from rlhf.engine.grid import Grid, process_groups
 from rlhf.engine.inputs import Form
-from rlhf.engine.models import build_model
 from rlhf.engine.optim import deepspeed_config, optimizer
 from rlhf.engine.pipeline import CONFIG as PIPELINE_CONFIG
 from rlhf.engine.pipeline import Pipeline, cut_layers

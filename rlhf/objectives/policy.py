@@ -68,7 +68,7 @@ class PolicyObjective:
 
     def surrogate(self, logprobs: Tensor, microbatch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """logprobs: (b, T) -> (loss of each token (b, T), metrics of each token (b, T)), all 0 outside the mask."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} must define surrogate(logprobs, microbatch)")
 
     def __call__(self, out: Tensor, microbatch: Batch) -> Result:
         """out: (b, T) log-probs; with a bonus for entropy (2, b, T), log-probs and entropies."""

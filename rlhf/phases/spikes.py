@@ -169,6 +169,14 @@ class Guard:
         measured before its update, so a bad update shows in the next one."""
         return step < saved + SETTLED or any(incident.back_to == saved for incident in self.incidents)
 
+    def state(self) -> dict[str, list[float]] | None:
+        """What `go_back` takes, for the checkpoint."""
+        return self.detector and self.detector.state()
+
+    def figures(self) -> dict[str, float]:
+        """For the phase's result: nothing where nothing went wrong."""
+        return {"incidents": float(len(self.incidents))} if self.incidents else {}
+
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         content = {"owner": self.owner, "incidents": [asdict(each) for each in self.incidents]}

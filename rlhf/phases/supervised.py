@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from data.feedback.options import FeedbackOptions
@@ -63,31 +64,28 @@ def run(context: PhaseContext) -> Metrics:
     splits = read_splits(context, objective, rows_of(phase), options_of(phase))
     for split in splits.values():
         expect_margins(objective, split.train)
-    pass_rows = feed_of(context, splits, objective).pass_rows
-    plan = StepPlan.of(phase, pass_rows)
-    steps = phase.steps or plan.steps(pass_rows * phase.epochs)
+    feed = feed_of(context, splits, objective)
+    plan = StepPlan.of(phase, feed.pass_rows)
+    steps = phase.steps or plan.steps(feed.pass_rows * phase.epochs)
 
     # 2. models, and where an interrupted run stopped
     optim, together = optim_settings(phase.optim, steps), rows_compared(objective, splits)
-
-    def build() -> ModelGroup:
-        return context.build(recipe.role, head=head_of(objective), optim=optim, rows_together=together)
-
+    build = partial(context.build, recipe.role, head=head_of(objective), optim=optim, rows_together=together)
     model = build()
     reference = context.build("reference") if "ref_logprobs" in objective.columns else None
     precomputed = reference is not None and phase.precompute_reference
     if precomputed:
         splits = {
-            name: split.each(lambda rows: with_reference_logprobs(context, reference, rows))
-            for name, split in splits.items()
+            name: split.each(partial(with_reference_logprobs, context, reference)) for name, split in splits.items()
         }
+        feed = feed_of(context, splits, objective)
         context.runtime.release("reference")
-    feed, held_out = feed_of(context, splits, objective), held_out_of(context, splits, objective)
+    held_out = held_out_of(context, splits, objective)
     reading = Reading(context, objective, model, None if precomputed else reference)
     check = AnswerCheck.prepare(context, model, reference)
     progress = context.checkpoints.load({recipe.role: model})
     guard = Guard.of(phase.spikes, context.run.incidents(phase.name), context.id, progress)
-    start = step = progress["step"]
+    step = progress["step"]
     before = progress.get("before") or evaluate(reading, held_out)
     if check:
         check.before(progress.get("answers"))
@@ -96,7 +94,7 @@ def run(context: PhaseContext) -> Metrics:
     def submit(step: int) -> Pending:
         return model.train(reading.stage(feed.batch(plan.numbers(step, guard.skipped))), objective)
 
-    with context.tracking(steps, start, recipe.shown) as track:
+    with context.tracking(steps, step, recipe.shown) as track:
         in_flight: deque[Pending] = deque()
         clock = time.monotonic()
         while step < steps:
@@ -107,9 +105,7 @@ def run(context: PhaseContext) -> Metrics:
             if reason := guard.trouble(step, metrics, recipe.role):
                 while in_flight:
                     in_flight.popleft().result()
-                if (saved := context.checkpoints.step) and guard.doubts(step, saved):
-                    context.checkpoints.step_back()
-                progress = last_good(context, recipe.role, model, build)
+                progress = last_good(context, guard, step, {recipe.role: model}, build)
                 guard.record(step, reason, metrics, progress, plan)
                 step = progress["step"]
                 track.back_to(step, guard.incidents[-1].step, str(guard.incidents[-1]))
@@ -117,11 +113,7 @@ def run(context: PhaseContext) -> Metrics:
             step += 1
             track.step(step, {**metrics, "tokens/s": metrics["tokens"] / elapsed})
             if step == following(step - 1, phase.checkpoint_every):
-                state = {
-                    "before": before,
-                    "answers": check and check.first,
-                    "spikes": guard.detector and guard.detector.state(),
-                }
+                state = {"before": before, "answers": check and check.first, "spikes": guard.state()}
                 keep = 2 if phase.spikes else 1
                 context.checkpoints.save(step, model, {recipe.role: model}, state, context.tokenizer, keep)
             if step == following(step - 1, phase.evaluate_every):
@@ -135,20 +127,23 @@ def run(context: PhaseContext) -> Metrics:
             context.build("reference")  # the same group again, for the answers' KL
         figures |= check.after()
     passes = feed.epochs(plan.before(steps) + guard.skipped)
-    figures |= {f"epochs/{name}": count for name, count in passes.items()}
-    if guard.incidents:
-        figures["incidents"] = float(len(guard.incidents))
+    figures |= {f"epochs/{name}": count for name, count in passes.items()} | guard.figures()
     export(context, model)
     if recipe.role == "reward":
         figures |= calibrate(reading, splits[ALONE].train, splits[ALONE].held_out)
     return figures
 
 
-def last_good(context: PhaseContext, role: str, model: ModelGroup, build: Callable[[], ModelGroup]) -> dict[str, Any]:
-    """Puts the model back to the last checkpoint, or to its beginning; what was saved with it."""
+def last_good(
+    context: PhaseContext, guard: Guard, step: int, groups: Mapping[str, ModelGroup], build: Callable[[], ModelGroup]
+) -> dict[str, Any]:
+    """Puts the model back to the last checkpoint that this step, which went wrong, does not put in doubt, or to its beginning; what
+    was saved with it."""
+    if (saved := context.checkpoints.step) and guard.doubts(step, saved):
+        context.checkpoints.step_back()
     if context.checkpoints.current is None:
         build()  # the same group, its model anew
-    return context.checkpoints.load({role: model})
+    return context.checkpoints.load(groups)
 
 
 def head_of(objective: Objective) -> str:

@@ -11,7 +11,7 @@ from rlhf.config.roles import PHASE, corpora_of, resolve_models
 from rlhf.config.scaling import FEWEST, NARROWEST
 from rlhf.config.scaling_rules import scaled_phase
 from rlhf.config.schema import Config, Pretrain
-from rlhf.engine.models import parameters_of
+from rlhf.engine.build import parameters_of
 from rlhf.phases.base import implied_fields
 from rlhf.phases.supervised import RECIPES, head_of
 from rlhf.scaling.tables import count

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from data.batch import COLUMNS, Batch
+from rlhf.engine.build import build_model
 from rlhf.engine.inputs import Form, outputs
-from rlhf.engine.models import EngineModel, build_model
+from rlhf.engine.models import EngineModel
 from rlhf.interfaces import ModelBuild, Output
 from rlhf.testing.arithmetic import CPU
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
-from rlhf.engine.models import EngineModel, build_model
+from rlhf.engine.build import build_model
+from rlhf.engine.models import EngineModel
 from rlhf.interfaces import ModelBuild
 
 IMPLIED = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -79,6 +80,14 @@ def build(path: str, **changes) -> ModelBuild:
     fields = {"role": "policy", "path": path, "architecture": None, "head": "lm", "dtype": "float32", "zero_stage": 2}
     fields |= {"microbatch_tokens": 64, "activation_checkpointing": False, "optim": OPTIM, "seed": 0}
     return ModelBuild(**fields | changes)
+
+
+def dropping(path: str, directory: Path) -> str:
+    """The model at the path, saved with attention that it drops, so that the random generators matter."""
+    model = AutoModelForCausalLM.from_pretrained(path)
+    model.config.attention_dropout = 0.2
+    model.save_pretrained(directory)
+    return str(directory)
 
 
 def make_batch(rows: int = 7, seed: int = 0) -> Batch:

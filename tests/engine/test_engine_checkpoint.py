@@ -5,7 +5,6 @@ from pathlib import Path
 
 import plain
 import pytest
-from transformers import AutoModelForCausalLM
 
 from data.errors import UserError
 from rlhf.engine.device import resolve
@@ -16,12 +15,7 @@ BATCHES = [plain.make_batch(rows=8, seed=seed) for seed in range(4)]
 
 @pytest.fixture(scope="module")
 def dropping(llama, tmp_path_factory):
-    """A llama that drops attention, so that the random generators matter."""
-    directory = tmp_path_factory.mktemp("dropping")
-    model = AutoModelForCausalLM.from_pretrained(llama)
-    model.config.attention_dropout = 0.2
-    model.save_pretrained(directory)
-    return str(directory)
+    return plain.dropping(llama, tmp_path_factory.mktemp("dropping"))
 
 
 def interrupted(rank, world, build, directory):

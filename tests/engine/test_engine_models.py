@@ -6,7 +6,7 @@ import torch
 from conftest import SHAPE
 
 from data.errors import UserError
-from rlhf.engine.models import HEAD_STD, build_model
+from rlhf.engine.build import HEAD_STD, build_model
 
 ARCHITECTURE = {"model_type": "llama", **SHAPE}
 

@@ -19,12 +19,7 @@ from rlhf.engine.engine import Engine
 
 @pytest.fixture(scope="module")
 def dropping(deep, tmp_path_factory):
-    """The deep model with attention that it drops, so that the random generators matter."""
-    directory = tmp_path_factory.mktemp("dropping")
-    model = AutoModelForCausalLM.from_pretrained(deep)
-    model.config.attention_dropout = 0.2
-    model.save_pretrained(directory)
-    return str(directory)
+    return plain.dropping(deep, tmp_path_factory.mktemp("dropping"))
 
 
 def outputs(rank, world, build, batch):

@@ -14,7 +14,7 @@ from rich.console import Console
 from data.errors import UserError
 from data.tokenizer_training import train_tokenizer
 from rlhf.config.schema import Config
-from rlhf.engine.models import from_scratch
+from rlhf.engine.build import from_scratch
 from rlhf.rundir import Artifact
 from rlhf.scaling.grid import conditions, grid_directory, points_of
 from rlhf.scaling.measure import Measurement, measurements, model_facts, parameters_in, tokens_by_phase

@@ -19,12 +19,11 @@ from data.corpus.document import Document, read_documents, write_documents
 from data.corpus.step import Stage
 from data.corpus.work import Work
 from data.errors import UserError
-from data.loader import InSequence
 from data.text import text_units
 from data.tokenizer import load_tokenizer
 from data.tokenizer_training import train_tokenizer
 from data.tokens.mixture import Mixture
-from data.tokens.rows import TokenRows, for_rank
+from data.tokens.rows import TokenRows
 from data.tokens.store import TokenStore
 from data.tokens.write import _DocumentFile, is_held_out, tokenise, write_tokens
 from data.unit import DataReport
@@ -156,24 +155,13 @@ def test_the_rows_do_not_depend_on_how_a_source_is_divided_into_files(store, tmp
     assert np.array_equal(one.batch(units).action_mask, several.batch(units).action_mask)
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3, 8])
-def test_the_parts_of_all_ranks_are_the_step_whatever_their_number(store, ranks):
-    rows, order = rows_in(store), InSequence(30, 9)
-    units = order.indices(4)
-    parts = [for_rank(units, rank, ranks) for rank in range(ranks)]
-    assert [unit for part in parts for unit in part] == units == list(range(36, 45))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
-    joined = Batch.cat([rows.batch(part) for part in parts])
-    assert np.array_equal(joined.tokens, rows.batch(units).tokens)
-
-
 def test_a_resumed_training_goes_on_with_the_rows_of_the_uninterrupted_one(store):
     mixing = {"temperature": 2.0, "total_rows": 500}
-    order, whole = InSequence(100, 10), rows_in(store, **mixing)
-    steps = [whole.batch(order.indices(step)).tokens.tolist() for step in range(50)]
+    whole = rows_in(store, **mixing)
+    steps = [whole.batch(range(step * 10, step * 10 + 10)).tokens.tolist() for step in range(50)]
     for step in (49, 0, 17):
         resumed = rows_in(TokenStore.open(store.directory), **mixing)
-        assert resumed.batch(order.indices(step)).tokens.tolist() == steps[step]
+        assert resumed.batch(range(step * 10, step * 10 + 10)).tokens.tolist() == steps[step]
     position = whole.position(17 * 10)
     assert position == 17 * 10 * (MAX_LENGTH - 1)
     assert [whole.at_token(position + more) for more in (-1, 0, MAX_LENGTH - 2)] == [169, 170, 170]
