@@ -4,6 +4,7 @@ PYTHON ?= python3
 EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 SEED ?= 0
 BIN := .venv/bin
+UNIT := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile tests/unit
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-again test test-unit lint clean
@@ -36,10 +37,11 @@ demo-again: setup  ## the same from the beginning
 	@$(BIN)/python launch.py run configs/demo.yaml run.seed=$(SEED) run.name=demo-$(SEED) --fresh
 
 test: setup      ## the whole test suite
-	@$(BIN)/python -m pytest
+	@$(UNIT)
+	@$(BIN)/python -m pytest --ignore tests/unit
 
-test-unit: setup ## tests without Ray: seconds
-	@$(BIN)/python -m pytest tests/unit
+test-unit: setup ## tests without Ray, on all cores: about a minute
+	@$(UNIT)
 
 lint: setup      ## style
 	@$(BIN)/ruff check .

@@ -55,7 +55,7 @@ def _rows_fit(config: Config, phase: Phase, objective: Objective) -> Advice:
 
 
 def _architecture_fits(config: Config, phase: Phase, objective: Objective) -> Advice:
-    """As `rlhf.engine.models` and `rlhf.engine.inputs` would say once the model is made."""
+    """As `rlhf.engine.build` and `rlhf.engine.inputs` would say once the model is made."""
     found = architecture_of(config, phase, resolve_models(config, phase)["policy"])
     if found is None:
         return

@@ -121,18 +121,18 @@ def test_objectives(algorithm, policy):
 @pytest.mark.parametrize(
     ("algorithm", "needs"),
     [
-        (GRPO(), {"old_logprobs"}),
-        (GRPO(kl=LossKL(0.04)), {"old_logprobs", "ref_logprobs"}),
-        (RLOO(), {"old_logprobs", "ref_logprobs"}),
-        (RLOO(kl=FREE), {"old_logprobs"}),
-        (ReinforcePlusPlusBaseline(kl=FREE), {"old_logprobs"}),
-        (ReMax(kl=FREE), {"old_logprobs", "greedy_rewards"}),
-        (OnlineDPO(), {"ref_logprobs"}),
+        (GRPO(), ["old_logprobs"]),
+        (GRPO(kl=LossKL(0.04)), ["old_logprobs", "ref_logprobs"]),
+        (RLOO(), ["old_logprobs", "ref_logprobs"]),
+        (RLOO(kl=FREE), ["old_logprobs"]),
+        (ReinforcePlusPlusBaseline(kl=FREE), ["old_logprobs"]),
+        (ReMax(kl=FREE), ["greedy_rewards", "old_logprobs"]),
+        (OnlineDPO(), ["ref_logprobs"]),
     ],
     ids=repr,
 )
 def test_a_model_is_needed_only_where_its_coefficient_is_above_0(algorithm, needs):
-    assert algorithm.needs == needs
+    assert sorted(algorithm.needs) == needs
 
 
 def test_dapo_keeps_the_groups_that_have_a_difference():
