@@ -11,7 +11,7 @@ from rlhf.config.data_rules import DATA_RULES
 from rlhf.config.explain import did_you_mean
 from rlhf.config.judge_rules import JUDGE_RULES
 from rlhf.config.model_rules import FILE, MODEL_RULES, Advice
-from rlhf.config.objective_rules import text_objectives_fit
+from rlhf.config.objective_rules import feedback_is_for_decoders, text_objectives_fit
 from rlhf.config.parallel_rules import PARALLEL_RULES
 from rlhf.config.reward_rules import (
     environment_is_there,
@@ -55,6 +55,7 @@ def check(
             *algorithms_fit(config, algorithm, reward),
             *reward_losses_fit(config),
             *text_objectives_fit(config),
+            *feedback_is_for_decoders(config),
             *functions_are_there(config, reward, rollout_given),
         ]
     if advice:

@@ -1,5 +1,5 @@
-"""Rules about what pretraining and SFT learn: the objective is there, and rows, model and tokenizer are such as it needs. They
-import torch and the user's modules."""
+"""Rules about what pretraining and SFT learn, the objective is there, and rows, model and tokenizer are such as it needs; and about
+the architectures of the phases after them. They import torch and the user's modules."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
-from rlhf.config.model_rules import Advice, architecture_of
-from rlhf.config.roles import CORPUS, PHASE, corpora_of, resolve_models, result_role
+from rlhf.config.model_rules import Advice, architecture_of, place_of
+from rlhf.config.roles import CORPUS, JUDGE, PHASE, corpora_of, resolve_models, result_role
 from rlhf.config.schema import Config, Phase
 
 if TYPE_CHECKING:  # it imports torch
@@ -34,6 +34,30 @@ def text_objectives_fit(config: Config) -> Advice:
         objective = objectives[phase.name]
         broken = [*_rows_fit(config, phase, objective), *_architecture_fits(config, phase, objective)]
         yield from broken or _tokens_are_known(config, phase, objectives)
+
+
+def feedback_is_for_decoders(config: Config) -> Advice:
+    """After SFT, answers are written and scored where they end by models that read from left to right."""
+    for phase in config.model_phases:
+        if phase.kind in OF_TEXT:
+            continue
+        told: list[Any] = []  # starts: one mistake of the policy would be the reference's and the critic's, too
+        for role, model in resolve_models(config, phase).items():
+            found = (
+                None
+                if role == JUDGE or (model.path, model.architecture) in told
+                else architecture_of(config, phase, model)
+            )
+            fields, maker = found or ({}, None)
+            model_type = fields.get("model_type", "llama" if maker else None)
+            form = _form(model_type, fields)
+            if form in ("encoder", "encoder_decoder"):
+                told.append((model.path, model.architecture))
+                field = "path" if model.path else "architecture"
+                yield (
+                    f"{place_of(config, phase, role, field)}: {model_type} is an {form.replace('_', '-')}, and phases of kind "
+                    f"{phase.kind} are for decoders: name a model such as llama"
+                )
 
 
 def _rows_fit(config: Config, phase: Phase, objective: Objective) -> Advice:

@@ -138,6 +138,14 @@ def test_phases_after_one_that_brings_the_tokens_pass():
             [CORPUS, pretrain(data="phase:web", tokenizer=None), after("pretrain", objective="spans")],
             "list them in phases.web.tokenizer.special_tokens",
         ),
+        (
+            [pretrain("masked", "bert"), after("pretrain", "dpo")],
+            "phases.more.models.policy.path: bert is an encoder, and phases of kind dpo are for decoders: name a model such as llama",
+        ),
+        (
+            [pretrain("spans", "t5"), after("pretrain", "reward", models={"reward": "phase:pretrain"})],
+            "phases.more.models.reward.path: t5 is an encoder-decoder, and phases of kind reward are for decoders",
+        ),
     ],
 )
 def test_a_mistake_is_told_in_one_line(phases, told):
