@@ -3,7 +3,8 @@
     python benchmarks/pretraining.py TEXT_FILE [--minutes 5] [--plot FILE]
 
 First part: rows without padding. The losses of every step are compared, and tokens per CPU-second, which a busy machine disturbs
-less than seconds do. Second part: paragraphs of any length, which the engine packs and which it is also made to pad.
+less than seconds do; the machine's speed changes all the same, so both take turns after every two steps, each first every other
+time, and it is the ratios of neighbours that count. Second part: paragraphs of any length, 128 a step, which the engine packs and which it is also made to pad.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import quantiles
 
 import torch
 from rich.console import Console
@@ -30,7 +32,8 @@ from rlhf.engine.microbatch import padded_tokens
 from rlhf.interfaces import ModelBuild, OptimSettings
 from rlhf.objectives import LanguageModel
 
-LENGTH, BATCH, VOCABULARY, BLOCK, PADDED_STEPS = 128, 32, 1024, 8, 24
+LENGTH, BATCH, VOCABULARY, BLOCK = 128, 32, 1024, 2
+PARAGRAPHS, PARAGRAPH_STEPS = 128, 12  # short ones: a step of 32 would be its optimizer's to a tenth
 SHAPE = {"hidden_size": 128, "intermediate_size": 344, "num_hidden_layers": 4, "num_attention_heads": 4}
 Step = Callable[[Batch], float]  # one optimizer step; the loss
 
@@ -55,7 +58,9 @@ def main() -> None:
     compare(feed(whole), lambda batch: ours.train(batch, LanguageModel())["loss"], theirs, options)
 
     rows = open_rows("benchmarks.pretraining:paragraphs", args={"path": str(options.text)})
-    padding(build_examples("text", rows, tokenizer, LENGTH), spec, ours, theirs)
+    padding(
+        build_examples("text", rows, tokenizer, LENGTH), replace(spec, microbatch_tokens=PARAGRAPHS * LENGTH), theirs
+    )
 
 
 def paragraphs(path: str) -> Iterator[dict[str, str]]:
@@ -118,30 +123,29 @@ def compare(rows: Feed, ours: Step, theirs: Step, options: argparse.Namespace) -
     while time.monotonic() < end:
         batches = [rows.batch(range(step * BATCH, (step + 1) * BATCH)) for step in range(done, done + BLOCK)]
         tokens = sum(int(batch.lengths.sum()) for batch in batches)
-        for name, step in ways.items():
+        for name in (list, reversed)[done // BLOCK % 2](ways):
             started = time.process_time()
-            losses[name] += [step(batch) for batch in batches]
+            losses[name] += [ways[name](batch) for batch in batches]
             speeds[name].append(tokens / (time.process_time() - started))
         done += BLOCK
     gap = max(abs(a - b) / b for a, b in zip(losses["engine"], losses["plain PyTorch"], strict=True))
-    table = Table("way", "tokens per CPU-second, median (range) of blocks", "of plain PyTorch", "first and last loss")
-    baseline = median(speeds["plain PyTorch"])
+    table = Table("way", "tokens per CPU-second, quartiles", "first and last loss")
     for name, found in speeds.items():
-        shown = f"{median(found):,.0f} ({min(found):,.0f} to {max(found):,.0f})"
-        ends = f"{losses[name][0]:.4f}, {losses[name][-1]:.4f}"
-        table.add_row(name, shown, f"{median(found) / baseline:.2f}", ends)
+        table.add_row(name, quartiles(found, ",.0f"), f"{losses[name][0]:.4f}, {losses[name][-1]:.4f}")
+    ratios = [a / b for a, b in zip(*speeds.values(), strict=True)]
     Console().print(table)
+    Console().print(f"engine over plain PyTorch, of the same {BLOCK} steps, quartiles: {quartiles(ratios, '.3f')}")
     Console().print(f"{done} steps of {BATCH} rows; largest difference of a step's losses: {gap:.1e} relative")
     if options.plot:
         draw(losses, options.plot)
 
 
-def padding(examples: Examples, spec: ModelBuild, packed: Engine, theirs: Step) -> None:
+def padding(examples: Examples, spec: ModelBuild, theirs: Step) -> None:
     """The same rows, packed by the engine, padded by it, and padded by hand."""
-    rows, padded = feed(examples), Engine(spec, resolve("cpu"))
+    rows, packed, padded = feed(examples), Engine(spec, resolve("cpu")), Engine(spec, resolve("cpu"))
     # as the engine treats architectures that let packed documents see each other
     padded._packing, padded._runner._form = False, replace(padded._runner._form, packing=False)
-    batches = [rows.batch(range(step * BATCH, (step + 1) * BATCH)) for step in range(PADDED_STEPS)]
+    batches = [rows.batch(range(step * PARAGRAPHS, (step + 1) * PARAGRAPHS)) for step in range(PARAGRAPH_STEPS)]
     real = sum(int(batch.lengths.sum()) for batch in batches)
     ways = {
         "packed by the engine": lambda batch: packed.train(batch, LanguageModel()),
@@ -182,8 +186,9 @@ def draw(losses: dict[str, list[float]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]
+def quartiles(values: Sequence[float], form: str) -> str:
+    low, middle, high = quantiles(values, n=4)
+    return f"{low:{form}}, {middle:{form}}, {high:{form}}"
 
 
 if __name__ == "__main__":
