@@ -65,15 +65,16 @@ def test_a_lasting_refusal_leaves_that_question_unanswered(status):
 
 
 def test_a_slow_server_is_a_timeout():
-    def sleeps(question):
-        time.sleep(0.6 if question == "slow" else 0)
+    given_up = threading.Event()
+
+    def waits(question):
+        if question == "slow":
+            given_up.wait(60)
         return "A"
 
-    with serving(sleeps) as (_, url):
-        asking = client(url, retries=0, timeout_s=0.15)
-        started = time.monotonic()
-        fast, slow = asking.ask(["fast", "slow"])
-        assert time.monotonic() - started < 0.55
+    with serving(waits) as (_, url):
+        fast, slow = client(url, retries=0, timeout_s=1).ask(["fast", "slow"])
+        given_up.set()
     assert fast.text == "A" and slow.failure == "timeout"
 
 
@@ -112,10 +113,12 @@ def test_a_wrong_key_is_the_users_error_and_names_the_variable():
 
 
 def test_a_refusal_and_ctrl_c_leave_no_question_waiting():
+    over = threading.Event()
+
     def reply(question):
         if question == "refused":
             return 401, {"error": {"message": "who are you"}}
-        time.sleep(2)
+        over.wait(60)
         return "A"
 
     def interrupt():
@@ -130,7 +133,8 @@ def test_a_refusal_and_ctrl_c_leave_no_question_waiting():
             with pytest.raises(error):
                 asking.ask(questions)
             left = [each for each in set(threading.enumerate()) - before if not each.daemon]  # the end waits for these
-            assert time.monotonic() - started < 1.5 and left == []
+            assert time.monotonic() - started < 30 and left == []
+    over.set()
 
 
 def test_questions_can_be_asked_again_on_new_connections():
