@@ -40,7 +40,7 @@ test: setup      ## the whole test suite
 	@$(UNIT)
 	@$(BIN)/python -m pytest --ignore tests/unit
 
-test-unit: setup ## tests without Ray, on all cores: about a minute
+test-unit: setup ## tests without Ray, on all cores
 	@$(UNIT)
 
 lint: setup      ## style

@@ -3,8 +3,8 @@
     python benchmarks/pretraining.py TEXT_FILE [--minutes 5] [--plot FILE]
 
 First part: rows without padding. The losses of every step are compared, and tokens per CPU-second, which a busy machine disturbs
-less than seconds do; the machine's speed changes all the same, so both take turns after every two steps, each first every other
-time, and it is the ratios of neighbours that count. Second part: paragraphs of any length, 128 a step, which the engine packs and which it is also made to pad.
+less than seconds do. A machine's speed changes all the same: both take turns after every two steps, each first every other time, and
+it is the ratios of neighbours that count. Second part: paragraphs of any length, which the engine packs and is also made to pad.
 """
 
 from __future__ import annotations
@@ -58,9 +58,8 @@ def main() -> None:
     compare(feed(whole), lambda batch: ours.train(batch, LanguageModel())["loss"], theirs, options)
 
     rows = open_rows("benchmarks.pretraining:paragraphs", args={"path": str(options.text)})
-    padding(
-        build_examples("text", rows, tokenizer, LENGTH), replace(spec, microbatch_tokens=PARAGRAPHS * LENGTH), theirs
-    )
+    spec = replace(spec, microbatch_tokens=PARAGRAPHS * LENGTH)
+    padding(build_examples("text", rows, tokenizer, LENGTH), spec, theirs)
 
 
 def paragraphs(path: str) -> Iterator[dict[str, str]]:
@@ -123,7 +122,7 @@ def compare(rows: Feed, ours: Step, theirs: Step, options: argparse.Namespace) -
     while time.monotonic() < end:
         batches = [rows.batch(range(step * BATCH, (step + 1) * BATCH)) for step in range(done, done + BLOCK)]
         tokens = sum(int(batch.lengths.sum()) for batch in batches)
-        for name in (list, reversed)[done // BLOCK % 2](ways):
+        for name in sorted(ways, reverse=done // BLOCK % 2 == 1):  # each is first every other time
             started = time.process_time()
             losses[name] += [ways[name](batch) for batch in batches]
             speeds[name].append(tokens / (time.process_time() - started))

@@ -1,4 +1,4 @@
-"""Rules about what pretraining and SFT learn, the objective is there, and rows, model and tokenizer are such as it needs; and about
+"""Rules about what pretraining and SFT learn: the objective is there, and rows, model and tokenizer are such as it needs. And about
 the architectures of the phases after them. They import torch and the user's modules."""
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from data.errors import UserError
 from rlhf.config.model_rules import Advice, architecture_of, place_of
 from rlhf.config.roles import CORPUS, JUDGE, PHASE, corpora_of, resolve_models, result_role
-from rlhf.config.schema import Config, Phase
+from rlhf.config.schema import Config, Model, Phase
 
 if TYPE_CHECKING:  # it imports torch
     from rlhf.interfaces import Objective
 
 OF_TEXT = ("pretrain", "sft")  # kinds of phases that name an objective
+UNSURE = (JUDGE, "reference", "critic")  # roles whose models may not be built, or not by us: told when they are
 Objectives = Mapping[str, "Objective"]  # by phase; those that could be made
 
 
@@ -41,23 +42,15 @@ def feedback_is_for_decoders(config: Config) -> Advice:
     for phase in config.model_phases:
         if phase.kind in OF_TEXT:
             continue
-        told: list[Any] = []  # starts: one mistake of the policy would be the reference's and the critic's, too
         for role, model in resolve_models(config, phase).items():
-            found = (
-                None
-                if role == JUDGE or (model.path, model.architecture) in told
-                else architecture_of(config, phase, model)
+            model_type, form = _form_of(config, phase, model)
+            if role in UNSURE or form not in ("encoder", "encoder_decoder"):
+                continue
+            field = "path" if model.path else "architecture"
+            yield (
+                f"{place_of(config, phase, role, field)}: {model_type} is an {form.replace('_', '-')}, and phases of kind "
+                f"{phase.kind} are for decoders: name a model such as llama"
             )
-            fields, maker = found or ({}, None)
-            model_type = fields.get("model_type", "llama" if maker else None)
-            form = _form(model_type, fields)
-            if form in ("encoder", "encoder_decoder"):
-                told.append((model.path, model.architecture))
-                field = "path" if model.path else "architecture"
-                yield (
-                    f"{place_of(config, phase, role, field)}: {model_type} is an {form.replace('_', '-')}, and phases of kind "
-                    f"{phase.kind} are for decoders: name a model such as llama"
-                )
 
 
 def _rows_fit(config: Config, phase: Phase, objective: Objective) -> Advice:
@@ -80,12 +73,8 @@ def _rows_fit(config: Config, phase: Phase, objective: Objective) -> Advice:
 
 def _architecture_fits(config: Config, phase: Phase, objective: Objective) -> Advice:
     """As `rlhf.engine.build` and `rlhf.engine.inputs` would say once the model is made."""
-    found = architecture_of(config, phase, resolve_models(config, phase)["policy"])
-    if found is None:
-        return
-    fields, maker = found
-    model_type = fields.get("model_type", "llama" if maker else None)
-    form, name, where = _form(model_type, fields), phase.objective.name, f"phases.{phase.name}.objective"
+    model_type, form = _form_of(config, phase, resolve_models(config, phase)["policy"])
+    name, where = phase.objective.name, f"phases.{phase.name}.objective"
     restores, reads = "inputs" in objective.columns, "prefix_lengths" in objective.columns
     if form == "encoder_decoder" and not reads:
         # an answer's prompt is its source
@@ -102,6 +91,13 @@ def _architecture_fits(config: Config, phase: Phase, objective: Objective) -> Ad
             f"{where}: {name} masks tokens for an encoder, and {model_type} is a decoder: take an architecture such as bert or "
             "modernbert, or objective causal"
         )
+
+
+def _form_of(config: Config, phase: Phase, model: Model) -> tuple[str | None, str | None]:
+    """(model type, its form), None where they are unknown."""
+    fields, maker = architecture_of(config, phase, model) or ({}, None)
+    model_type = fields.get("model_type", "llama" if maker else None)
+    return model_type, _form(model_type, fields)
 
 
 def _form(model_type: str | None, fields: Mapping[str, Any]) -> str | None:
