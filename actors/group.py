@@ -104,7 +104,7 @@ class WorkerGroup:
     """The ranks of one role on one pool; `ModelGroup` of the interfaces. Its processes outlive the models they load."""
 
     def __init__(self, role: str, options: Sequence[Mapping[str, Any]], device_setting: str, counters: Counter) -> None:
-        """Asks for one actor per entry of `options` (Ray's actor options) and returns at once."""
+        """options: Ray's actor options of each rank. `start` or `build` asks for the actors."""
         self.role, self.ranks = role, len(options)
         self._grid = Grid(self.ranks)
         self._alive = False
@@ -129,9 +129,13 @@ class WorkerGroup:
         if self._alive and self._zero3 is not None and self._zero3 != zero3:
             self.kill()
         self._zero3 = zero3
+        self.start()
+        self._starting.append(self._send("build", build))
+
+    def start(self) -> None:
+        """Asks for the actors, where they do not run, and returns at once: they import and meet in the background."""
         if not self._alive:
             self._spawn()
-        self._starting.append(self._send("build", build))
 
     def release(self) -> None:
         """Frees the model; the processes stay. Nothing to do where a failure has stopped them."""

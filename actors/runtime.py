@@ -5,22 +5,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from transformers import AutoConfig
 
-from actors.cluster import by_value as travel_by_value
-from actors.cluster import cluster
 from actors.group import WorkerGroup
 from actors.judge_server import JudgeServer
 from actors.monitor import Monitor
 from actors.pieces import run_pieces
-from actors.placement import ROLLOUT, Placement, plan
+from actors.placement import ROLLOUT, Placement
 from actors.rollout_pool import EnginePool
 from actors.staging import StagedBatch
 from data.batch import Batch
@@ -28,24 +26,10 @@ from data.corpus.work import Piece
 from data.errors import UserError
 from data.tokenizer import load_tokenizer, stop_token_ids
 from rlhf.config.schema import Config
-from rlhf.interfaces import Algorithm, ModelBuild, ModelGroup, Served
+from rlhf.interfaces import ModelBuild, ModelGroup, Served
 
+ENGINE_BYTES = 2 * 2**30  # of a rollout engine's process on a CPU, beside its weights and its KV cache
 NOT_ARCHITECTURE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
-
-
-@contextmanager
-def connect(
-    config: Config, address: str | None = None, algorithm: Algorithm | None = None, reward: Any = None
-) -> Iterator[ClusterRuntime]:
-    """The run's runtime on the cluster at `address`, or on one of this machine's own; afterwards nothing of it is left.
-
-    algorithm, reward: the caller's own objects, whose modules the workers may not be able to import.
-    """
-    with cluster(address, config.device) as available:
-        for value in (algorithm, reward):
-            travel_by_value(value)
-        with ClusterRuntime(config, plan(config, available, algorithm)) as runtime:
-            yield runtime
 
 
 class ClusterRuntime:
@@ -78,17 +62,19 @@ class ClusterRuntime:
             remove_placement_group(place)
         self._groups, self._servers, self._places = {}, {}, {}
 
+    def expect(self, pools: Mapping[str, str], rollouts: tuple[str, int] | None = None) -> None:
+        """Starts the processes of these roles ({role: pool}), and the rollout engines of (model path, max_length) where
+        there is memory for them beside all else; returns at once. They import while the driver reads its data."""
+        for role, pool in pools.items():
+            self._group(role, pool).start()
+        if rollouts and self._pool is None and self._engines_have_room(rollouts[0]):
+            self.rollouts(*rollouts)
+
     def group(self, build: ModelBuild, pool: str) -> WorkerGroup:
         """The role's group on this pool, its model loading; processes of an earlier phase are reused."""
-        key = build.role, pool
-        if key not in self._groups:
-            environment = {} if self._placement.on_gpus else {"OMP_NUM_THREADS": "1"}
-            options = [{**seat, "runtime_env": {"env_vars": environment}} for seat in self._seats(*key)]
-            self._groups[key] = WorkerGroup(
-                build.role, options, "auto" if self._placement.on_gpus else "cpu", self.counters
-            )
-        self._groups[key].build(replace(build, path=build.path and _absolute(build.path)))
-        return self._groups[key]
+        group = self._group(build.role, pool)
+        group.build(replace(build, path=build.path and _absolute(build.path)))
+        return group
 
     def rollouts(self, model_path: str, max_length: int) -> EnginePool:
         """The rollout engines for this architecture, stop tokens and length; built anew where one of them changed."""
@@ -153,6 +139,22 @@ class ClusterRuntime:
         """Of vLLM's weights."""
         dtype = self._config.rollout.dtype
         return ("bfloat16" if self._placement.on_gpus else "float32") if dtype == "auto" else dtype
+
+    def _group(self, role: str, pool: str) -> WorkerGroup:
+        key = role, pool
+        if key not in self._groups:
+            device = "auto" if self._placement.on_gpus else "cpu"
+            self._groups[key] = WorkerGroup(role, self._seats(*key), device, self.counters)
+        return self._groups[key]
+
+    def _engines_have_room(self, model_path: str) -> bool:
+        """Whether engines may wait for their first use: on GPUs that they share with no model, on CPUs in half of the free memory."""
+        seats = self._placement.pools[self._config.rollout.pool].seats
+        if self._placement.on_gpus:
+            return set(seats) == {ROLLOUT}
+        weights = sum(file.stat().st_size for file in Path(model_path).glob("*.safetensors"))
+        engine_bytes = ENGINE_BYTES + weights + self._config.rollout.memory_gib * 2**30
+        return seats[ROLLOUT].ranks * engine_bytes < psutil.virtual_memory().available / 2
 
     def _close_rollouts(self) -> None:
         if self._pool is not None:

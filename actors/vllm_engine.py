@@ -1,18 +1,20 @@
 """One rollout engine: a Ray actor around an in-process vLLM engine. Token ids in; token ids and log-probs out.
 
-vLLM is imported where an engine is built, so that the driver can import this module without it.
+vLLM is imported where an engine is built, so that the driver can import this module without it. The module imports no torch
+either: the actor sets the environment of both before they load.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 
-from actors.weight_sync import WeightItem, checksum, decode
+from actors.weight_items import WeightItem, checksum, decode
 from data.sample import Sampling
 from rlhf.config.schema import Rollout
 
@@ -44,7 +46,7 @@ def request_seed(*parts: int) -> int:
 
 
 def engine_environment(threads: int) -> dict[str, str]:
-    """Environment of an engine's process; Ray must set it before the process imports torch and vLLM."""
+    """Environment of an engine's process, set before the process imports torch and vLLM."""
     return {
         "OMP_NUM_THREADS": str(threads),
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives and dies with its actor: no child processes
@@ -71,7 +73,9 @@ class VllmEngine:
         stop_token_ids: tuple[int, ...],
         dtype: str,
         seed: int,
+        threads: int,
     ) -> None:
+        os.environ.update(engine_environment(threads))
         from vllm import EngineArgs, LLMEngine
         from vllm.platforms import current_platform
 

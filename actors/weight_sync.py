@@ -6,25 +6,18 @@ the bytes arrived. A canary, the log-probs of a few fixed sequences in both, sho
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from actors.errors import WeightSyncError
+from actors.rollout_engines import Calls, Engines
 
 if TYPE_CHECKING:
     import ray
-
-    from actors.rollout_pool import Calls, Engines
-
-# A tensor's checkpoint name, its torch dtype and its values, as rlhf/engine/weights.py makes it: bfloat16 as uint16.
-WeightItem = tuple[str, str, np.ndarray]
 
 BUCKETS_IN_FLIGHT = 3
 TIMEOUT_S = 600.0  # of each single step: a bucket, the canary
@@ -53,28 +46,6 @@ class WeightSource(Protocol):
     def logprobs_of(self, sequences: list[list[int]]) -> list[list[float]]:
         """log p of every token but the first, at temperature 1."""
         ...
-
-
-def decode(dtype: str, array: np.ndarray) -> Tensor:
-    """The tensor of a `WeightItem`, in its own memory: the object store's is read-only and should soon be free."""
-    tensor = torch.from_numpy(np.array(array))
-    return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
-
-
-def checksum(items: Iterable[WeightItem]) -> int:
-    """A 64-bit sum over tensors that does not depend on their order or on how they are dealt into buckets.
-
-    A tensor counts with a hash of its name, dtype, shape and the wrapping sum of its bytes read as 64-bit words, so
-    that swapped tensors, lost elements and changed bits show. Runs at memory speed.
-    """
-    total = 0
-    for name, dtype, array in items:
-        raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        whole = len(raw) - len(raw) % 8
-        words = int(raw[:whole].view(np.uint64).sum(dtype=np.uint64)) + int.from_bytes(raw[whole:].tobytes(), "little")
-        digest = hashlib.blake2b(repr((name, dtype, array.shape, words % 2**64)).encode(), digest_size=8)
-        total += int.from_bytes(digest.digest(), "little")
-    return total % 2**64
 
 
 def canary_sequences(vocabulary: int, max_length: int) -> list[list[int]]:

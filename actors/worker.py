@@ -10,12 +10,12 @@ import numpy as np
 import ray
 
 from actors.staging import Shard, minibatches, whole
+from actors.weight_items import WeightItem, checksum
 from data.batch import Batch
 from rlhf.interfaces import Beside, ModelBuild, Objective, Output, Passes
 from rlhf.skipped import failed
 
 if TYPE_CHECKING:
-    from actors.weight_sync import WeightItem
     from rlhf.engine.engine import Engine
 
 
@@ -118,8 +118,6 @@ class ModelWorker:
 
     def weight_bucket(self, index: int) -> list[WeightItem] | None:
         """The bucket on rank 0, None elsewhere; every rank is asked, because all of them gather a sharded model."""
-        from actors.weight_sync import checksum
-
         items = self.engine.weight_bucket(index)
         self._checksum = (self._checksum + checksum(items or ())) % 2**64
         return items

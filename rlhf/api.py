@@ -5,8 +5,10 @@ The one module of `rlhf` that imports `actors`, and only when a run begins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -14,14 +16,15 @@ from rich.console import Console
 from data.errors import UserError
 from data.sample import Sample
 from rlhf.config.check import check
-from rlhf.config.roles import CORPUS
+from rlhf.config.roles import CORPUS, needs_cluster
 from rlhf.config.schema import Config
-from rlhf.controller import Controller
-from rlhf.interfaces import Algorithm, RewardSource, Runtime
-from rlhf.summary import Summary
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # these import torch
+    from rlhf.interfaces import Algorithm, RewardSource, Runtime
     from rlhf.scaling.report import Report
+    from rlhf.summary import Summary
+
+    Connect = Callable[[], AbstractContextManager[Runtime]]
 
 
 def run(
@@ -41,9 +44,8 @@ def run(
     Raises UserError for mistakes in the config or the data, before anything is spawned where that is possible.
     """
     check(config, algorithm=algorithm, reward=reward, rollout_given=rollout is not None)
-    connect = _connecting(config, address, algorithm, reward)
-    controller = Controller(config, connect, algorithm=algorithm, reward=reward, rollout=rollout, console=console)
-    return controller.run()
+    given = {"algorithm": algorithm, "reward": reward, "rollout": rollout}
+    return _run(config, _connecting(config, address, algorithm, reward), console, None, **given)
 
 
 def make_corpora(config: Config, *, address: str | None = None, console: Console | None = None) -> Summary:
@@ -57,7 +59,7 @@ def make_corpora(config: Config, *, address: str | None = None, console: Console
     if not corpora:
         raise UserError("there is no phase of kind corpus in this config; add one, or use `launch.py run`")
     needed = config.model_copy(update={"phases": corpora, "device": "auto"})  # no place is taken for models
-    return Controller(config, _connecting(needed, address), console=console).run([phase.name for phase in corpora])
+    return _run(config, _connecting(needed, address), console, [phase.name for phase in corpora])
 
 
 def scaling_law(config: Config, *, address: str | None = None, console: Console | None = None) -> Report:
@@ -84,9 +86,29 @@ def check_scaling(config: Config) -> None:
     expect_sizes(config)
 
 
-def _connecting(config: Config, address: str | None, *given: Any) -> Callable[[], AbstractContextManager[Runtime]]:
+def _run(config: Config, connect: Connect, console: Console | None, names: list[str] | None, **given: Any) -> Summary:
+    started = time.monotonic()
+    with _opened(config, connect, names) as connect:
+        from rlhf.controller import Controller  # with torch and the phases, which load while the cluster starts
+
+        return Controller(config, connect, console=console, started=started, **given).run(names)
+
+
+@contextmanager
+def _opened(config: Config, connect: Connect, names: list[str] | None) -> Iterator[Connect]:
+    """Starts the cluster at once where a phase has no artifact yet; where all have one, there may be nothing to do."""
+    artifacts = Path(config.run.directory) / "artifacts"
+    phases = [phase for phase in config.phases if needs_cluster(phase) and (names is None or phase.name in names)]
+    if all((artifacts / phase.name).exists() for phase in phases):
+        yield connect
+    else:
+        with connect() as runtime:
+            yield lambda: nullcontext(runtime)
+
+
+def _connecting(config: Config, address: str | None, *given: Any) -> Connect:
     def connect() -> AbstractContextManager[Runtime]:
-        from actors.runtime import connect
+        from actors.connect import connect
 
         return connect(config, address, *given)
 

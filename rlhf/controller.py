@@ -12,12 +12,13 @@ from typing import Any
 from rich.console import Console
 
 from rlhf.config.load import dump_config
-from rlhf.config.roles import CORPUS
+from rlhf.config.roles import CORPUS, JUDGE, PHASE, needs_cluster, resolve_models, result_role, samples_answers
 from rlhf.config.schema import Config, Phase
 from rlhf.interfaces import Algorithm, Runtime
 from rlhf.lineage import lineage_of
+from rlhf.needs import needed_models
 from rlhf.phases import best_of_n, corpus, label, rl, supervised
-from rlhf.phases.base import PhaseContext
+from rlhf.phases.base import PhaseContext, resolve_path
 from rlhf.rundir import Artifact, RunDirectory, fingerprint, write_atomically
 from rlhf.summary import Summary, summarise
 
@@ -42,17 +43,19 @@ class Controller:
         rollout: Any = None,
         console: Console | None = None,
         finished: Mapping[str, Artifact] | None = None,
+        started: float | None = None,
     ) -> None:
-        """finished: artifacts of those phases that another run has made, by name; they are not run here."""
+        """finished: artifacts of those phases that another run has made, by name; they are not run here. started: when the
+        start of this run began, by time.monotonic(); default: now."""
         self.config, self.connect = config, connect
         self.finished = dict(finished or {})
         self.given = {"algorithm": algorithm, "reward": reward, "rollout": rollout}  # instead of the config's
+        self.started = time.monotonic() if started is None else started
         self.console = console or Console(stderr=True)
         self.run_directory = RunDirectory(Path(config.run.directory))
 
     def run(self, names: Collection[str] | None = None) -> Summary:
         """Every phase in order, or those of these names. An interrupted run goes on where its last checkpoint stands."""
-        started = time.monotonic()
         self.run_directory.root.mkdir(parents=True, exist_ok=True)
         write_atomically(self.run_directory.root / "config.yaml", dump_config(self.config))
         artifacts = dict(self.finished)
@@ -75,7 +78,7 @@ class Controller:
                     continue
                 if runtime is None and needs_cluster(phase):
                     runtime = stack.enter_context(self.connect())
-                    startup = time.monotonic() - started
+                    startup = time.monotonic() - self.started
                 artifacts[phase.name] = self.run_phase(phase, runtime, artifacts, lineage)
                 ran = True
         if not ran:
@@ -97,6 +100,8 @@ class Controller:
             console=self.console,
             **self.given_to(phase),
         )
+        if runtime is not None:
+            runtime.expect(*self.expected(context))
         metrics = LOOPS.get(phase.kind, supervised.run)(context)
         for role in context.models:
             runtime.release(role)
@@ -114,6 +119,24 @@ class Controller:
         self.clear(phase)
         return artifact
 
+    def expected(self, context: PhaseContext) -> tuple[dict[str, str], tuple[str, int] | None]:
+        """({role: pool}, (model path, max_length) of the rollout engines) that the phase will ask for; where it asks for no
+        engines, those of the next phase that does and whose policy exists already."""
+        models = needed_models(self.config, context.phase, context.algorithm)
+        roles = {role: model.pool for role, model in models.items() if role != JUDGE}
+        later = self.config.phases[self.config.phases.index(context.phase) :]
+        for phase in filter(samples_answers, later):
+            start = resolve_models(self.config, phase)["policy"].path
+            while start and start.startswith(PHASE) and start.removeprefix(PHASE) not in context.artifacts:
+                start = self.start_of(start.removeprefix(PHASE))
+            return roles, (resolve_path(start, context.artifacts), phase.max_length) if start else None
+        return roles, None
+
+    def start_of(self, name: str) -> str | None:
+        """Where the model that this phase trains starts from; None where it starts from scratch."""
+        phase = next(phase for phase in self.config.phases if phase.name == name)
+        return resolve_models(self.config, phase)[result_role(phase)].path
+
     def clear(self, phase: Phase) -> None:
         """Removes the work of a finished corpus, which takes as much room as its result."""
         if phase.kind == CORPUS:
@@ -127,8 +150,3 @@ class Controller:
         """What this phase has of the caller's own objects."""
         names = {"rl": ("algorithm", "reward", "rollout"), "best_of_n": ("reward",)}.get(phase.kind, ())
         return {name: self.given[name] for name in names}
-
-
-def needs_cluster(phase: Phase) -> bool:
-    """All but a corpus that is made in this process."""
-    return phase.kind != CORPUS or phase.workers > 1

@@ -234,12 +234,17 @@ class Runtime(Protocol):
 
     rollout_stats: Mapping[str, int]  # weight syncs so far: "count", "failed"
 
+    def expect(self, pools: Mapping[str, str], rollouts: tuple[str, int] | None = None) -> None:
+        """Starts the processes of these roles ({role: pool}), and the rollout engines of (model path, max_length) where
+        memory allows; returns at once."""
+        ...
+
     def group(self, build: ModelBuild, pool: str) -> ModelGroup:
         """The role's group with this model loaded; processes of an earlier phase are reused."""
         ...
 
     def rollouts(self, model_path: str, max_length: int) -> RolloutPool:
-        """The rollout engines for this architecture; built at first use, reused while the architecture stays."""
+        """The rollout engines for this architecture, which build in the background; reused while the architecture stays."""
         ...
 
     def serve(self, role: str, model_path: str, pool: str, max_length: int) -> Served:

@@ -67,6 +67,11 @@ def scores_answers(role: str) -> bool:
     return role.startswith("reward")
 
 
+def needs_cluster(phase: Phase) -> bool:
+    """All but a corpus that is made in this process."""
+    return phase.kind != CORPUS or phase.workers > 1
+
+
 def result_role(phase: Phase) -> str | None:
     """The role of the model that the phase leaves; None where it leaves a data set or a corpus."""
     return None if phase.kind in (CORPUS, *DATA_SETS) else "reward" if phase.kind == "reward" else "policy"

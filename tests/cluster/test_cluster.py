@@ -26,7 +26,7 @@ sys.path.insert(0, "tests/cluster")
 from test_group import BUILD, CONFIG, random_batch
 import ray
 from ray.util.state import list_actors, list_tasks
-from actors.runtime import connect
+from actors.connect import connect
 
 seen = {}
 with connect(CONFIG) as runtime:

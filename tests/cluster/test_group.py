@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from actors.errors import WorkerError
 from actors.placement import Resources, plan
 from actors.runtime import ClusterRuntime
-from actors.weight_sync import checksum, decode
+from actors.weight_items import checksum, decode
 from data.batch import Batch
 from data.errors import UserError
 from rlhf.config.schema import Config

@@ -18,7 +18,7 @@ from actors.cluster import by_value
 from actors.errors import WeightSyncError, WorkerError
 from actors.rollout_pool import EnginePool
 from actors.vllm_engine import PREFILL_TOKENS
-from actors.weight_sync import checksum
+from actors.weight_items import checksum
 from data.errors import UserError
 from data.sample import Prompt, Sample, Sampling
 from rlhf.config.schema import Rollout

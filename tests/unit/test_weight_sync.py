@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from actors.vllm_engine import request_seed
-from actors.weight_sync import canary_sequences, canary_tolerance, checksum, decode, widest_gap
+from actors.weight_items import checksum, decode
+from actors.weight_sync import canary_sequences, canary_tolerance, widest_gap
 from rlhf.engine.weights import to_numpy
 
 

@@ -1,0 +1,141 @@
+"""The rollout engines as one: starts the actors `rollout/0`, `rollout/1`, …, calls them by index, turns a failure into one error."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from actors.errors import WorkerError
+from actors.vllm_engine import VllmEngine
+
+ROLE = "rollout"
+READY_TIMEOUT_S = 900.0  # loading a large model and compiling it
+STOP_TIMEOUT_S = 30.0
+LOG_WAIT_EVERY_S = 15.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Calls:
+    """One method in flight on some engines."""
+
+    method: str
+    results: Mapping[int, ray.ObjectRef]  # by engine
+
+
+class Engines:
+    """The engine actors `rollout/0`, `rollout/1`, …: calls them by index and turns their failures into WorkerError."""
+
+    def __init__(self, arguments: tuple, placements: Sequence[Mapping[str, Any]]) -> None:
+        """Asks Ray for the actors and returns. `arguments` are VllmEngine's, `placements` each actor's options."""
+        self._placements = placements
+        self._nodes: dict[int, str] = {}
+        self._actors = [
+            ray.remote(VllmEngine).options(**placement, name=_name(index)).remote(*arguments, _threads(placement))
+            for index, placement in enumerate(placements)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    def where(self, index: int) -> str:
+        return f"{_name(index)} on node {self._node(index)}"
+
+    def wait_until_ready(self) -> int:
+        """Waits until all actors are placed and their engines built; returns the model's number of token ids."""
+        described = self.wait(self.start_all("describe"), READY_TIMEOUT_S, self._needs_and_has)
+        self._nodes = {index: answer["node"] for index, answer in described.items()}
+        return described[0]["vocabulary"]
+
+    def start(self, method: str, arguments: Mapping[int, tuple]) -> Calls:
+        """Starts the method on the engines named by the keys. The dashboard shows the call as rollout.<method>."""
+        name = f"{ROLE}.{method}"
+        return Calls(
+            method,
+            {
+                index: getattr(self._actors[index], method).options(name=name).remote(*values)
+                for index, values in arguments.items()
+            },
+        )
+
+    def start_all(self, method: str, *arguments: Any) -> Calls:
+        return self.start(method, dict.fromkeys(range(len(self)), arguments))
+
+    def wait(self, calls: Calls, timeout_s: float, detail: Callable[[], str] = lambda: "") -> dict[int, Any]:
+        """The results by engine. Logs what it waits for, with `detail`, while nothing finishes.
+
+        Raises WorkerError as soon as one engine fails or dies, and TimeoutError after `timeout_s`.
+        """
+        started = time.monotonic()
+        pending = {reference: index for index, reference in calls.results.items()}
+        results = {}
+        while pending:
+            finished, _ = ray.wait(list(pending), timeout=min(LOG_WAIT_EVERY_S, timeout_s))
+            for reference in finished:
+                index = pending.pop(reference)
+                results[index] = self._result(index, reference, calls.method)
+            waited = time.monotonic() - started
+            if not finished:
+                names = ", ".join(_name(index) for index in pending.values())
+                message = f"{ROLE}.{calls.method} of {names}: {waited:.0f} s of at most {timeout_s:.0f} s{detail()}"
+                if waited >= timeout_s:
+                    raise TimeoutError(f"gave up waiting for {message}")
+                logger.info("waiting for %s", message)
+        return results
+
+    def stop(self) -> None:
+        """Kills the actors and waits until their names are free again."""
+        for actor in self._actors:
+            ray.kill(actor)
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        for index, placement in enumerate(self._placements):
+            while _is_registered(_name(index), placement.get("namespace")):
+                if time.monotonic() > deadline:
+                    raise TimeoutError(
+                        f"{self.where(index)} was killed but is still there after {STOP_TIMEOUT_S:.0f} s"
+                    )
+                time.sleep(0.05)
+        self._actors = []
+
+    def _result(self, index: int, reference: ray.ObjectRef, method: str) -> Any:
+        try:
+            return ray.get(reference)
+        except RayTaskError as error:  # raised inside the call
+            raise WorkerError(ROLE, index, self._node(index), method, str(error)) from error.cause
+        except RayError as error:  # the process is gone, or an argument was lost
+            raise WorkerError(ROLE, index, self._node(index), method, str(error)) from error
+
+    def _node(self, index: int) -> str:
+        return self._nodes.get(index, "not known yet")
+
+    def _needs_and_has(self) -> str:
+        needs = [
+            {key: value for key, value in placement.items() if key.startswith("num_")} for placement in self._placements
+        ]
+        free = {name: ray.available_resources().get(name, 0) for name in ("CPU", "GPU")}
+        return (
+            f"; they need {needs}, the cluster has {free} free (their own share no longer counted once they are placed)"
+        )
+
+
+def _threads(placement: Mapping[str, Any]) -> int:
+    return max(1, int(placement.get("num_cpus", 1)))
+
+
+def _name(index: int) -> str:
+    return f"{ROLE}/{index}"
+
+
+def _is_registered(name: str, namespace: str | None) -> bool:
+    try:
+        ray.get_actor(name, namespace)
+    except ValueError:  # how Ray says that there is no such actor
+        return False
+    return True
