@@ -306,6 +306,7 @@ def test_in_bfloat16_the_canary_passes_the_right_weights_and_stops_wrong_ones(bu
 
 def test_an_engine_that_dies_while_generating_is_named(build_alone, checkpoints):
     pool = build_alone(checkpoints["tied"][0], stop=())
+    pool.generate(PROMPTS, Sampling(1, samples=1))  # waits until the engine is built
     namespace = namespace_of(checkpoints["tied"][0], 1, "float32")
     threading.Timer(1.0, ray.kill, [ray.get_actor("rollout/0", namespace)]).start()
     started = time.monotonic()
