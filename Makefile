@@ -27,7 +27,7 @@ setup: .venv/.installed  ## create .venv and install the pinned dependencies
 	else : > .venv/overrides.txt; fi
 	@links="$$($(BIN)/python -m pip config get global.find-links 2>/dev/null || true)"; \
 	if [ $(EXTRA) = cpu ] && ! ls $$links/torch-2.13.0+cpu-*.whl >/dev/null 2>&1; then backend="--torch-backend cpu"; fi; \
-	UV_FIND_LINKS="$$links" $(BIN)/uv pip install --python $(BIN)/python $$backend --override .venv/overrides.txt -e '.[$(EXTRA),dev]'
+	UV_FIND_LINKS="$$links" $(BIN)/uv pip install --python $(BIN)/python $$backend --compile-bytecode --override .venv/overrides.txt -e '.[$(EXTRA),dev]'
 	@touch $@
 
 demo: setup      ## raw text to PPO and DPO on this machine (SEED=7 takes another seed)

@@ -16,7 +16,7 @@ from rlhf.objectives import resolve_loss, resolve_reward_loss, resolve_text_obje
 from rlhf.phases.answers import AnswerCheck
 from rlhf.phases.base import Metrics, PhaseContext, export, following, optim_settings
 from rlhf.phases.calibrate import calibrate
-from rlhf.phases.held_out import evaluate, kept_before, of_untied
+from rlhf.phases.held_out import HeldOut, kept_before, of_untied
 from rlhf.phases.reading import Reading, with_reference_logprobs
 from rlhf.phases.rows import ALONE, expect_margins, feed_of, held_out_of, read_splits, rows_compared
 from rlhf.phases.spikes import Guard
@@ -80,13 +80,13 @@ def run(context: PhaseContext) -> Metrics:
         }
         feed = feed_of(context, splits, objective)
         context.runtime.release("reference")
-    held_out = held_out_of(context, splits, objective)
     reading = Reading(context, objective, model, None if precomputed else reference)
+    held_out = HeldOut.of(reading, held_out_of(context, splits, objective))
     check = AnswerCheck.prepare(context, model, reference)
     progress = context.checkpoints.load({recipe.role: model})
     guard = Guard.of(phase.spikes, context.run.incidents(phase.name), context.id, progress)
     step = progress["step"]
-    before = progress.get("before") or evaluate(reading, held_out)
+    before = progress.get("before") or held_out.evaluate()
     if check:
         check.before(progress.get("answers"))
 
@@ -117,11 +117,11 @@ def run(context: PhaseContext) -> Metrics:
                 keep = 2 if phase.spikes else 1
                 context.checkpoints.save(step, model, {recipe.role: model}, state, context.tokenizer, keep)
             if step == following(step - 1, phase.evaluate_every):
-                figures = evaluate(reading, held_out)
+                figures = held_out.evaluate()
                 track.log.write(step, {f"held_out/{name}": value for name, value in figures.items()})
 
     # 4. held-out figures, export
-    figures = evaluate(reading, held_out) | kept_before(before)
+    figures = held_out.evaluate() | kept_before(before)
     if check:
         if precomputed:
             context.build("reference")  # the same group again, for the answers' KL
