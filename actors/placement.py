@@ -1,4 +1,4 @@
-"""Which role runs where: pools become bundles of CPUs and GPUs, roles become shares of them. Pure functions."""
+"""Plans where each role runs: turns pools into bundles of CPUs and GPUs, and roles into shares of them. Pure functions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rlhf.interfaces import Algorithm
 from rlhf.needs import needed_models
 
 ROLLOUT = "rollout"
-SMALLEST_CPU_SHARE = 0.02  # fifty processes on one CPU: beyond that a config is a mistake
+SMALLEST_CPU_SHARE = 0.02  # more than fifty processes per CPU are a mistake in the config
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a cluster has, in whole devices."""
+    """A cluster's devices."""
 
     cpus: float
     gpus: float = 0.0
@@ -33,24 +33,24 @@ class Seat:
     role: str
     ranks: int
     cpus: float  # of one rank
-    gpus: float  # of one rank; below 1 it shares the device with other roles in time
+    gpus: float  # of one rank; below 1: roles take turns on the GPU
 
 
 @dataclass(frozen=True)
 class PoolPlan:
     name: str
     devices: int
-    bundles: tuple[Mapping[str, float], ...]  # resources of each, as Ray takes them
+    bundles: tuple[Mapping[str, float], ...]  # each bundle's resources, by Ray's names
     seats: Mapping[str, Seat]  # by role
 
 
 @dataclass(frozen=True)
 class Placement:
     on_gpus: bool
-    pools: Mapping[str, PoolPlan]  # by name; a pool that no phase uses is not there
+    pools: Mapping[str, PoolPlan]  # by name; without pools that no phase uses
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row for each role on each pool, for `launch.py plan`. `share` is of a device: a GPU, or a CPU."""
+        """One row per role and pool, for `launch.py plan`. `share`: of a GPU, or of a CPU."""
         return [
             {
                 "pool": pool.name,
@@ -65,7 +65,7 @@ class Placement:
 
 
 def this_machine() -> Resources:
-    """What a cluster started here would have."""
+    """The resources of a cluster started on this machine."""
     import torch
 
     gpus = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
@@ -73,10 +73,10 @@ def this_machine() -> Resources:
 
 
 def plan(config: Config, available: Resources | None = None, algorithm: Algorithm | None = None) -> Placement:
-    """Lays the config's pools out over a cluster with these resources; by default over this machine.
+    """Places the config's pools on a cluster with these resources; default: this machine.
 
-    algorithm: what `rlhf.run` was given instead of the config's; a model that no algorithm needs takes no place.
-    Raises UserError where the pools need more than there is.
+    algorithm: the one given to `rlhf.run` instead of the config's; models that the algorithm does not need get no place.
+    Raises UserError where the pools need more devices than there are.
     """
     available = available or this_machine()
     on_gpus = uses_gpus(config, available)
@@ -100,7 +100,7 @@ def plan(config: Config, available: Resources | None = None, algorithm: Algorith
 
 
 def uses_gpus(config: Config, available: Resources) -> bool:
-    """`auto` takes the GPUs where the cluster has some. Raises UserError where a GPU is asked for and there is none."""
+    """Whether the run uses GPUs; `auto` does where the cluster has some. Raises UserError where the config asks for a missing GPU."""
     if config.device == "cpu":
         return False
     if config.device != "auto" and available.gpus < 1:
@@ -111,7 +111,7 @@ def uses_gpus(config: Config, available: Resources) -> bool:
 
 
 def ranks_by_role(config: Config, pool: str, algorithm: Algorithm | None = None) -> dict[str, int]:
-    """{role: ranks} of all roles that any phase runs on this pool, the rollout engines among them."""
+    """{role: ranks} of all roles that some phase runs on this pool, including the rollout engines."""
     devices = config.pools[pool].devices
     used = dict.fromkeys(
         role
@@ -131,12 +131,12 @@ def _order(role: str) -> tuple[int, str]:
 
 
 def _pool_plan(config: Config, name: str, ranks: Mapping[str, int], cpus: float, on_gpus: bool) -> PoolPlan:
-    """Bundles of one device each, shared by the pool's roles. Where a pool has engines alone, one bundle an engine; where it
-    has a judge alone, one for all devices, since its server spans them."""
+    """One bundle per device, shared by the pool's roles. A pool of rollout engines alone has one bundle per rollout engine; a pool of
+    a judge alone has one bundle for all devices, since the judge's server spans them."""
     devices = config.pools[name].devices
     alone = len(ranks) == 1 and not ranks.keys().isdisjoint({ROLLOUT, JUDGE})
     most = max(ranks.values())
-    bundles = most if alone else min(devices, most)  # none without a rank
+    bundles = most if alone else min(devices, most)  # no bundle without a rank
     span = devices if set(ranks) == {JUDGE} else 1  # devices of one rank
     if ROLLOUT in ranks:
         span = config.rollout.tensor_parallel
@@ -161,5 +161,5 @@ def _sizes(config: Config, ranks: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def round_down(share: float) -> float:
-    """To two decimals: shares must never add up to more than the whole."""
+    """Rounds down to two decimals, so that shares never add up to more than 1."""
     return math.floor(share * 100 + 1e-9) / 100

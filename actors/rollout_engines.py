@@ -1,4 +1,4 @@
-"""The rollout engines as one: starts the actors `rollout/0`, `rollout/1`, …, calls them by index, turns a failure into one error."""
+"""The rollout engines' actors `rollout/0`, `rollout/1`, …: starts them, calls them by index, reports failures as WorkerError."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Calls:
-    """One method in flight on some engines."""
+    """One method in flight on some of the engines."""
 
     method: str
     results: Mapping[int, ray.ObjectRef]  # by engine
 
 
 class Engines:
-    """The engine actors `rollout/0`, `rollout/1`, …: calls them by index and turns their failures into WorkerError."""
+    """All rollout engines of a pool."""
 
     def __init__(self, arguments: tuple, placements: Sequence[Mapping[str, Any]]) -> None:
-        """Asks Ray for the actors and returns. `arguments` are VllmEngine's, `placements` each actor's options."""
+        """Asks Ray for the actors and returns at once. arguments: VllmEngine's. placements: each actor's Ray options."""
         self._placements = placements
         self._nodes: dict[int, str] = {}
         self._actors = [
@@ -49,13 +49,13 @@ class Engines:
         return f"{_name(index)} on node {self._node(index)}"
 
     def wait_until_ready(self) -> int:
-        """Waits until all actors are placed and their engines built; returns the model's number of token ids."""
+        """Waits until all engines are placed and built; returns the model's number of token ids."""
         described = self.wait(self.start_all("describe"), READY_TIMEOUT_S, self._needs_and_has)
         self._nodes = {index: answer["node"] for index, answer in described.items()}
         return described[0]["vocabulary"]
 
     def start(self, method: str, arguments: Mapping[int, tuple]) -> Calls:
-        """Starts the method on the engines named by the keys. The dashboard shows the call as rollout.<method>."""
+        """Starts the method on some engines. arguments: by engine. The dashboard shows the call as rollout.<method>."""
         name = f"{ROLE}.{method}"
         return Calls(
             method,
@@ -69,9 +69,9 @@ class Engines:
         return self.start(method, dict.fromkeys(range(len(self)), arguments))
 
     def wait(self, calls: Calls, timeout_s: float, detail: Callable[[], str] = lambda: "") -> dict[int, Any]:
-        """The results by engine. Logs what it waits for, with `detail`, while nothing finishes.
+        """The results by engine. While nothing finishes, logs what it waits for, with `detail`.
 
-        Raises WorkerError as soon as one engine fails or dies, and TimeoutError after `timeout_s`.
+        Raises WorkerError as soon as an engine fails or dies, TimeoutError after `timeout_s` seconds.
         """
         started = time.monotonic()
         pending = {reference: index for index, reference in calls.results.items()}

@@ -1,4 +1,4 @@
-"""The rollout engines of a run: starts them, deals prompts to them, keeps their weights the policy's, stops them."""
+"""The rollout engines of a run: starts them, deals prompts to them, syncs the policy's weights to them, stops them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from data.sample import Prompt, Sample, Sampling
 from data.tokenizer import load_tokenizer
 from rlhf.config.schema import Rollout
 
-GENERATE_TIMEOUT_S = 4 * 3600.0  # a whole step's samples: there only so that a stuck engine is found
+GENERATE_TIMEOUT_S = 4 * 3600.0  # a step's samples; the limit only finds a stuck engine
 
 
 class EnginePool:
-    """A RolloutPool of vLLM engines for one architecture."""
+    """vLLM engines for one architecture; implements `RolloutPool`."""
 
     def __init__(
         self,
@@ -49,12 +49,12 @@ class EnginePool:
 
     @property
     def stats(self) -> dict[str, int]:
-        """Weight syncs so far, and those of them that failed."""
+        """Weight syncs so far: {"syncs": all, "failed": failed ones}."""
         return {"syncs": self._started_syncs, "failed": self._started_syncs - self._version}
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Sample]:
-        """All samples, ordered by (prompt, index). A sample depends on the weights, the prompt and its row,
-        sampling.seed and the sample's index, not on which engine made it or beside what.
+        """All samples, ordered by (prompt, index). A sample depends on the weights, the prompt and its row, sampling.seed and
+        the sample's index, and not on the engine or on other requests.
 
         Raises UserError where a prompt leaves no room for an answer, WorkerError where an engine fails.
         """
@@ -65,7 +65,7 @@ class EnginePool:
                     f"the prompt of row {prompt.row} has {len(prompt.tokens)} tokens; wanted at least 1 and fewer than "
                     f"max_length={self._max_length}, which holds the answer too: raise max_length or drop the row"
                 )
-        # all samples of a prompt on one engine, which then computes the prompt once
+        # all samples of a prompt go to one engine, which computes the prompt once
         costs = [len(prompt.tokens) + sampling.samples * sampling.max_new_tokens for prompt in prompts]
         shares = balance(costs, len(engines))
         arguments = {
@@ -84,7 +84,7 @@ class EnginePool:
         ]
 
     def sync(self, policy: WeightSource) -> dict[str, float]:
-        """Gives every engine the policy's weights under the next version; see `weight_sync.synchronise`."""
+        """Sends the policy's weights to every engine under the next version; see `weight_sync.synchronise`."""
         engines = self._ready_engines()
         self._started_syncs += 1
         report = synchronise(
@@ -103,7 +103,7 @@ class EnginePool:
         self._engines.stop()
 
     def _ready_engines(self) -> Engines:
-        """The engines, once all of them are built; where one fails, all are stopped."""
+        """Waits until all engines are built and returns them. If one fails, stops all."""
         if self._canary is None:
             try:
                 self._canary = canary_sequences(self._engines.wait_until_ready(), self._max_length)
@@ -112,7 +112,7 @@ class EnginePool:
                 raise
         if self.stats["failed"]:
             raise WeightSyncError(
-                "an earlier weight sync failed, so the engines' weights are not known: build the pool anew"
+                "an earlier weight sync failed, so the engines' weights are unknown: build the pool anew"
             )
         return self._engines
 

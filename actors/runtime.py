@@ -1,4 +1,4 @@
-"""What the cluster gives to the phases: groups of ranks, rollout engines and staged batches on the run's placement."""
+"""The cluster's side of a run: groups of ranks, rollout engines, servers and staged batches, placed as planned."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOT_ARCHITECTURE = {"_name_or_path", "transformers_version", "dtype", "torch_dty
 
 
 class ClusterRuntime:
-    """`Runtime` of the interfaces. A context manager: leaving it stops all processes and gives their places back."""
+    """Implements `Runtime`. A context manager: on exit it stops all processes and frees their places."""
 
     def __init__(self, config: Config, placement: Placement) -> None:
         self._config, self._placement = config, placement
@@ -42,7 +42,7 @@ class ClusterRuntime:
         self._servers: dict[str, JudgeServer] = {}  # by role
         self._pool: EnginePool | None = None
         self._pool_key: tuple | None = None
-        self._past_syncs: Counter = Counter()  # of rollout engines that are gone
+        self._past_syncs: Counter = Counter()  # of rollout engines that were closed
         self._monitor = Monitor(config.run.name)
         self.counters: Counter = Counter()  # bytes_through_driver, rpcs
 
@@ -71,13 +71,13 @@ class ClusterRuntime:
             self.rollouts(*rollouts)
 
     def group(self, build: ModelBuild, pool: str) -> WorkerGroup:
-        """The role's group on this pool, its model loading; processes of an earlier phase are reused."""
+        """The role's group on this pool, its model loading in the background. Reuses the processes of an earlier phase."""
         group = self._group(build.role, pool)
         group.build(replace(build, path=build.path and _absolute(build.path)))
         return group
 
     def rollouts(self, model_path: str, max_length: int) -> EnginePool:
-        """The rollout engines for this architecture, stop tokens and length; built anew where one of them changed."""
+        """The rollout engines for this architecture, its stop tokens and length; new ones where one of these changed."""
         path = _absolute(model_path)
         architecture = AutoConfig.from_pretrained(path, local_files_only=True).to_dict()
         stop = tuple(stop_token_ids(load_tokenizer(path)))
@@ -97,7 +97,7 @@ class ClusterRuntime:
         return self._pool
 
     def serve(self, role: str, model_path: str, pool: str, max_length: int) -> Served:
-        """Where vLLM's OpenAI-compatible server of this model answers, in the role's place on the pool; one a role."""
+        """Serves the model by vLLM's OpenAI-compatible server on the role's pool; one server per role."""
         if role in self._servers:
             self._servers.pop(role).stop()
         path = _absolute(model_path)
@@ -108,12 +108,12 @@ class ClusterRuntime:
         return replace(served, stop_token_ids=tuple(stop))
 
     def stage(self, batch: Batch, groups: Sequence[ModelGroup], minibatches: int = 1, seed: int = 0) -> StagedBatch:
-        """Puts the batch into the store once, in a number of shards that every group can divide among its replicas."""
+        """Puts the batch into the object store once, in shards that divide evenly over every group's replicas."""
         shards = math.lcm(*(group.replicas for group in groups))
         return StagedBatch.put(batch, shards, minibatches, seed, self.counters)
 
     def release(self, role: str) -> None:
-        """Frees the role's model on every pool; its processes stay for later phases. A role that is served ends."""
+        """Frees the role's model on every pool and keeps its processes. Stops the role's server."""
         if role in self._servers:
             self._servers.pop(role).stop()
         for (name, _), group in self._groups.items():
@@ -121,11 +121,11 @@ class ClusterRuntime:
                 group.release()
 
     def run_pieces(self, pieces: Sequence[Piece], workers: int) -> Iterator[None]:
-        """As Ray Data tasks, `workers` at once; the run directory must be on a disk that all nodes share."""
+        """Runs the pieces as Ray Data tasks, `workers` at once. All nodes must share the run directory's disk."""
         return run_pieces(pieces, workers)
 
     def report(self, metrics: Mapping[str, float], phase: str) -> None:
-        """Exports the step's metrics, and how much went through the driver so far."""
+        """Exports the step's metrics and the driver's counters."""
         self._monitor.report({**metrics, **self.counters}, phase)
 
     @property
@@ -136,7 +136,7 @@ class ClusterRuntime:
 
     @property
     def _engine_dtype(self) -> str:
-        """Of vLLM's weights."""
+        """The dtype of the rollout engines' weights."""
         dtype = self._config.rollout.dtype
         return ("bfloat16" if self._placement.on_gpus else "float32") if dtype == "auto" else dtype
 
@@ -185,5 +185,5 @@ class ClusterRuntime:
 
 
 def _absolute(path: str) -> str:
-    """A directory made absolute, for a worker's working directory need not be the driver's; a model's name stays."""
+    """A directory's absolute path, since a worker may have another working directory; a hub name unchanged."""
     return str(Path(path).resolve()) if Path(path).is_dir() else path

@@ -1,6 +1,6 @@
-"""The batch in the object store: split once into shards that all groups share; later columns lie beside them.
+"""Puts a batch into the object store: one set of shards for all groups, with columns added beside them later.
 
-Which rows share a mini-batch is decided first and for the whole batch, so it does not depend on the number of ranks.
+Rows are dealt to mini-batches first, then to shards, so mini-batches do not depend on the number of ranks.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from data.packing import balance
 def split_rows(
     lengths: Sequence[int], group_ids: Sequence[int] | None, shards: int, minibatches: int, seed: int
 ) -> list[list[np.ndarray]]:
-    """Row indices as `[shard][minibatch]`; every row is in exactly one of them. Pure.
+    """Row indices as `[shard][minibatch]`; each row occurs once. Pure.
 
-    The units, rows or whole groups of one group_id, are dealt to `minibatches` parts of equal size (or one apart) by a
-    seeded permutation; each part is then spread over the shards, balanced by tokens. There are never more mini-batches
-    than units, so that none is empty; a shard may be.
+    A seeded permutation deals the units (rows, or all rows of one group_id) to `minibatches` parts of equal size, give or take
+    one; each part is spread over the shards, balanced by tokens. No mini-batch is empty: there are never more mini-batches than
+    units. A shard may be empty.
     """
     units = _units(len(lengths), group_ids)
     costs = [sum(lengths[row] for row in unit) for unit in units]
@@ -50,13 +50,13 @@ def _units(rows: int, group_ids: Sequence[int] | None) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class Shard:
-    """One shard as the ranks get it: references to its columns, and where its mini-batches end."""
+    """One shard as a rank receives it: references to its columns, and the sizes of its mini-batches."""
 
     parts: tuple[tuple[frozenset[str], ray.ObjectRef], ...]  # (names, Batch or {name: array}), the base Batch first
-    sizes: tuple[int, ...]  # rows of each mini-batch; they lie one after the other
+    sizes: tuple[int, ...]  # rows of each mini-batch, in the shard's row order
 
     def read(self, columns: frozenset[str]) -> Batch:
-        """The base columns and those of `columns` that are there; other columns are not fetched."""
+        """The base columns, and the given columns that the shard has. Fetches no others."""
         batch = None
         for names, reference in self.parts:
             if batch is None:
@@ -69,18 +69,18 @@ class Shard:
 
 @dataclass(frozen=True)
 class StagedBatch:
-    """A batch as shards in the object store; `Staged` of the interfaces. Never changed: columns make a new one."""
+    """A batch as shards in the object store; implements `Staged`. Immutable: `with_columns` returns a new one."""
 
     size: int  # rows
-    width: int  # T of the whole batch; a shard is only as wide as its longest row
+    width: int  # T of the whole batch; a shard's T is its own longest row
     shards: tuple[Shard, ...]
-    rows: tuple[np.ndarray, ...]  # of each shard: its rows' indices in the whole batch
-    widths: tuple[int, ...]  # of each shard
-    counters: Counter  # bytes_through_driver, rpcs; the runtime's
+    rows: tuple[np.ndarray, ...]  # per shard: the indices of its rows in the whole batch
+    widths: tuple[int, ...]  # per shard
+    counters: Counter  # the runtime's bytes_through_driver and rpcs
 
     @classmethod
     def put(cls, batch: Batch, shards: int, minibatches: int, seed: int, counters: Counter) -> StagedBatch:
-        """Splits the batch and puts every shard into the store. Meta stays here."""
+        """Splits the batch and puts every shard into the store. `meta` stays on the driver."""
         groups = batch.group_ids.tolist() if "group_ids" in batch else None
         split = split_rows(batch.lengths.tolist(), groups, shards, minibatches, seed)
         staged, rows, widths = [], [], []
@@ -95,7 +95,7 @@ class StagedBatch:
 
     @property
     def minibatches(self) -> int:
-        """As many as were asked for, or fewer where there were fewer units."""
+        """The number asked for, or the number of units if that is smaller."""
         return len(self.shards[0].sizes)
 
     def with_columns(self, **columns: Tensor) -> StagedBatch:
@@ -113,7 +113,7 @@ class StagedBatch:
         return replace(self, shards=tuple(shards))
 
     def of_replica(self, replica: int, replicas: int) -> tuple[Shard, ...]:
-        """The shards of one of a group's replicas. Raises ValueError where the batch was staged for groups of other sizes."""
+        """The shards of one replica. Raises ValueError where they do not divide evenly over the replicas."""
         if len(self.shards) % replicas:
             raise ValueError(
                 f"the batch has {len(self.shards)} shards, staged without a group of {replicas} replicas in mind"
@@ -121,7 +121,7 @@ class StagedBatch:
         return self.shards[replica::replicas]
 
     def gather(self, results: Sequence[np.ndarray]) -> Tensor:
-        """(B, T) or (B,) fp32 in the global row order, from each replica's (b, t) or (b,) in the order of its shards."""
+        """(B, T) or (B,) fp32 in the global row order. results: each replica's (b, t) or (b,), in the order of its shards."""
         replicas = len(results)
         whole = np.zeros((self.size, self.width) if results[0].ndim == 2 else self.size, np.float32)
         for replica, result in enumerate(results):
@@ -138,13 +138,13 @@ def _slice(column: np.ndarray, rows: np.ndarray, width: int) -> np.ndarray:
     return column[rows, :width] if column.ndim == 2 else column[rows]
 
 
-def whole(shards: Sequence[Shard], columns: frozenset[str]) -> Batch:
-    """On a rank: all rows of its shards, in their order."""
+def all_rows(shards: Sequence[Shard], columns: frozenset[str]) -> Batch:
+    """On a rank: all rows of its shards, in shard order."""
     return Batch.cat([shard.read(columns) for shard in shards])
 
 
 def minibatches(shards: Sequence[Shard], columns: frozenset[str]) -> list[Batch]:
-    """On a rank: its rows of each mini-batch, in the same order on all ranks; some may have no rows."""
+    """On a rank: its rows of each mini-batch, which may be none. All ranks have the mini-batches in the same order."""
     parts: list[list[Batch]] = [[] for _ in shards[0].sizes]
     for shard in shards:
         batch = shard.read(columns)

@@ -1,4 +1,4 @@
-"""`launch.py run --submit`: the run as a job of a Ray cluster, where it outlives the terminal."""
+"""`launch.py run --submit`: submits the run as a Ray job, which outlives the terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from data.errors import UserError
 from rlhf.config.load import load_config
 
 NOT_UPLOADED = (".git", ".venv", "runs", "__pycache__")
-END_TIMEOUT_S = 60.0  # between the end of a job's log and its exit code
+END_TIMEOUT_S = 60.0  # from the end of a job's log to its exit code
 
 
 def submit(config_path: str, overrides: Sequence[str], address: str | None = None) -> int:
@@ -32,7 +32,7 @@ def submit(config_path: str, overrides: Sequence[str], address: str | None = Non
     config = load_config(config_path, list(overrides))
     if not Path(config_path).resolve().is_relative_to(here):
         raise UserError(
-            f"{config_path} is outside of {here}, which is what a job gets: change to a directory that holds it"
+            f"{config_path} is outside of {here}, and only this directory is uploaded: change to a directory that holds the config"
         )
     relative = Path(config_path).resolve().relative_to(here)
     output = Path(config.run.directory).resolve()
@@ -55,7 +55,7 @@ def _start(arguments: Sequence[str], here: Path, name: str, address: str | None)
     environment = {
         "working_dir": str(here),
         "excludes": list(NOT_UPLOADED),
-        # on this machine the job runs with our own python; where there is no such directory, with the cluster's
+        # puts this virtual environment first; on a node without it, the cluster's own Python runs the job
         "env_vars": {"PATH": f"{Path(sys.executable).parent}:${{PATH}}", "PYTHONUNBUFFERED": "1"},
     }
     if address:
@@ -77,13 +77,13 @@ def _start(arguments: Sequence[str], here: Path, name: str, address: str | None)
         if "No available agent" not in str(error):
             raise
         raise UserError(
-            "the cluster has no agent that takes jobs: another Ray cluster on its machine holds the agent's port; "
+            "the cluster's job agent is not running: another Ray cluster on its machine holds the agent's port; "
             "stop one of them, or start this one with `ray start --head --dashboard-agent-listen-port=<free port>`"
         ) from error
 
 
 def _portable(override: str, here: Path) -> str:
-    """A path in an override that is not uploaded, made absolute: the job runs in another directory."""
+    """The override, with an existing path that is not uploaded made absolute: the job runs in another directory."""
     key, equals, value = override.partition("=")
     path = Path(value)
     if not value or path.is_absolute() or not path.exists():
@@ -99,7 +99,7 @@ async def _follow(client: JobSubmissionClient, job: str) -> None:
 
 
 def _exit_code(client: JobSubmissionClient, job: str) -> int:
-    """Of the job's own process; 1 where it was stopped or never started."""
+    """The exit code of the job's process; 1 where the job was stopped or never started."""
     deadline = time.monotonic() + END_TIMEOUT_S
     while not (info := client.get_job_info(job)).status.is_terminal():
         if time.monotonic() > deadline:

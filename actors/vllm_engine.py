@@ -23,7 +23,7 @@ PREFILL_TOKENS = 4096  # prompt tokens of one step, on CPUs
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt and the seed of each sample wanted of it."""
+    """One prompt and the seed of each of its samples."""
 
     tokens: tuple[int, ...]
     seeds: tuple[int, ...]
@@ -31,7 +31,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """One sample. `logprobs` are those of the distribution that was sampled: at its temperature, inside its nucleus."""
+    """One sample. `logprobs`: under the distribution that was sampled from, with its temperature and top_p."""
 
     tokens: tuple[int, ...]  # the end token included
     logprobs: tuple[float, ...]
@@ -40,7 +40,7 @@ class Completion:
 
 
 def request_seed(*parts: int) -> int:
-    """A stable 63-bit hash of integers: equal parts give equal samples on every machine, whatever the scheduling."""
+    """A stable 63-bit hash of integers. Equal parts give equal samples on every machine and in any order of requests."""
     digest = hashlib.blake2b(b"".join(int(part).to_bytes(8, "little", signed=True) for part in parts), digest_size=8)
     return int.from_bytes(digest.digest(), "little") >> 1  # vLLM takes signed 64-bit seeds
 
@@ -52,17 +52,17 @@ def engine_environment(threads: int) -> dict[str, str]:
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives and dies with its actor: no child processes
         "VLLM_HOST_IP": "127.0.0.1",  # an engine never spans nodes
         "VLLM_NO_USAGE_STATS": "1",
-        # At WARNING every sync reports tied heads and rotary tables as not loaded; the canary checks what matters.
+        # At WARNING every sync reports tied heads and rotary tables as not loaded; the canary checks the weights.
         "VLLM_LOGGING_LEVEL": "ERROR",
     }
 
 
 class VllmEngine:
-    """The actor. Its calls run one at a time, so that weights never change within a `generate`.
+    """The actor. Its calls run one at a time, so weights never change during a `generate`.
 
-    settings.tensor_parallel > 1 runs vLLM's worker processes on the actor's GPUs; that and every other GPU path follow
-    vLLM's documentation but have only been run on CPUs. On GPUs in bfloat16 the logits depend slightly on what shares
-    the batch, so there a seed fixes a sample only up to near-ties.
+    settings.tensor_parallel > 1 runs vLLM's worker processes on the actor's GPUs. The GPU paths follow vLLM's documentation
+    and have not been run. On GPUs in bfloat16 the logits depend slightly on the other requests of the batch, so a seed fixes a
+    sample only up to near-ties.
     """
 
     def __init__(
@@ -83,21 +83,21 @@ class VllmEngine:
         arguments = EngineArgs(
             model=model_path,
             skip_tokenizer_init=True,
-            generation_config="vllm",  # a checkpoint's sampling defaults must not change what is asked for
+            generation_config="vllm",  # ignores a checkpoint's sampling defaults
             dtype=dtype,
             seed=seed,
             max_model_len=max_length,
             max_num_seqs=settings.max_sequences,
-            # A prompt cut over two steps rewinds its seeded generator, which fails on CPUs ("CPU Generator does not use offset").
+            # A prompt split over two steps rewinds its seeded generator, which CPUs cannot ("CPU Generator does not use offset").
             enable_chunked_prefill=False if on_cpu else None,
             max_num_batched_tokens=max(PREFILL_TOKENS, max_length) if on_cpu else None,
             enable_prefix_caching=settings.prefix_caching,
             gpu_memory_utilization=settings.gpu_memory_utilization,
             kv_cache_memory_bytes=int(settings.memory_gib * 2**30) if on_cpu else None,
-            enforce_eager=on_cpu,  # compiling takes a CPU longer than a short run gains by it
+            enforce_eager=on_cpu,  # on a CPU, compiling takes longer than a short run gains
             tensor_parallel_size=settings.tensor_parallel,
             distributed_executor_backend="uni" if settings.tensor_parallel == 1 else "mp",
-            logprobs_mode="processed_logprobs",  # of the distribution that is sampled, temperature included
+            logprobs_mode="processed_logprobs",  # of the sampled distribution, temperature included
             worker_extension_cls=f"{WeightReceiver.__module__}.{WeightReceiver.__qualname__}",
             disable_log_stats=True,
         )
@@ -107,7 +107,7 @@ class VllmEngine:
         self._updating = False
 
     def describe(self) -> dict[str, Any]:
-        """{"node": its address, "vocabulary": number of token ids}; answered once the engine is built."""
+        """{"node": IP address, "vocabulary": number of token ids}; returns once the engine is built."""
         return {
             "node": ray.util.get_node_ip_address(),
             "vocabulary": self._engine.model_config.get_vocab_size(),
@@ -129,7 +129,7 @@ class VllmEngine:
                         max_tokens=sampling.max_new_tokens,
                         seed=seed,
                         stop_token_ids=self._stop_token_ids,
-                        ignore_eos=True,  # stop_token_ids alone say where an answer ends
+                        ignore_eos=True,  # only stop_token_ids end an answer
                         logprobs=0,  # of the sampled token alone
                         flat_logprobs=True,
                         detokenize=False,
@@ -155,27 +155,27 @@ class VllmEngine:
         return [list(output.prompt_logprobs.logprobs) for output in outputs]
 
     def begin_update(self) -> None:
-        """Opens the weights for loading. Until `finish_update` succeeds the engine refuses to generate."""
+        """Starts a weight update. The engine refuses to generate until `finish_update` succeeds."""
         self._require_whole_weights()
         self._updating = True
         self._engine.collective_rpc("begin_reload")
 
     def load_bucket(self, items: list[WeightItem]) -> int:
-        """Loads some of the weights; returns their bytes."""
+        """Loads one bucket of weights; returns its size in bytes."""
         self._engine.collective_rpc("load_items", args=(items,))
         return sum(array.nbytes for _, _, array in items)
 
     def received_checksum(self) -> int:
-        """Checksum of all that `load_bucket` got since `begin_update`."""
+        """Checksum of all buckets since `begin_update`."""
         checksums = set(self._engine.collective_rpc("received"))
         if len(checksums) != 1:
             raise RuntimeError(f"the tensor-parallel workers received different weights: checksums {sorted(checksums)}")
         return checksums.pop()
 
     def finish_update(self, version: int) -> None:
-        """Makes the loaded weights the engine's own, under this version, and drops what the old ones cached."""
+        """Puts the loaded weights into use under this version and drops the prefix cache of the old ones."""
         self._engine.collective_rpc("finish_reload")
-        # without reset_running_requests vLLM may refuse, and only says so by returning False
+        # without reset_running_requests vLLM may refuse, and tells so only by returning False
         if not self._engine.reset_prefix_cache(reset_running_requests=True):
             raise RuntimeError("vLLM did not reset its prefix cache, which holds keys and values of the old weights")
         self._version = version
@@ -204,15 +204,15 @@ class VllmEngine:
     def _require_whole_weights(self) -> None:
         if self._updating:
             raise RuntimeError(
-                "an earlier weight update did not finish and left half of the old weights: build the engine anew"
+                "an earlier weight update did not finish, so old and new weights are mixed: build the engine anew"
             )
 
 
 class WeightReceiver:
-    """Mixed into vLLM's worker (`worker_extension_cls`): replaces the model's weights bucket by bucket.
+    """Replaces the model's weights bucket by bucket inside vLLM's worker (`worker_extension_cls`).
 
-    vLLM's layerwise reload keeps what the kernels made of the weights (packed matrices, captured graphs) valid. Calling
-    `model.load_weights` without it leaves the model half updated on CPUs.
+    vLLM's layerwise reload also renews what kernels derive from weights (packed matrices, captured graphs). Without it,
+    `model.load_weights` leaves the model half updated on CPUs.
     """
 
     def begin_reload(self) -> None:
@@ -242,7 +242,7 @@ class WeightReceiver:
 
 
 def _repack_heads_on_cpu(model: Any) -> None:
-    """A head tied to the embedding is in no checkpoint: the reload skips it, and its packed copy for CPUs stays old."""
+    """Packs the output head again: a head tied to the embedding is in no checkpoint, so the reload leaves its packed CPU copy old."""
     from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
     from vllm.platforms import current_platform
 

@@ -1,4 +1,4 @@
-"""Weights as they travel: a tensor under its checkpoint name, and the checksum that shows that the bytes arrived."""
+"""Weights as they travel to rollout engines: tensors under their checkpoint names, and their checksum."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WeightItem = tuple[str, str, np.ndarray]
 
 
 def decode(dtype: str, array: np.ndarray) -> Tensor:
-    """The tensor of a `WeightItem`, in memory of its own: the object store's is read-only and should soon be free."""
+    """A copy of a `WeightItem`'s tensor: the object store's memory is read-only and should soon be free."""
     import torch  # a rollout engine sets its environment first (`actors.vllm_engine`)
 
     tensor = torch.from_numpy(np.array(array))
@@ -24,10 +24,10 @@ def decode(dtype: str, array: np.ndarray) -> Tensor:
 
 
 def checksum(items: Iterable[WeightItem]) -> int:
-    """A 64-bit sum over tensors that does not depend on their order or on how they are dealt into buckets.
+    """A 64-bit sum over tensors, independent of their order and of the buckets.
 
-    A tensor counts with a hash of its name, dtype, shape and the wrapping sum of its bytes read as 64-bit words, so
-    that swapped tensors, lost elements and changed bits show. Runs at memory speed.
+    Each tensor adds a hash of its name, dtype, shape and the wrapping sum of its bytes as 64-bit words. Swapped tensors, lost
+    elements and changed bits change the sum. Runs at memory speed.
     """
     total = 0
     for name, dtype, array in items:

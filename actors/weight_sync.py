@@ -1,7 +1,7 @@
-"""Weight sync: carries the trainer's weights into every rollout engine in buckets and proves that they arrived.
+"""Weight sync: sends the trainer's weights to every rollout engine in buckets and proves that they arrived.
 
-The proof has two halves. A checksum over all tensors, made where they are sent and where they are received, shows that
-the bytes arrived. A canary, the log-probs of a few fixed sequences in both, shows that the engine computes with them.
+The proof has two parts. A checksum over all tensors, computed by sender and receiver, proves that the bytes arrived. A canary,
+the log-probs of a few fixed sequences in both, proves that the rollout engine computes with them.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
     import ray
 
 BUCKETS_IN_FLIGHT = 3
-TIMEOUT_S = 600.0  # of each single step: a bucket, the canary
+TIMEOUT_S = 600.0  # of each step: a bucket, the canary
 CANARY_SEQUENCES = 4
 CANARY_LENGTH = 16
-# Two correct implementations round differently: on an 88 M model of random weights the bfloat16 log-probs of vLLM and
-# of transformers were up to 0.31 apart, and each up to 0.47 from float32. A stale head moved them by up to 5.9.
+# Correct implementations round differently: on an 88M model of random weights, bfloat16 log-probs of vLLM and transformers
+# differed by up to 0.31, and each from float32 by up to 0.47. A stale output head changed them by up to 5.9.
 BFLOAT16_TOLERANCE = 0.5
 
 
 class WeightSource(Protocol):
-    """What a trained group offers to the sync. Buckets hold whole tensors under their checkpoint names."""
+    """The trained group's side of the sync. Buckets hold complete tensors under their checkpoint names."""
 
     def weight_plan(self, bucket_bytes: int) -> int:
-        """Deals the weights into buckets of about this size; returns their number."""
+        """Splits the weights into buckets of about this size; returns their number."""
         ...
 
     def weight_bucket(self, index: int) -> ray.ObjectRef:
-        """A reference to the bucket, a list of `WeightItem`, in the object store. Asked for in order."""
+        """A reference to the bucket, a list of `WeightItem`, in the object store. Ask for buckets in order."""
         ...
 
     def weight_checksum(self) -> int:
-        """The sum modulo 2**64 of `checksum` over all buckets, made where the buckets were made."""
+        """The sum modulo 2**64 of `checksum` over all buckets, computed on the rank that made them."""
         ...
 
     def logprobs_of(self, sequences: list[list[int]]) -> list[list[float]]:
@@ -49,18 +49,18 @@ class WeightSource(Protocol):
 
 
 def canary_sequences(vocabulary: int, max_length: int) -> list[list[int]]:
-    """A few fixed sequences of token ids, short enough for the engine to add one token."""
+    """A few fixed sequences of token ids, each with room for one more token."""
     length = min(CANARY_LENGTH, max_length - 1)
     return np.random.default_rng(0).integers(0, vocabulary, (CANARY_SEQUENCES, length)).tolist()
 
 
 def canary_tolerance(dtype: str, float32_tolerance: float) -> float:
-    """The largest gap that rounding explains, for engines of this dtype."""
+    """The largest gap that rounding explains for rollout engines of this dtype, in nats."""
     return max(float32_tolerance, BFLOAT16_TOLERANCE) if dtype == "bfloat16" else float32_tolerance
 
 
 def widest_gap(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> tuple[float, int, int]:
-    """(gap, sequence, position in it) where two sets of log-probs differ most; a NaN counts as an infinite gap."""
+    """(gap, sequence, position) where two sets of log-probs differ most; a NaN counts as an infinite gap."""
     gaps = [
         (abs(a - b) if abs(a - b) >= 0 else float("inf"), row, column)
         for row, (left, right) in enumerate(zip(ours, theirs, strict=True))
@@ -78,11 +78,11 @@ def synchronise(
     canary: list[list[int]],
     tolerance: float,
 ) -> dict[str, float]:
-    """Gives every engine the source's weights under this version.
+    """Gives every rollout engine the source's weights under this version.
 
     Returns {"version", "bytes" of one copy of the weights, "rpcs" to engines, "seconds", "canary_gap"}. Raises
-    WeightSyncError where an engine's checksum or canary disagrees, WorkerError where an engine or the source fails;
-    after either the engines are not usable.
+    WeightSyncError where an engine's checksum or canary disagrees, WorkerError where an engine or the source fails. After either
+    error the engines cannot be used.
     """
     started = time.monotonic()
     engines.wait(engines.start_all("begin_update"), TIMEOUT_S)
@@ -105,7 +105,7 @@ def synchronise(
 
 
 def _send(engines: Engines, source: WeightSource, buckets: int) -> int:
-    """Hands every bucket's reference to every engine, a few at a time to spare the store. Returns their bytes."""
+    """Sends every bucket's reference to every engine, a few at a time to spare the object store. Returns the bytes sent."""
     in_flight: deque[Calls] = deque()
     sent_bytes = 0
     for index in range(buckets):
@@ -120,7 +120,7 @@ def _require_equal_checksums(engines: Engines, received: Mapping[int, int], sent
         if value != sent:
             raise WeightSyncError(
                 f"{engines.where(engine)}: the weights of version {version} arrived changed: checksum {value:016x}, "
-                f"sent {sent:016x}. The engine is not usable: check that node's memory and network, then start again"
+                f"sent {sent:016x}. The engine cannot be used: check that node's memory and network, then start again"
             )
 
 
@@ -136,7 +136,7 @@ def _require_close_canaries(
                 f"{engines.where(engine)}: canary failed after the sync of version {version}: the log-prob of "
                 f"token {column + 1} of sequence {row} is {answer[row][column]:.5f}, the trainer's "
                 f"{expected[row][column]:.5f} (gap {gap:.2g}, limit {tolerance:.2g}). The bytes arrived, so the engine "
-                "computes otherwise with them: check that rollout.dtype is the policy's; raise "
+                "computes something else with them: check that rollout.dtype is the policy's; raise "
                 "rollout.canary_tolerance only for a gap of rounding"
             )
         widest = max(widest, gap)

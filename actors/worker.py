@@ -1,4 +1,4 @@
-"""One rank of one role as a Ray actor: policy, reference, critic and reward alike. The maths is the engine's."""
+"""The Ray actor of one rank, the same class for every role. It holds a training engine (`rlhf.engine`) and passes calls on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import ray
 
-from actors.staging import Shard, minibatches, whole
+from actors.staging import Shard, all_rows, minibatches
 from actors.weight_items import WeightItem, checksum
 from data.batch import Batch
 from rlhf.interfaces import Beside, ModelBuild, Objective, Output, Passes
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 class ModelWorker:
-    """Rank `rank` of the role's `world` ranks. `connect` comes first, then `build`: they import the engine, so that an
-    import that fails is a call that fails, with its traceback."""
+    """Rank `rank` of the role's `world` ranks. Call `connect`, then `build`. They import the engine, so a failed import is a failed
+    call with a traceback."""
 
     def __init__(self, role: str, rank: int, world: int, device_setting: str) -> None:
         self.role, self.rank, self.world, self.device_setting = role, rank, world, device_setting
@@ -32,13 +32,13 @@ class ModelWorker:
         return f"{self.role}/{self.rank}"
 
     def address(self) -> tuple[str, int]:
-        """(IP address of this node, a port that is free now): where the ranks will meet."""
+        """(IP address of this node, a port that is free now): the rendezvous of the ranks."""
         with socket.socket() as probe:
             probe.bind(("", 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
 
     def connect(self, address: tuple[str, int], timeout_s: float) -> str:
-        """Joins the group's process group; every collective ends after `timeout_s`. Returns this node's IP address."""
+        """Joins the group's process group; a collective fails after `timeout_s` seconds. Returns this node's IP address."""
         from rlhf.engine.device import init_distributed, resolve
 
         self.device = resolve(self.device_setting)
@@ -46,7 +46,7 @@ class ModelWorker:
         return ray.util.get_node_ip_address()
 
     def build(self, build: ModelBuild) -> None:
-        """Loads the model, in place of the one before."""
+        """Loads the model in place of the previous one."""
         from rlhf.engine.engine import Engine
 
         self.release()
@@ -66,7 +66,7 @@ class ModelWorker:
 
     def forward(self, shards: tuple[Shard, ...], output: Output, temperature: float) -> np.ndarray | None:
         """(b, T) or (b,) fp32 of this replica's rows, in the order of its shards; None but on the replica's leader."""
-        found = self.engine.forward(whole(shards, frozenset()), output, temperature)
+        found = self.engine.forward(all_rows(shards, frozenset()), output, temperature)
         return found.float().cpu().numpy() if self.engine.leads else None
 
     def train(
@@ -77,8 +77,8 @@ class ModelWorker:
         beside_shards: tuple[Shard, ...] | None,
         beside: Beside | None,
     ) -> list[dict[str, float]]:
-        """One optimizer step a mini-batch and epoch; the metrics of each, which are the group's as a whole. None follows one that
-        failed."""
+        """One optimizer step per mini-batch and epoch; returns the metrics of each step, over all ranks. Stops after a failed
+        step, or where approx_kl exceeds passes.max_kl."""
         from rlhf.engine.engine import Term
 
         batches = minibatches(shards, objective.columns)
@@ -96,8 +96,8 @@ class ModelWorker:
         return done
 
     def evaluate(self, shards: tuple[Shard, ...], objective: Objective) -> tuple[dict[str, float], float]:
-        """(metric sums, count of the objective's unit) over the whole group."""
-        return self.engine.evaluate(whole(shards, objective.columns), objective)
+        """(metric sums, count of the objective's unit) over all ranks."""
+        return self.engine.evaluate(all_rows(shards, objective.columns), objective)
 
     def use_average(self) -> None:
         self.engine.use_average()
@@ -112,22 +112,22 @@ class ModelWorker:
         self.engine.export(directory)
 
     def weight_plan(self, bucket_bytes: int) -> int:
-        """Deals the weights into buckets; returns their number."""
+        """Splits the weights into buckets; returns their number."""
         self._checksum = 0
         return self.engine.weight_plan(bucket_bytes)
 
     def weight_bucket(self, index: int) -> list[WeightItem] | None:
-        """The bucket on rank 0, None elsewhere; every rank is asked, because all of them gather a sharded model."""
+        """The bucket on rank 0, None on other ranks. All ranks take part, for they gather a sharded model together."""
         items = self.engine.weight_bucket(index)
         self._checksum = (self._checksum + checksum(items or ())) % 2**64
         return items
 
     def weight_checksum(self) -> int:
-        """Over all buckets handed out since `weight_plan`."""
+        """The checksum over all buckets since `weight_plan`."""
         return self._checksum
 
     def logprobs_of(self, sequences: list[list[int]]) -> list[list[float]]:
-        """log p of every token but the first, at temperature 1. Every rank computes all of them: they are few."""
+        """log p of every token but the first, at temperature 1. Every rank computes all of them, for they are few."""
         batch = Batch.from_rows(sequences, [[False] + [True] * (len(tokens) - 1) for tokens in sequences])
         logprobs = self.engine.forward(batch, "logprobs", 1.0)
         return [row[1 : len(tokens)].tolist() for row, tokens in zip(logprobs, sequences)]
