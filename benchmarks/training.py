@@ -18,7 +18,7 @@ from rich.table import Table
 from data.batch import Batch
 from data.demo.tasks import instructions
 from data.examples import build_examples
-from data.loader import Order
+from data.feeds import Order
 from data.sources import open_rows
 from data.tokenizer_training import train_tokenizer
 from rlhf.config.load import load_config
@@ -40,8 +40,8 @@ def main() -> None:
     tokenizer = train_tokenizer((text for row in instructions(ROWS) for text in row.values()), 512)
     rows = open_rows("data.demo.tasks:instructions", args={"rows": ROWS})
     examples = build_examples("chat", rows, tokenizer, 128)
-    order = Order(len(examples), BATCH, seed=0)
-    batches = [examples.batch(order.indices(step)) for step in range(STEPS)]
+    order = Order.of_batches(len(examples), BATCH, seed=0)
+    batches = [examples.batch(order.batch(step, BATCH)) for step in range(STEPS)]
 
     ways = {"plain PyTorch, padded": plain(build(len(tokenizer), 4096))}
     for budget in (1024, 4096):

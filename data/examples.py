@@ -11,13 +11,12 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from data.batch import Batch
-from data.chat import chat_units
 from data.errors import UserError
 from data.feedback import kinds
-from data.feedback.options import FeedbackOptions
+from data.feedback.columns import FeedbackOptions
+from data.plain_rows import chat_units, text_units
 from data.sources import Rows
-from data.text import text_units
-from data.unit import DataReport, Example, Unit, pieces_of
+from data.unit import DataReport, Example, TrainingUnit, pieces_of
 
 PLAIN = {"text": text_units, "chat": chat_units}
 KINDS = {**PLAIN, **kinds.READERS}
@@ -163,7 +162,7 @@ def build_examples(
     )
 
 
-def _prompts(units: Sequence[Unit]) -> np.ndarray:
+def _prompts(units: Sequence[TrainingUnit]) -> np.ndarray:
     """(units,) int64, the same number for units of one prompt: what was said of its answers must not be trained on in one part
     and held out in the other."""
     numbers: dict[str, int] = {}

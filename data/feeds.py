@@ -4,7 +4,7 @@ grows and batches that are skipped need nothing but numbers."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from itertools import groupby
@@ -15,7 +15,6 @@ import numpy as np
 from data.batch import Batch
 from data.errors import UserError
 from data.examples import Examples
-from data.loader import permutation
 from data.tokens.mixture import Mixture
 from data.unit import Example
 
@@ -47,41 +46,82 @@ class Feed(Protocol):
 
 
 @dataclass(frozen=True)
-class Shuffled:
-    """A data set in memory, each pass in a new permutation. per_epoch: how many units a pass takes, those that the permutation
-    leaves over being others every time."""
+class Order:
+    """The units of a data set as an endless sequence. Each pass visits `per_pass` of the `units` in a new permutation, which
+    depends on the seed and the number of the pass alone. The units that a pass leaves out differ from pass to pass.
 
-    examples: Examples
-    per_epoch: int
+    Raises ValueError where `per_pass` is not from 1 to `units`.
+    """
+
+    units: int
+    per_pass: int
     seed: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.per_epoch <= len(self.examples):
-            raise ValueError(f"a pass over {len(self.examples)} units cannot take {self.per_epoch}")
+        if not 0 < self.per_pass <= self.units:
+            raise ValueError(f"a pass over {self.units} units cannot take {self.per_pass}")
+
+    @classmethod
+    def of_batches(cls, units: int, batch_size: int, seed: int) -> Order:
+        """An order whose passes hold only full batches. Raises UserError where there are fewer units than a batch takes."""
+        if units < batch_size:
+            raise UserError(
+                f"a step takes {batch_size} rows, but the data has {units} to train on: lower the batch size "
+                "(batch_size, for rl prompts_per_step) or bring more rows"
+            )
+        return cls(units, units - units % batch_size, seed)
+
+    def units_of(self, numbers: Iterable[int]) -> list[int]:
+        """The unit at each of these numbers, which count from 0 over all passes."""
+        places = [divmod(number, self.per_pass) for number in numbers]
+        return [int(self._permutation(number)[place]) for number, place in places]
+
+    def batch(self, step: int, size: int) -> list[int]:
+        """The units of a step, counted from 0, where each step takes `size`."""
+        return self.units_of(range(step * size, (step + 1) * size))
+
+    @cached_property
+    def _permutation(self):
+        # two passes are kept, since a batch may end one and begin the next
+        return lru_cache(maxsize=2)(partial(permutation, self.units, self.seed))
+
+
+def permutation(units: int, seed: int, number: int) -> np.ndarray:
+    """(units,) int64: all units in the order of pass `number`."""
+    return np.random.default_rng((seed, number)).permutation(units)
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """A data set in memory, visited in an `Order` of which each pass takes `per_pass` units."""
+
+    examples: Examples
+    per_pass: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        _ = self._order  # raises ValueError where `per_pass` does not fit
 
     @property
     def pass_rows(self) -> int:
-        return self.per_epoch
+        return self.per_pass
 
     @property
     def rows_of_largest_unit(self) -> int:
         return self.examples.rows_of_largest_unit
 
     def batch(self, numbers: Sequence[int]) -> Batch:
-        places = [divmod(number, self.per_epoch) for number in numbers]
-        return self.examples.batch([int(self._order(epoch)[place]) for epoch, place in places])
+        return self.examples.batch(self._order.units_of(numbers))
 
     def rows(self, number: int) -> list[Example]:
-        epoch, place = divmod(number, self.per_epoch)
-        return self.examples.rows(int(self._order(epoch)[place]))
+        return self.examples.rows(*self._order.units_of([number]))
 
     def epochs(self, rows: int) -> dict[str, float]:
         return {}
 
     @cached_property
-    def _order(self):
-        """(units,) int64 of a pass; two are kept, since a batch may end one and begin the next."""
-        return lru_cache(maxsize=2)(partial(permutation, len(self.examples), self.seed))
+    def _order(self) -> Order:
+        return Order(len(self.examples), self.per_pass, self.seed)
 
 
 @dataclass(frozen=True)

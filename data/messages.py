@@ -6,15 +6,17 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
-from data.diagnose import describe
-from data.errors import UserError
+from data.errors import UserError, describe
 
 Message = dict[str, Any]  # {"role": …, "content": …} and whatever else the chat template reads
 
 SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 TURN = re.compile(r"\n\n(Human|Assistant):")
+# a minus sign counts only where it is no operator: "16-3" ends in 3
+NUMBER = re.compile(r"(?:(?<![\w)])-)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")
 
 
 def lookup(row: Mapping[str, Any], name: str) -> Any:
@@ -99,6 +101,16 @@ def parse_dialogue(text: str) -> list[Message]:
     if opening.strip() or not turns or turns[0] != "Human":
         return []
     return [{"role": SPEAKERS[who], "content": said.strip()} for who, said in zip(turns[::2], turns[1::2], strict=True)]
+
+
+def number_in(text: str) -> Decimal | None:
+    """The first number after the text's last `####` (GSM8K's mark, Cobbe et al. 2021); without the mark, its last. None
+    where there is none."""
+    _, mark, marked = text.rpartition("####")
+    numbers = NUMBER.findall(marked)
+    if not numbers:
+        return None
+    return Decimal(numbers[0 if mark else -1].replace(",", ""))
 
 
 def _checked(message: Any, where: str) -> Message:

@@ -37,7 +37,7 @@ class Dialogue:
     steps: tuple[int, ...] | None = None  # character offsets where the steps of the one answer end
 
 
-class Template:
+class ChatTemplate:
     """The chat template of a tokenizer, ChatML where it has none.
 
     Raises UserError where it writes no end-of-turn token, so that no model could learn from it when to stop.

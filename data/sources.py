@@ -10,30 +10,24 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-from data.diagnose import check_json_lines, check_whole, missing_file
-from data.errors import UserError
+from data.errors import UserError, check_json_lines, check_whole, missing_file
 from data.imports import load_call, names_object
 from data.messages import lookup
 
+if TYPE_CHECKING:
+    import datasets
+
 FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".arrow": "arrow", ".txt": "text"}
 BOOKKEEPING = {"dataset_info.json", "state.json", "dataset_dict.json"}  # beside the .arrow files of a saved data set
-READ_ERRORS = (datasets.exceptions.DatasetsError, ValueError, OSError, EOFError, StopIteration, zlib.error)
-
-datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # reading a local file must not call the hub's download counter
 
 
 @dataclass(frozen=True)
-class Part:
+class SourcePart:
     """The rows of one file, data set or function."""
 
     name: str
@@ -45,7 +39,7 @@ class Part:
 class Rows(Sequence[dict]):
     """Rows of one or several parts, with columns renamed. Null stands for a value that a row does not have."""
 
-    def __init__(self, parts: Sequence[Part], renamed: Mapping[str, str], limit: int | None):
+    def __init__(self, parts: Sequence[SourcePart], renamed: Mapping[str, str], limit: int | None):
         self._parts = parts
         self._renamed = dict(renamed)
         self._ends = list(itertools.accumulate(len(part.rows) for part in parts))
@@ -95,7 +89,7 @@ class Rows(Sequence[dict]):
         if missing:
             raise UserError(missing_column(self.name, missing[0], self.columns))
 
-    def _locate(self, index: int) -> tuple[Part, int]:
+    def _locate(self, index: int) -> tuple[SourcePart, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         place = bisect.bisect_right(self._ends, index)
@@ -143,7 +137,7 @@ def missing_column(where: str, name: str, present: Sequence[str], wanted: str = 
     return f"{where}: no column {name!r}{asked}; the columns are {', '.join(present) or 'none'}; {hint}"
 
 
-def _open(spec: str, split: str, args: Mapping[str, Any]) -> list[Part]:
+def _open(spec: str, split: str, args: Mapping[str, Any]) -> list[SourcePart]:
     path = Path(spec).expanduser()
     if path.exists():
         return [_open_file(file) for file in (_files(path) if path.is_dir() else [path])]
@@ -167,42 +161,69 @@ def _files(directory: Path) -> list[Path]:
     return files
 
 
-def _open_file(file: Path) -> Part:
+def _open_file(file: Path) -> SourcePart:
     kind = _format(file)
     if kind is None:
         raise UserError(f"{file}: unknown format; wanted {', '.join(FORMATS)} (or one of these with .gz)")
     if file.stat().st_size == 0:
         raise UserError(f"{file}: the file is empty")
     try:
-        rows = _load_json(file) if kind == "json" else _load(file, kind)
-    except READ_ERRORS as error:
+        rows = _load_json(file) if kind == "json" else _load_file(file, kind)
+    except _Unreadable as unreadable:
+        error = unreadable.__cause__
         if kind in ("json", "text"):
             check_whole(file, kind)
         reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
         raise UserError(f"{file}: cannot be read as {kind}: {reason}") from error
-    return Part(str(file), rows, tuple(rows.column_names), lambda: _file_digest(file))
+    return SourcePart(str(file), rows, tuple(rows.column_names), lambda: _file_digest(file))
 
 
-def _load(file: Path, kind: str, features: datasets.Features | None = None) -> datasets.Dataset:
+class _Unreadable(Exception):
+    """`datasets` could not read a file or a data set; the cause is its error."""
+
+
+def _load_dataset(path: str, **options: Any) -> datasets.Dataset:
+    """`datasets.load_dataset` without progress bars and log lines: its errors are reported here, in one line."""
+    import datasets
+
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # reading a local file must not call the hub's download counter
+    level, bars = datasets.logging.get_verbosity(), datasets.is_progress_bar_enabled()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    datasets.disable_progress_bars()
+    try:
+        return datasets.load_dataset(path, **options)
+    except (datasets.exceptions.DatasetsError, ValueError, OSError, EOFError, StopIteration, zlib.error) as error:
+        raise _Unreadable from error
+    finally:
+        datasets.logging.set_verbosity(level)
+        if bars:
+            datasets.enable_progress_bars()
+
+
+def _load_file(file: Path, kind: str, features: datasets.Features | None = None) -> datasets.Dataset:
     options = {"text": {"sample_by": "document"}, "json": {"features": features, "parse_agent_traces": False}}
-    with _quiet():
-        return datasets.load_dataset(kind, data_files={"train": [str(file)]}, split="train", **options.get(kind, {}))
+    return _load_dataset(kind, data_files={"train": [str(file)]}, split="train", **options.get(kind, {}))
 
 
 def _load_json(file: Path) -> datasets.Dataset:
-    """Arrow takes a column's type from the file's first rows, and text that looks like a date for one. Columns that turn
-    out otherwise in later rows, and dates, are kept as the JSON that they are."""
+    """Arrow infers a column's type from the file's first rows, and reads text that looks like a date as a date. Columns of
+    dates, and all columns where a later row has another type, are kept as the JSON values that the file has."""
+    import datasets
+
     try:
-        rows = _load(file, "json")
-    except READ_ERRORS:
+        rows = _load_file(file, "json")
+    except _Unreadable:
         if ".jsonl" not in file.suffixes:
             raise
-        return _load(file, "json", datasets.Features(dict.fromkeys(check_json_lines(file), datasets.Json())))
+        return _load_file(file, "json", datasets.Features(dict.fromkeys(check_json_lines(file), datasets.Json())))
     features = {name: datasets.Json() if "timestamp[" in str(kind) else kind for name, kind in rows.features.items()}
-    return rows if features == rows.features else _load(file, "json", datasets.Features(features))
+    return rows if features == rows.features else _load_file(file, "json", datasets.Features(features))
 
 
-def _open_cached(name: str, split: str, args: Mapping[str, Any]) -> Part:
+def _open_cached(name: str, split: str, args: Mapping[str, Any]) -> SourcePart:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
     try:
         snapshot = snapshot_download(name, repo_type="dataset", local_files_only=True)
     except (LocalEntryNotFoundError, HFValidationError) as error:
@@ -211,29 +232,29 @@ def _open_cached(name: str, split: str, args: Mapping[str, Any]) -> Part:
             f"hf download --repo-type dataset {name})"
         ) from error
     try:
-        with _quiet():
-            rows = datasets.load_dataset(snapshot, split=split, **args)
-    except READ_ERRORS as error:
+        rows = _load_dataset(snapshot, split=split, **args)
+    except _Unreadable as unreadable:
+        error = unreadable.__cause__
         raise UserError(f"data set {name}, split {split!r}: {' '.join(str(error).split())}") from error
     # the snapshot's directory is named after the commit, which stands for the content
     identity = json.dumps([name, Path(snapshot).name, split, dict(args)], sort_keys=True)
-    return Part(f"{name} ({split})", rows, tuple(rows.column_names), lambda: identity)
+    return SourcePart(f"{name} ({split})", rows, tuple(rows.column_names), lambda: identity)
 
 
-def _call(spec: str, args: Mapping[str, Any]) -> Part:
+def _call(spec: str, args: Mapping[str, Any]) -> SourcePart:
     rows = list(load_call(spec, args, "data.args")())
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise UserError(f"{spec}, row {number}: wanted a dict, found {type(row).__name__}")
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
-    return Part(spec, rows, columns, lambda: _rows_digest(rows))
+    return SourcePart(spec, rows, columns, lambda: _rows_digest(rows))
 
 
 def _format(path: Path) -> str | None:
     return FORMATS.get(Path(path.stem).suffix if path.suffix == ".gz" else path.suffix)
 
 
-def _columns(parts: Sequence[Part]) -> list[str]:
+def _columns(parts: Sequence[SourcePart]) -> list[str]:
     return list(dict.fromkeys(name for part in parts for name in part.columns))
 
 
@@ -247,17 +268,3 @@ def _rows_digest(rows: Sequence[dict]) -> str:
     for row in rows:
         digest.update(json.dumps(row, sort_keys=True, default=repr).encode() + b"\n")
     return digest.hexdigest()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars and no log lines of `datasets`: files load in a moment, and errors are reported here, in one line."""
-    level, bars = datasets.logging.get_verbosity(), datasets.is_progress_bar_enabled()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        datasets.logging.set_verbosity(level)
-        if bars:
-            datasets.enable_progress_bars()

@@ -25,7 +25,7 @@ class Example:
     token_columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # (T,) fp32 each
 
 
-Unit = tuple[Example, ...]  # what is drawn as a whole: one row, or those of a comparison, the best first
+TrainingUnit = tuple[Example, ...]  # what is drawn as a whole: one row, or those of a comparison, the best first
 
 
 def pieces_of(rows: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from data.corpus.units import files_of
 from data.errors import UserError
-from data.feedback.convert import conversion_of
+from data.feedback.columns import conversion_of
 from data.imports import load_object
 from data.messages import strings_in
 from data.sources import Rows

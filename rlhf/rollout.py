@@ -27,7 +27,7 @@ from transformers import PreTrainedTokenizerBase
 
 from data.errors import UserError
 from data.imports import load_object
-from data.render import Template
+from data.render import ChatTemplate
 from data.sample import Prompt, Sample, Sampling
 from rlhf.interfaces import RolloutPool
 
@@ -145,7 +145,7 @@ def play(
                 f"max_length={max_length}, which holds the whole dialogue: raise max_length or drop the row"
             )
     thread = ThreadPoolExecutor(1, thread_name_prefix="generate")
-    rounds = _Rounds(pool, sampling, Template(tokenizer), max_length, len(prompts) * sampling.samples, thread)
+    rounds = _Rounds(pool, sampling, ChatTemplate(tokenizer), max_length, len(prompts) * sampling.samples, thread)
     try:
         return asyncio.run(_play(rollout, prompts, sampling.samples, rounds))
     finally:
@@ -178,7 +178,7 @@ class _Rounds:
         self,
         pool: RolloutPool,
         sampling: Sampling,
-        template: Template,
+        template: ChatTemplate,
         max_length: int,
         episodes: int,
         thread: Executor,

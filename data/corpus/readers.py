@@ -21,7 +21,7 @@ from data.corpus.pages import decode_page, warc_pages
 from data.corpus.reasons import HALF_A_PAIR, megabytes, missing, not_an_object, not_text, unforeseen
 from data.corpus.rows import Found, Trouble, arrow_rows, json_line, json_rows, parquet_rows
 from data.corpus.source import Part, Quarantined, Record, Source, Unit
-from data.diagnose import describe
+from data.errors import describe
 from data.imports import load_call, names_object
 from data.messages import lookup
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from data.diagnose import describe
+from data.errors import describe
 
 HALF_A_PAIR = "half of a surrogate pair, which is no character"
 TOO_DEEP = "nested too deeply"

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from data.corpus.formats import READ, ending_of, is_compressed, is_read, splits
 from data.corpus.source import Part, Quarantined, Source, Unit
-from data.diagnose import missing_file
-from data.errors import UserError
+from data.errors import UserError, missing_file
 from data.imports import load_call, names_object
 
 LINK_OUT = "a link out of the source; give what it leads to as a path of the source"

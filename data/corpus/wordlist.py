@@ -17,8 +17,7 @@ from pathlib import Path
 from data.corpus.document import Document
 from data.corpus.draw import draw
 from data.corpus.step import Dropped, Outcome, Single
-from data.diagnose import missing_file
-from data.errors import UserError
+from data.errors import UserError, missing_file
 
 Phrases = Mapping[str, Sequence[tuple[str, ...]]]  # by their first word
 

@@ -13,14 +13,14 @@ import numpy as np
 
 from data.errors import UserError
 from data.feedback.agreement import Judgment, Level, agreement
-from data.feedback.options import FeedbackOptions
-from data.unit import DataReport, Unit
+from data.feedback.columns import FeedbackOptions
+from data.unit import DataReport, TrainingUnit
 
 # below this alpha not even tentative conclusions hold (Krippendorff 2004, Content Analysis, chapter 11)
 DOUBTFUL = 0.667
 
 
-def tell_agreement(kind: str, units: Sequence[Unit], report: DataReport) -> None:
+def tell_agreement(kind: str, units: Sequence[TrainingUnit], report: DataReport) -> None:
     """Puts the annotators' agreement into the report, with a warning where it is low."""
     judgments = [judgment for unit in units for judgment in judgments_of(unit)]
     if not judgments:
@@ -37,7 +37,7 @@ def tell_agreement(kind: str, units: Sequence[Unit], report: DataReport) -> None
         )
 
 
-def weighted(units: Sequence[Unit], options: FeedbackOptions, report: DataReport) -> list[Unit]:
+def weighted(units: Sequence[TrainingUnit], options: FeedbackOptions, report: DataReport) -> list[TrainingUnit]:
     """The units with a column weights: their annotator's, divided by the mean over all units.
 
     Raises UserError where weights are given to annotators that are not there, or for their agreement where there is none.
@@ -68,12 +68,12 @@ def weighted(units: Sequence[Unit], options: FeedbackOptions, report: DataReport
     ]
 
 
-def annotator_of(unit: Unit) -> Any:
+def annotator_of(unit: TrainingUnit) -> Any:
     """The annotator's name; None where the row names none."""
     return unit[0].meta.get("annotator")
 
 
-def judgments_of(unit: Unit) -> Iterator[Judgment]:
+def judgments_of(unit: TrainingUnit) -> Iterator[Judgment]:
     """What the unit's annotator said of it; nothing where there is none. Of a comparison: of each two answers which is better,
     1.0 or -1.0 or, for a tie, 0.0; else the label or rating of the answer, or the label of each of its steps."""
     annotator = annotator_of(unit)
@@ -95,7 +95,7 @@ def judgments_of(unit: Unit) -> Iterator[Judgment]:
             yield Judgment((key(row.tokens),), annotator, row.columns[column])
 
 
-def ranks_of(unit: Unit) -> Iterator[Judgment]:
+def ranks_of(unit: TrainingUnit) -> Iterator[Judgment]:
     """The place of each answer of a ranking."""
     annotator = annotator_of(unit)
     if annotator is not None:

@@ -12,19 +12,24 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from data.errors import UserError
-from data.feedback import values
-from data.feedback.convert import order_column
-from data.feedback.options import FeedbackOptions
-from data.feedback.ratings import rating_of
-from data.messages import Message, dialogue_of, text_of
-from data.numbers import number_in
-from data.render import Dialogue, Template
+from data.feedback.columns import (
+    FeedbackOptions,
+    checked_flag,
+    checked_items,
+    checked_number,
+    item_place,
+    order_column,
+    rating_of,
+    row_meta,
+)
+from data.messages import Message, dialogue_of, number_in, text_of
+from data.render import ChatTemplate, Dialogue
 from data.sources import Rows
-from data.unit import DataReport, Example, Unit
+from data.unit import DataReport, Example, TrainingUnit
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RankedAnswers:
     """A row's answers, each with the whole dialogue that it ends, and what was said of them."""
 
     answers: Sequence[list[Message]]
@@ -32,17 +37,17 @@ class Comparison:
     # by how much one is better than another is their difference; all 0 = only the order is known
     scores: Sequence[float]
 
-    def take(self, places: Sequence[int]) -> Comparison:
+    def take(self, places: Sequence[int]) -> RankedAnswers:
         """These answers, in this order."""
-        return Comparison(*([part[place] for place in places] for part in (self.answers, self.ranks, self.scores)))
+        return RankedAnswers(*([part[place] for place in places] for part in (self.answers, self.ranks, self.scores)))
 
 
-Reader = Callable[[Mapping[str, Any], str], Comparison]  # a row, and where it is found
+Reader = Callable[[Mapping[str, Any], str], RankedAnswers]  # a row, and where it is found
 
 
 def preference_units(
     rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, report: DataReport, options: FeedbackOptions
-) -> Iterator[Unit]:
+) -> Iterator[TrainingUnit]:
     """Pairs, the better answer first, with ranks and margins (0 where a margin is not known). Of a row with several answers
     every two of unequal rank; with options.ties also those of equal rank, unless they are equal because both are right.
 
@@ -62,7 +67,7 @@ def preference_units(
 
 def ranking_units(
     rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, report: DataReport, options: FeedbackOptions
-) -> Iterator[Unit]:
+) -> Iterator[TrainingUnit]:
     """All answers of a row, the best first, with their ranks: 1, 2, …, equal ones the same. A pair is a ranking of two.
 
     Columns and what is dropped: see `ranked_units`.
@@ -88,7 +93,7 @@ def ranked_units(
     in the blanks around them are equal: many templates strip these.
     """
     read = _reader(rows, options)
-    template, ties = Template(tokenizer), keeps_ties(rows, options)
+    template, ties = ChatTemplate(tokenizer), keeps_ties(rows, options)
     examples = template.encode(_dialogues(rows, read, template, report, ties))
     for _, group in groupby(examples, key=lambda example: example.meta["row"]):
         ranking = list(group)
@@ -111,7 +116,7 @@ def keeps_ties(rows: Rows, options: FeedbackOptions) -> bool:
     return options.ties and not checked
 
 
-def _dialogues(rows: Rows, read: Reader, template: Template, report: DataReport, ties: bool) -> Iterator[Dialogue]:
+def _dialogues(rows: Rows, read: Reader, template: ChatTemplate, report: DataReport, ties: bool) -> Iterator[Dialogue]:
     for number, row in enumerate(rows):
         origin = rows.origin(number)
         comparison = read(row, origin)
@@ -121,13 +126,13 @@ def _dialogues(rows: Rows, read: Reader, template: Template, report: DataReport,
         if usable.ranks[0] == usable.ranks[-1] and not ties:
             report.drop("without a better answer")
             continue
-        meta = values.meta(number, row, usable.answers[0][:-1], origin)
+        meta = row_meta(number, row, usable.answers[0][:-1], origin)
         for messages, rank, score in zip(usable.answers, usable.ranks, usable.scores, strict=True):
             columns = {"ranks": rank, "scores": score}
             yield template.dialogue(messages, origin, last_only=True, columns=columns, **meta)
 
 
-def _usable(comparison: Comparison, report: DataReport) -> Comparison | None:
+def _usable(comparison: RankedAnswers, report: DataReport) -> RankedAnswers | None:
     """The answers that can be compared, the best first; None, and counted, where fewer than two are left."""
     answers, ranks = comparison.answers, comparison.ranks
     order = sorted(range(len(answers)), key=lambda place: ranks[place])
@@ -157,7 +162,7 @@ def _usable(comparison: Comparison, report: DataReport) -> Comparison | None:
 
 
 def _reader(rows: Rows, options: FeedbackOptions) -> Reader:
-    """(row, origin) -> Comparison, for rows with these columns."""
+    """(row, origin) -> RankedAnswers, for rows with these columns."""
     columns = set(rows.columns)
     if not {"chosen", "rejected", "responses"} & columns:
         raise UserError(
@@ -170,8 +175,8 @@ def _reader(rows: Rows, options: FeedbackOptions) -> Reader:
         return pair_of
     column = order_column(rows.columns)
 
-    def read(row: Mapping[str, Any], origin: str) -> Comparison:
-        responses = values.items(row, "responses", origin)
+    def read(row: Mapping[str, Any], origin: str) -> RankedAnswers:
+        responses = checked_items(row, "responses", origin)
         if len(responses) < 2:
             raise UserError(f"{origin}: column 'responses' must list two answers or more, found {len(responses)}")
         answers = [
@@ -179,7 +184,7 @@ def _reader(rows: Rows, options: FeedbackOptions) -> Reader:
             for place, answer in enumerate(responses, 1)
         ]
         ranks, scores = _order(row, column, answers, origin, options)
-        return Comparison(answers, ranks, scores)
+        return RankedAnswers(answers, ranks, scores)
 
     return read
 
@@ -189,18 +194,20 @@ def answer_of(messages: Sequence[Message]) -> Message:
     return {**messages[-1], "content": messages[-1]["content"].strip()}
 
 
-def pair_of(row: Mapping[str, Any], origin: str) -> Comparison:
+def pair_of(row: Mapping[str, Any], origin: str) -> RankedAnswers:
     """The answers `chosen` and `rejected`, in this order, with what `margin` and `tie` say of them. Raises UserError where
     these are wrong, or speak against each other."""
     margin, tie = row.get("margin"), row.get("tie")
     margin = (
-        0.0 if margin is None else values.number(margin, f"{origin}: column 'margin'", 0, wanted="a number not below 0")
+        0.0
+        if margin is None
+        else checked_number(margin, f"{origin}: column 'margin'", 0, wanted="a number not below 0")
     )
-    tie = tie is not None and values.flag(tie, f"{origin}: column 'tie'")
+    tie = tie is not None and checked_flag(tie, f"{origin}: column 'tie'")
     if tie and margin:
         raise UserError(f"{origin}: column 'margin' is {margin:g}, but column 'tie' says that no answer is better")
     answers = [dialogue_of(row, column, origin) for column in ("chosen", "rejected")]
-    return Comparison(answers, (1.0, 1.0 if tie else 2.0), (margin, 0.0))
+    return RankedAnswers(answers, (1.0, 1.0 if tie else 2.0), (margin, 0.0))
 
 
 def _order(
@@ -213,13 +220,13 @@ def _order(
     if column == "answer":
         right = _gives(row, answers, origin)
         return [1.0 if each else 2.0 for each in right], unknown
-    found = list(enumerate(values.items(row, column, origin, like=("responses", len(answers)))))
-    wheres = [values.item(column, origin, place) for place, _ in found]
+    found = list(enumerate(checked_items(row, column, origin, like=("responses", len(answers)))))
+    wheres = [item_place(column, origin, place) for place, _ in found]
     if column == "correct":
-        return [1.0 if values.flag(value, wheres[place]) else 2.0 for place, value in found], unknown
+        return [1.0 if checked_flag(value, wheres[place]) else 2.0 for place, value in found], unknown
     if column == "ranks":
         wanted = "a number from 1 (the best)"
-        return [values.number(value, wheres[place], 1, wanted=wanted) for place, value in found], unknown
+        return [checked_number(value, wheres[place], 1, wanted=wanted) for place, value in found], unknown
     ratings = [rating_of(value, wheres[place], options) for place, value in found]
     return [-rating for rating in ratings], ratings
 

@@ -9,14 +9,14 @@ from itertools import combinations
 import networkx
 
 from data.feedback.annotators import key
-from data.unit import Unit
+from data.unit import TrainingUnit
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 Votes = Counter[tuple[bytes, bytes]]  # (better answer, worse answer) -> how often it was said
 
 
-def contradictions(units: Iterable[Unit]) -> list[str]:
+def contradictions(units: Iterable[TrainingUnit]) -> list[str]:
     """Warnings, one for each of the two kinds. Cycles are those of the majority: of a pair that was judged both ways equally
     often, neither answer counts as the better one."""
     votes: dict[str, Votes] = defaultdict(Counter)

@@ -6,16 +6,13 @@ from transformers import PreTrainedTokenizerBase
 
 from data.errors import UserError
 from data.feedback.annotators import annotator_of, tell_agreement, weighted
+from data.feedback.columns import FeedbackOptions, conversion_of, counted
 from data.feedback.comparisons import preference_units, ranking_units
 from data.feedback.consistency import contradictions
-from data.feedback.convert import conversion_of, counted
-from data.feedback.options import FeedbackOptions
-from data.feedback.questions import binary_units
-from data.feedback.ratings import rating_units
-from data.feedback.steps import step_units
-from data.feedback.thumbs import thumbs_units
+from data.feedback.single_answers import binary_units, rating_units, thumbs_units
+from data.feedback.step_labels import step_units
 from data.sources import Rows
-from data.unit import DataReport, Unit
+from data.unit import DataReport, TrainingUnit
 
 READERS = {
     "preference": preference_units,
@@ -34,7 +31,7 @@ def feedback_units(
     max_length: int,
     report: DataReport,
     options: FeedbackOptions,
-) -> list[Unit]:
+) -> list[TrainingUnit]:
     """All units of the kind. Raises UserError where a row is wrong, and where the options speak of columns that are not
     there."""
     if options.attributes and not {"rating", "ratings"} & set(rows.columns):

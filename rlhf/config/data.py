@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from data.wording import Wording
+from data.templates import Wording
 from rlhf.config.node import Node, Short
 
 # of a part: settings name it, as in data.mix.<part>.path

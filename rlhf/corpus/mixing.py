@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from data.feeds import shares
 from data.tokens.mixture import Mixture
-from data.tokens.rows import TokenRows
 from data.tokens.store import TokenStore
+from data.tokens.token_rows import TokenRows
 from rlhf.config.corpus import Mixture as MixtureSettings
 from rlhf.config.schema import Corpus
 from rlhf.corpus.files import TOKENS

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from data.denoising.corruption import PrefixSplit
 from data.denoising.denoisers import MixtureOfDenoisers
 from data.denoising.masking import Masking
-from data.denoising.prefix import PrefixSplit
 from data.denoising.spans import SpanCorruption
 from rlhf.objectives.supervised import LanguageModel
 

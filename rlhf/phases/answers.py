@@ -9,7 +9,7 @@ from typing import Any
 
 from data.batch import Batch
 from data.imports import load_object
-from data.prompts import build_prompts
+from data.plain_rows import build_prompts
 from data.sample import Prompt, Sample, Sampling
 from rlhf.config.schema import AnswerEvaluation, SamplingConfig
 from rlhf.interfaces import ModelGroup, RolloutPool

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from data.prompts import build_prompts
+from data.plain_rows import build_prompts
 from data.sample import Prompt, Sample
 from rlhf.metrics import Timer
 from rlhf.phases.answers import sampling, start_rollouts

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from data.batch import Batch
-from data.loader import Order
+from data.feeds import Order
 from data.sample import Prompt, Sample, Sampling
 from rlhf.interfaces import Algorithm, ModelGroup, Staged
 from rlhf.metrics import Timer
@@ -55,7 +55,7 @@ class Collector:
     drought: Drought = field(default_factory=Drought)
 
     def __post_init__(self) -> None:
-        self.order = Order(len(self.prompts), self.context.phase.prompts_per_step, self.context.seed)
+        self.order = Order.of_batches(len(self.prompts), self.context.phase.prompts_per_step, self.context.seed)
 
     def collect(self, algorithm: Algorithm, timer: Timer) -> Experience:
         """A step in which no sample has a score is empty. Raises UserError at the third of them in a row."""
@@ -91,7 +91,8 @@ class Collector:
         """Answers to the next prompts; rewards and the columns that the algorithm needs, all groups in flight at once."""
         settings = sampling(self.context, self.context.phase.sampling, self.draws)
         with timer("generate"):
-            asked = [self.prompts[i] for i in self.order.indices(self.draws)]
+            rows = self.order.batch(self.draws, self.context.phase.prompts_per_step)
+            asked = [self.prompts[row] for row in rows]
             samples = self.generate(asked, settings)
             greedy = []
             if "greedy_rewards" in algorithm.needs:

@@ -9,7 +9,7 @@ import torch
 
 from data.batch import BASE, Batch
 from data.examples import Examples, build_examples
-from data.loader import Order
+from data.feeds import Order
 from rlhf.config.schema import Rl
 from rlhf.interfaces import Beside, ModelGroup, Objective, Passes, Staged
 from rlhf.objectives import LanguageModel
@@ -70,6 +70,7 @@ class Pretraining:
     context: PhaseContext
     examples: Examples
     order: Order
+    batch_size: int  # rows a step
 
     @classmethod
     def of(cls, context: PhaseContext) -> Pretraining | None:
@@ -78,12 +79,11 @@ class Pretraining:
             return None
         examples = build_examples("text", context.open(settings.data), context.tokenizer, context.phase.max_length)
         context.read(examples.report)
-        return cls(
-            context, examples, Order(len(examples), settings.batch_size * context.phase.minibatches, context.seed)
-        )
+        size = settings.batch_size * context.phase.minibatches
+        return cls(context, examples, Order.of_batches(len(examples), size, context.seed), size)
 
     def beside(self, step: int, staged: Staged, policy: ModelGroup) -> Beside:
-        rows = self.examples.batch(self.order.indices(step))
+        rows = self.examples.batch(self.order.batch(step, self.batch_size))
         own = self.context.runtime.stage(rows, [policy], staged.minibatches, self.context.seed + step)
         return Beside("ptx", own, LanguageModel(), self.context.phase.ptx.coef)
 

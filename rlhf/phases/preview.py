@@ -12,7 +12,7 @@ from data.batch import Batch
 from data.denoising.vocabulary import extend
 from data.errors import UserError
 from data.messages import strings_in
-from data.prompts import build_prompts
+from data.plain_rows import build_prompts
 from data.tokenizer import ensure_chat_template, load_tokenizer
 from data.unit import DataReport, Example, pieces_of
 from rlhf.config.corpus import Tokenizer

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data.batch import Batch
 from data.examples import Examples
-from data.feedback.thumbs import mismatched
+from data.feedback.single_answers import mismatched
 from rlhf.interfaces import ModelGroup, Objective, Staged
 from rlhf.metrics import Bar
 from rlhf.ops import masked

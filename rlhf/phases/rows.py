@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from data.denoising.rows import Denoised
+from data.denoising.denoised import Denoised
 from data.denoising.vocabulary import Vocabulary, extend
 from data.errors import UserError
 from data.examples import Examples, build_examples
-from data.feedback.options import FeedbackOptions
+from data.feedback.columns import FeedbackOptions
 from data.feeds import Blend, Feed, Shuffled, seed_of, shares
 from data.messages import strings_in
 from data.tokenizer import load_tokenizer
 from data.tokens.mixture import Mixture
-from data.tokens.rows import TokenRows
+from data.tokens.token_rows import TokenRows
 from rlhf.config.data import Data
 from rlhf.config.roles import corpus_of
 from rlhf.config.schema import SupervisedPhase

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from data.errors import UserError
-from data.feedback.questions import question_batch
-from data.feedback.steps import step_batch
+from data.feedback.single_answers import question_batch
+from data.feedback.step_labels import step_batch
 from data.sample import Sample
 from rlhf.config.rewards import Piecewise, Reward
 from rlhf.config.roles import reward_models

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from data.feedback.options import FeedbackOptions
+from data.feedback.columns import FeedbackOptions
 from rlhf.config.schema import SupervisedPhase
 from rlhf.interfaces import ModelGroup, Objective, Pending
 from rlhf.objectives import resolve_loss, resolve_reward_loss, resolve_text_objective

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Literal
 
 from data.errors import UserError
-from data.numbers import number_in
+from data.messages import number_in
 from data.sample import Sample
 
 RULES = {  # where each is found

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from data.batch import Batch
-from data.loader import permutation
+from data.feeds import permutation
 from rlhf.interfaces import Result
 from rlhf.objectives import LanguageModel
 

@@ -9,7 +9,7 @@ import torch
 from conftest import ROOT, launch_phases, lines
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from data.denoising.rows import Denoised
+from data.denoising.denoised import Denoised
 from data.denoising.vocabulary import Vocabulary
 from data.examples import build_examples
 from data.sources import open_rows

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data.sources import Part, Rows
+from data.sources import Rows, SourcePart
 from data.tokenizer_training import train_tokenizer
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
@@ -20,7 +20,7 @@ LINES = [
 def rows_of(*rows: dict, name: str = "rows.jsonl") -> Rows:
     """Rows as `open_rows` would give them for a file of this name."""
     columns = tuple(dict.fromkeys(column for row in rows for column in row))
-    return Rows([Part(name, list(rows), columns, lambda: "")], {}, None)
+    return Rows([SourcePart(name, list(rows), columns, lambda: "")], {}, None)
 
 
 @cache

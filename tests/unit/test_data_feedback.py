@@ -7,7 +7,7 @@ from data_cases import assistant, rows_of, shared_file, tokenizer, user
 from data.batch import Batch
 from data.errors import UserError
 from data.examples import build_examples
-from data.feedback.thumbs import mismatched
+from data.feedback.single_answers import mismatched
 from data.sources import open_rows
 
 UP, DOWN = {"prompt": "2 + 3?", "response": "5", "label": True}, {"prompt": "2 + 3?", "response": "6", "label": False}

@@ -8,7 +8,7 @@ from data_cases import assistant, rows_of, shared_file, tokenizer, user
 from data.errors import UserError
 from data.examples import build_examples
 from data.messages import parse_dialogue
-from data.prompts import build_prompts
+from data.plain_rows import build_prompts
 from data.sources import open_rows
 from data.tokenizer_training import train_tokenizer
 

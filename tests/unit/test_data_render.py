@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import UserError
-from data.render import Template
+from data.render import ChatTemplate
 from data.tokenizer import CHATML
 from data.tokenizer_training import train_tokenizer
 
@@ -39,7 +39,7 @@ def with_template(template: str):
 
 
 def encode(messages: list[dict], tokenizer, **options):
-    template = Template(tokenizer)
+    template = ChatTemplate(tokenizer)
     return next(template.encode([template.dialogue(messages, "file, row 1", **options)]))
 
 
@@ -94,7 +94,7 @@ def test_a_row_ends_with_its_last_trained_token():
 def test_what_precedes_the_answer_is_the_prompt_that_asks_for_it():
     messages = [{"role": "system", "content": "be kind"}, user("What is 2 + 3?"), assistant("It is 5.")]
     example = encode(messages, tokenizer())
-    asked = tokenizer().encode(Template(tokenizer()).prompt(messages[:2], "row"), add_special_tokens=False)
+    asked = tokenizer().encode(ChatTemplate(tokenizer()).prompt(messages[:2], "row"), add_special_tokens=False)
     assert example.tokens[~example.mask].tolist() == asked
 
 
@@ -121,7 +121,7 @@ def test_a_template_that_rewrites_earlier_turns_is_refused():
 
 def test_a_template_without_an_end_of_turn_is_refused():
     with pytest.raises(UserError, match="no end-of-turn"):
-        Template(with_template("{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"))
+        ChatTemplate(with_template("{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"))
 
 
 def test_messages_that_the_template_refuses_are_named():

@@ -10,7 +10,7 @@ from test_data_render import REWRITING, THINKING, said, with_template
 from transformers import AddedToken
 
 from data.errors import UserError
-from data.render import Template
+from data.render import ChatTemplate
 from data.tokenizer import CHATML, end_of_turn
 
 LLAMA = (  # a header for each turn, blanks trimmed, nothing after the end of a turn
@@ -44,7 +44,7 @@ END_AT_LAST = (  # MISTRAL's, but only the dialogue's last answer ends
 
 def turn_by_turn(turns: list[str], tokenizer) -> list[int]:
     """The tokens of a dialogue, question first, as a rollout puts them together: answers sampled, the rest observed."""
-    template, end = Template(tokenizer), end_of_turn(tokenizer)
+    template, end = ChatTemplate(tokenizer), end_of_turn(tokenizer)
     tokens = tokenizer.encode(template.prompt([user(turns[0])], "test"), add_special_tokens=False)
     for number, text in enumerate(turns[1:]):
         if number % 2 == 0:
@@ -94,12 +94,12 @@ def test_whatever_is_said_the_observed_tokens_are_the_templates(turns):
 
 def test_thoughts_that_were_sampled_stay_and_the_next_thought_is_opened():
     templated = with_template(THINKING)
-    observed = Template(templated).observation("two", end_of_turn(templated))
+    observed = ChatTemplate(templated).observation("two", end_of_turn(templated))
     assert templated.decode(observed) == "\n<|im_start|>user\ntwo<|im_end|>\n<|im_start|>assistant\n<think>"
 
 
 def test_an_answer_that_ended_with_the_end_of_text_is_closed_first():
-    template, end = Template(tokenizer()), end_of_turn(tokenizer())
+    template, end = ChatTemplate(tokenizer()), end_of_turn(tokenizer())
     assert template.observation("two", tokenizer().eos_token_id) == [end, *template.observation("two", end)]
 
 
@@ -114,4 +114,4 @@ def test_an_answer_that_ended_with_the_end_of_text_is_closed_first():
 def test_a_template_that_is_not_made_for_several_turns_is_refused(template, message):
     templated = with_template(template)
     with pytest.raises(UserError, match=f"a rollout of several turns: .*{message}"):
-        Template(templated).observation("two", end_of_turn(templated))
+        ChatTemplate(templated).observation("two", end_of_turn(templated))

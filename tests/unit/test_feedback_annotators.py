@@ -15,7 +15,7 @@ from data.errors import UserError
 from data.examples import build_examples
 from data.feedback import agreement as measures
 from data.feedback.agreement import Judgment, by_item, cohens_kappa, krippendorff_alpha, with_others
-from data.feedback.options import FeedbackOptions
+from data.feedback.columns import FeedbackOptions
 
 NONE = None
 

@@ -8,9 +8,8 @@ import pytest
 from data_cases import rows_of, tokenizer
 
 from data.examples import KINDS, build_examples
-from data.feedback.convert import CONVERSIONS
+from data.feedback.columns import CONVERSIONS, FeedbackOptions
 from data.feedback.kinds import READERS
-from data.feedback.options import FeedbackOptions
 
 DOCS = (Path(__file__).resolve().parents[2] / "docs/feedback.md").read_text()
 BLOCKS = [(name, text.splitlines()) for name, text in re.findall(r"```json ([\w ]+)\n(.*?)```", DOCS, re.DOTALL)]

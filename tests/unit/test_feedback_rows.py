@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from data.errors import UserError
 from data.examples import build_examples
-from data.feedback.convert import conversion_of
-from data.feedback.options import FeedbackOptions
-from data.feedback.questions import question_batch, rule_question
-from data.numbers import number_in
+from data.feedback.columns import FeedbackOptions, conversion_of
+from data.feedback.single_answers import question_batch, rule_question
+from data.messages import number_in
 from data.sample import Prompt, Sample
 from data.sources import open_rows
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from data.errors import UserError
 from data.examples import build_examples
-from data.feedback.steps import step_batch, steps_of
-from data.render import Template
+from data.feedback.step_labels import step_batch, steps_of
+from data.render import ChatTemplate
 from data.sample import Prompt, Sample
 from data.sources import open_rows
 from data.tokenizer_training import train_tokenizer
@@ -152,7 +152,7 @@ def test_an_answer_that_the_template_changes_is_refused():
         "{% if add_generation_prompt %}<|im_start|>{% endif %}"
     )
     with pytest.raises(UserError, match="the chat template changes the answer"):
-        list(Template(shouting).encode([Template(shouting).stepwise([user("x")], ["abc"], "row 1")]))
+        list(ChatTemplate(shouting).encode([ChatTemplate(shouting).stepwise([user("x")], ["abc"], "row 1")]))
 
 
 def test_steps_of_another_question_need_one(tmp_path):

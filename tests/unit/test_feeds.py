@@ -13,8 +13,7 @@ from test_tokens_rows import made, rows_in
 
 from data.errors import UserError
 from data.examples import Examples, build_examples
-from data.feeds import Blend, Feed, Shuffled, seed_of, shares
-from data.loader import Order
+from data.feeds import Blend, Feed, Order, Shuffled, permutation, seed_of, shares
 from data.tokens.mixture import Mixture
 
 LENGTH = 32
@@ -31,6 +30,7 @@ def dialogues(count: int) -> Examples:
 
 
 FORTY = examples(40)
+sizes = st.integers(1, 40).flatmap(lambda units: st.tuples(st.just(units), st.integers(1, units)))
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +50,46 @@ def same(a, b) -> bool:
     return a.meta == b.meta and all(torch.equal(a.columns[name], b.columns[name]) for name in a.columns)
 
 
+@given(sizes, st.integers(0, 2**32), st.integers(0, 5))
+def test_a_pass_visits_each_unit_at_most_once_in_full_batches(size, seed, epoch):
+    units, batch_size = size
+    order = Order.of_batches(units, batch_size, seed)
+    steps = units // batch_size
+    batches = [order.batch(step, batch_size) for step in range(epoch * steps, (epoch + 1) * steps)]
+    visited = [unit for batch in batches for unit in batch]
+    assert {len(batch) for batch in batches} == {batch_size}
+    assert len(set(visited)) == len(visited) > units - batch_size
+    assert set(visited) <= set(range(units))
+    assert visited == permutation(units, seed, epoch)[: len(visited)].tolist()
+
+
+@given(st.integers(0, 1000), st.integers(0, 1000))
+def test_a_step_does_not_depend_on_those_before_it(seed, step):
+    order = Order.of_batches(37, 4, seed)
+    for earlier in range(0, 60, 7):
+        order.batch(earlier, 4)
+    assert order.batch(step, 4) == Order.of_batches(37, 4, seed).batch(step, 4)
+
+
+def test_passes_and_seeds_differ():
+    order = Order(50, 50, 0)
+    assert order.batch(0, 50) != order.batch(1, 50) != Order(50, 50, 1).batch(1, 50)
+
+
+def test_fewer_units_than_a_batch_is_the_users_error():
+    with pytest.raises(UserError, match="a step takes 32 rows, but the data has 20"):
+        Order.of_batches(20, 32, 0)
+
+
 @settings(max_examples=50, deadline=None)
-@given(st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n))), st.integers(0, 2**32))
-def test_full_batches_are_those_of_the_order_that_rl_keeps(sizes, seed):
-    units, batch_size = sizes
+@given(sizes, st.integers(0, 2**32))
+def test_a_shuffled_set_gives_the_rows_of_its_order(size, seed):
+    units, batch_size = size
     data = replace(FORTY, order=FORTY.order[:units])
-    feed, order = Shuffled(data, units - units % batch_size, seed), Order(units, batch_size, seed)
-    for step in range(2 * order.steps_per_epoch + 1):
+    feed, order = Shuffled(data, units - units % batch_size, seed), Order.of_batches(units, batch_size, seed)
+    for step in range(2 * (units // batch_size) + 1):
         found = feed.batch(range(step * batch_size, (step + 1) * batch_size))
-        assert numbers_of(found) == order.indices(step)
+        assert numbers_of(found) == order.batch(step, batch_size)
 
 
 def test_a_pass_of_all_units_shows_each_once_and_the_next_in_another_order():

@@ -12,7 +12,7 @@ import pytest
 from data_cases import assistant, tokenizer, user
 
 from data.errors import UserError
-from data.render import Template
+from data.render import ChatTemplate
 from data.sample import Prompt, Sample, Sampling
 from data.tokenizer import end_of_turn
 from examples.guess import Guess
@@ -28,7 +28,7 @@ def ids(text: str) -> list[int]:
 
 
 def prompt(row: int = 0, text: str = QUESTION, **meta) -> Prompt:
-    return Prompt(tuple(ids(Template(tokenizer()).prompt([user(text)], "test"))), text, row, meta)
+    return Prompt(tuple(ids(ChatTemplate(tokenizer()).prompt([user(text)], "test"))), text, row, meta)
 
 
 class Scripted:
@@ -90,7 +90,9 @@ def test_the_tokens_are_those_of_the_whole_dialogue_and_the_mask_is_on_the_answe
     (sample,) = played(turns_of(3), pool=Scripted(lambda number: "It is 5."))
     dialogue = [user(QUESTION), assistant("It is 5."), user("and 1?"), assistant("It is 5."), user("and 2?")]
     example = next(
-        Template(tokenizer()).encode([Template(tokenizer()).dialogue([*dialogue, assistant("It is 5.")], "test")])
+        ChatTemplate(tokenizer()).encode(
+            [ChatTemplate(tokenizer()).dialogue([*dialogue, assistant("It is 5.")], "test")]
+        )
     )
     assert [*sample.prompt.tokens, *sample.tokens] == example.tokens.tolist()
     assert [*(False for _ in sample.prompt.tokens), *sample.sampled] == example.mask.tolist()

@@ -17,8 +17,8 @@ from data_cases import tokenizer as bpe_tokenizer
 from rich.console import Console
 
 from data.errors import UserError
-from data.feedback.questions import question_batch
-from data.feedback.steps import step_batch, steps_of
+from data.feedback.single_answers import question_batch
+from data.feedback.step_labels import step_batch, steps_of
 from data.sample import Prompt, Sample
 from rlhf.algorithms.grpo import GRPO
 from rlhf.algorithms.remax import ReMax

@@ -10,10 +10,9 @@ from data_cases import assistant, rows_of, shared_file, tokenizer, user
 from data.errors import UserError
 from data.examples import build_examples
 from data.messages import messages_of
-from data.prompts import build_prompts
+from data.plain_rows import build_prompts
 from data.sources import Rows, open_rows
-from data.templates import Templated
-from data.wording import Wording, drawn, parsed
+from data.templates import Templated, Wording, drawn, parsed
 from rlhf.config.data import Data, Template
 from rlhf.phases.base import open_data
 

@@ -19,12 +19,12 @@ from data.corpus.document import Document, read_documents, write_documents
 from data.corpus.step import Stage
 from data.corpus.work import Work
 from data.errors import UserError
-from data.text import text_units
+from data.plain_rows import text_units
 from data.tokenizer import load_tokenizer
 from data.tokenizer_training import train_tokenizer
 from data.tokens.mixture import Mixture
-from data.tokens.rows import TokenRows
 from data.tokens.store import TokenStore
+from data.tokens.token_rows import TokenRows
 from data.tokens.write import _DocumentFile, is_held_out, tokenise, write_tokens
 from data.unit import DataReport
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from denoising_cases import ORDINARY, vocabulary
 
-from data.denoising.corruption import Corrupted
+from data.denoising.corruption import Corrupted, PrefixSplit
+from data.denoising.denoised import Denoised, batch_of
 from data.denoising.masking import Masking
-from data.denoising.prefix import PrefixSplit
-from data.denoising.rows import Denoised, batch_of
 from data.denoising.spans import SpanCorruption
 from data.unit import Example
 

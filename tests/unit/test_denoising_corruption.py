@@ -5,7 +5,7 @@ import pytest
 from denoising_cases import text, vocabulary
 from scipy import stats
 
-from data.denoising.prefix import PrefixSplit, split_at
+from data.denoising.corruption import PrefixSplit, split_at
 from data.errors import UserError
 
 

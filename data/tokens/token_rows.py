@@ -26,7 +26,7 @@ from data.tokens.store import Stream, TokenStore
 from data.unit import DataReport, Example, pieces_of
 
 
-class Shuffled:
+class ShuffledWindows:
     """Visits the windows of all sources in the order of a training."""
 
     def __init__(self, mixture: Mixture):
@@ -51,7 +51,7 @@ class Shuffled:
         return np.random.default_rng((self.mixture.seed, name, number)).permutation(windows)
 
 
-class Once:
+class WindowsOnce:
     """Visits every window once, source after source; with a limit only so many, evenly spaced."""
 
     def __init__(self, windows: Mapping[str, int], limit: int | None = None):
@@ -76,7 +76,7 @@ class TokenRows:
 
     store: TokenStore
     streams: Mapping[str, Stream]
-    visits: Shuffled | Once
+    visits: ShuffledWindows | WindowsOnce
     tokenizer: PreTrainedTokenizerBase
     max_length: int  # tokens of a row at most
     report: DataReport
@@ -95,14 +95,14 @@ class TokenRows:
                 f"{store.directory}: its tokens were made by another tokenizer than this model's; use the one they were made by, "
                 "or write them again"
             )
-        return cls._reading(store, store.trained, Shuffled(mixture), tokenizer, max_length)
+        return cls._reading(store, store.trained, ShuffledWindows(mixture), tokenizer, max_length)
 
     @classmethod
     def _reading(
         cls,
         store: TokenStore,
         streams: Mapping[str, Stream],
-        visits: Shuffled | Once,
+        visits: ShuffledWindows | WindowsOnce,
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
     ) -> TokenRows:
@@ -115,7 +115,7 @@ class TokenRows:
         """All held-out windows, each once, or so many of them; may be empty."""
         streams = self.store.held_out
         windows = {source: stream.windows(self.max_length) for source, stream in streams.items()}
-        return self._reading(self.store, streams, Once(windows, limit), self.tokenizer, self.max_length)
+        return self._reading(self.store, streams, WindowsOnce(windows, limit), self.tokenizer, self.max_length)
 
     def __len__(self) -> int:
         return len(self.visits)

@@ -14,25 +14,24 @@ from transformers import PreTrainedTokenizerBase
 
 from data.batch import Batch
 from data.errors import UserError
-from data.feedback import values
-from data.feedback.options import FeedbackOptions
+from data.feedback.columns import FeedbackOptions, checked_flag, checked_items, item_place, row_meta
 from data.messages import prompt_of
-from data.render import STEP, Dialogue, Template
+from data.render import STEP, ChatTemplate, Dialogue
 from data.sample import Sample
 from data.sources import Rows
-from data.unit import DataReport, Unit
+from data.unit import DataReport, TrainingUnit
 
 
 def step_units(
     rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, report: DataReport, options: FeedbackOptions
-) -> Iterator[Unit]:
+) -> Iterator[TrainingUnit]:
     """Columns `prompt`, `steps` (texts without line breaks) and `labels` (of each step: true or 1 for right, false or 0 for
     wrong). action_mask is set at the step ends, the token column step_labels holds 1 or 0 there.
 
     Dropped: rows longer than max_length, and rows where the tokenizer merges the ends of two steps into one token.
     """
     rows.require("prompt", "steps", "labels")
-    template = Template(tokenizer)
+    template = ChatTemplate(tokenizer)
     for example in template.encode(_dialogues(rows, template)):
         labels = example.meta.pop("labels")
         if len(example.tokens) > max_length:
@@ -48,7 +47,7 @@ def step_units(
 def step_batch(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> Batch:
     """One row for each sample: its prompt and its answer as `step_units` writes them, action_mask set at the step ends; none
     where the answer has no steps. Where the tokenizer merges the ends of two steps into one token, it is set once."""
-    template = Template(tokenizer)
+    template = ChatTemplate(tokenizer)
     dialogues = [
         template.stepwise(
             sample.prompt.messages, steps_of(sample.text), f"the answer to prompt row {sample.prompt.row}"
@@ -64,21 +63,21 @@ def steps_of(text: str) -> list[str]:
     return [line for line in text.split(STEP) if line.strip()]
 
 
-def _dialogues(rows: Rows, template: Template) -> Iterator[Dialogue]:
+def _dialogues(rows: Rows, template: ChatTemplate) -> Iterator[Dialogue]:
     for number, row in enumerate(rows):
         origin = rows.origin(number)
-        steps = values.items(row, "steps", origin)
+        steps = checked_items(row, "steps", origin)
         if not steps:
             raise UserError(f"{origin}: column 'steps' is empty; wanted the steps of an answer")
         for place, step in enumerate(steps):
-            where = values.item("steps", origin, place)
+            where = item_place("steps", origin, place)
             if not isinstance(step, str) or not step.strip():
                 raise UserError(f"{where} must be the text of a step, found {step!r:.40}")
             if STEP in step:
                 raise UserError(f"{where} has a line break, which is what ends a step: split it there into two steps")
         labels = [
-            float(values.flag(label, values.item("labels", origin, place), "right or wrong"))
-            for place, label in enumerate(values.items(row, "labels", origin, like=("steps", len(steps))))
+            float(checked_flag(label, item_place("labels", origin, place), "right or wrong"))
+            for place, label in enumerate(checked_items(row, "labels", origin, like=("steps", len(steps))))
         ]
         prompt = prompt_of(row, origin)
-        yield template.stepwise(prompt, steps, origin, labels=labels, **values.meta(number, row, prompt, origin))
+        yield template.stepwise(prompt, steps, origin, labels=labels, **row_meta(number, row, prompt, origin))

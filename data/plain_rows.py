@@ -1,0 +1,131 @@
+"""Rows without feedback, read: texts and dialogues to train on, and prompts for reinforcement learning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from data.errors import UserError
+from data.messages import Message, messages_of, prompt_of, text_of
+from data.render import TOKENIZED_AT_ONCE, ChatTemplate, Dialogue, batched
+from data.sample import Prompt
+from data.sources import Rows
+from data.tokenizer import end_of_text
+from data.unit import DataReport, Example, TrainingUnit
+
+FORMS = (("messages",), ("prompt", "response"), ("instruction", "output"))  # the first whose columns are all there
+
+
+def text_units(
+    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, report: DataReport
+) -> Iterator[TrainingUnit]:
+    """Column `text`. Every token is trained on but a row's first, which nothing predicts; each cut repeats one token as the
+    next row's first, so that every token of a document but its very first is predicted once."""
+    rows.require("text")
+    end = end_of_text(tokenizer)
+    for numbers in batched(range(len(rows)), TOKENIZED_AT_ONCE):
+        texts = [text_of(rows[number], "text", rows.origin(number)) for number in numbers]
+        for number, text, tokens in zip(numbers, texts, tokenizer(texts, verbose=False)["input_ids"], strict=True):
+            if not text.strip():
+                report.drop("without text")
+                continue
+            if tokens[-1:] != [end]:
+                tokens.append(end)
+            report.truncated += len(tokens) > max_length
+            document = np.array(tokens, np.int32)
+            for start in range(0, len(document) - 1, max_length - 1):
+                chunk = document[start : start + max_length]
+                mask = np.ones(len(chunk), bool)
+                mask[0] = False
+                yield (Example(chunk, mask, {"row": number}),)
+
+
+def chat_units(
+    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, report: DataReport
+) -> Iterator[TrainingUnit]:
+    """Columns `messages`, or `prompt` and `response`, or `instruction`, `output` and perhaps `input`.
+
+    Dropped: rows with an empty answer, rows longer than max_length (a cut answer would teach to stop anywhere).
+    """
+    template = ChatTemplate(tokenizer)
+    for example in template.encode(_chat_dialogues(rows, template, report)):
+        if len(example.tokens) > max_length:
+            report.drop_long(len(example.tokens), max_length)
+        else:
+            yield (example,)
+
+
+def _chat_dialogues(rows: Rows, template: ChatTemplate, report: DataReport) -> Iterator[Dialogue]:
+    form = next((form for form in FORMS if set(form) <= set(rows.columns)), None)
+    if form is None:
+        wanted = ", or ".join(" and ".join(form) for form in FORMS)
+        raise UserError(
+            f"{rows.name}: chat rows need the columns {wanted}; the columns are {', '.join(rows.columns)}; "
+            "name them with data.columns: {prompt: <column>, response: <column>}"
+        )
+    for number, row in enumerate(rows):
+        origin = rows.origin(number)
+        messages = _chat_messages(row, form, origin)
+        if any(not message["content"].strip() for message in messages if message["role"] == "assistant"):
+            report.drop("with an empty answer")
+        else:
+            yield template.dialogue(messages, origin, row=number)
+
+
+def _chat_messages(row: Mapping[str, Any], form: tuple[str, ...], origin: str) -> list[Message]:
+    if form == ("messages",):
+        return messages_of(row, "messages", origin)
+    if form == ("prompt", "response"):
+        return [*prompt_of(row, origin), {"role": "assistant", "content": text_of(row, "response", origin)}]
+    question = text_of(row, "instruction", origin)
+    if row.get("input"):
+        question += "\n\n" + text_of(row, "input", origin)
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": text_of(row, "output", origin)}]
+
+
+def build_prompts(
+    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int
+) -> tuple[list[Prompt], DataReport]:
+    """Column `prompt`, a string or messages, rendered with the generation prompt; all other columns go into `meta`.
+
+    A dialogue that ends with an answer is asked again from the turn before it, so that a preference file's `chosen` can
+    serve as prompts. Dropped: empty prompts, and prompts of more than max_prompt_tokens.
+
+    Raises UserError where nothing is left.
+    """
+    if max_prompt_tokens < 1:
+        raise UserError("no room for a prompt: max_length must be greater than sampling.max_new_tokens")
+    rows.require("prompt")
+    report = DataReport(rows.name, len(rows))
+    prompts = list(_prompts(rows, tokenizer, max_prompt_tokens, report))
+    report.units = len(prompts)
+    report.tokens = sum(len(prompt.tokens) for prompt in prompts)
+    report.check_any_left(max_prompt_tokens, "raise max_length or lower sampling.max_new_tokens")
+    return prompts, report
+
+
+def _prompts(rows: Rows, tokenizer: PreTrainedTokenizerBase, limit: int, report: DataReport) -> Iterator[Prompt]:
+    template = ChatTemplate(tokenizer)
+    for numbers in batched(range(len(rows)), TOKENIZED_AT_ONCE):
+        asked = []  # (row number, messages, rendered text, meta)
+        for number in numbers:
+            row, origin = rows[number], rows.origin(number)
+            messages = messages_of(row, "prompt", origin)
+            if messages and messages[-1]["role"] == "assistant":
+                messages = messages[:-1]
+            if not messages or not messages[-1]["content"].strip():
+                report.drop("with an empty prompt")
+                continue
+            meta = {name: value for name, value in row.items() if name != "prompt"}
+            asked.append((number, messages, template.prompt(messages, origin), meta))
+        if not asked:
+            continue
+        encoded = tokenizer([text for _, _, text, _ in asked], add_special_tokens=False, verbose=False)["input_ids"]
+        for (number, messages, _, meta), tokens in zip(asked, encoded, strict=True):
+            if len(tokens) > limit:
+                report.drop_long(len(tokens), limit)
+            else:
+                yield Prompt(tuple(tokens), messages[-1]["content"], number, meta, tuple(messages))
