@@ -23,6 +23,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # actors that 
 
 import ray
 
+from actors.dashboard import LateDashboard, announce
 from actors.placement import Resources
 from data.errors import UserError
 
@@ -46,14 +47,16 @@ def cluster(address: str | None = None, device: str = "auto") -> Iterator[Resour
         yield resources()
         return
     address = address or os.environ.get("RAY_ADDRESS")
-    url = _join(address) if address else _start(device)
-    print(
-        f"Ray dashboard: http://{url} (its token: ray get-auth-token)" if url else "Ray runs without its dashboard",
-        file=sys.stderr,
-    )
+    dashboard = LateDashboard()
+    if address:
+        announce(_join(address))
+    else:
+        _start(device, dashboard)
     try:
         yield resources()
     finally:
+        if not address:
+            dashboard.wait()
         ray.shutdown()
 
 
@@ -63,14 +66,16 @@ def resources() -> Resources:
     return Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0))
 
 
-def _start(device: str) -> str:
-    """Starts a cluster on this machine; without a dashboard where no port is free for one.
+def _start(device: str, dashboard: LateDashboard) -> None:
+    """Starts a cluster on this machine, and its dashboard in the background unless no port is free for it.
 
     Raises UserError where the machine is too busy: Ray gives its processes 30 seconds to start.
     """
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            return _init(device)
+            with dashboard.held_back():
+                _init(device)
+            return dashboard.start()
         except Exception as error:  # Ray raises no narrower class here
             if SLOW_START not in str(error):
                 raise
@@ -79,8 +84,8 @@ def _start(device: str) -> str:
     raise UserError("Ray does not start: this machine is too busy; `launch.py doctor` lists leftover processes")
 
 
-def _init(device: str) -> str:
-    context = ray.init(
+def _init(device: str) -> None:
+    ray.init(
         address="local",
         num_gpus=0 if device == "cpu" else None,
         object_store_memory=_store_bytes(),
@@ -88,7 +93,6 @@ def _init(device: str) -> str:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
-    return context.dashboard_url
 
 
 def _join(address: str) -> str:
