@@ -22,13 +22,13 @@ from rich.table import Table
 from actors.cluster import cluster
 from actors.pieces import run_pieces
 from data.corpus.clean import Cleaned, clean
-from data.corpus.source import Source
+from data.corpus.source import CorpusSource
 from data.corpus.units import plan_units
 from data.corpus.work import Executor, Work, in_this_process
 from data.tokenizer_training import train_tokenizer
 from data.tokens.write import tokenise
 from rlhf.config.corpus import StepConfig
-from rlhf.corpus.steps import resolve_steps
+from rlhf.corpus.cleaning_steps import resolve_steps
 
 STEPS = (
     {"name": "language"},
@@ -62,7 +62,7 @@ class Clock:
 
 
 def make(
-    sources: list[Source], execute: Executor, directory: Path, unit_bytes: int = UNIT_BYTES
+    sources: list[CorpusSource], execute: Executor, directory: Path, unit_bytes: int = UNIT_BYTES
 ) -> tuple[Cleaned, dict[str, float]]:
     """One corpus, with its seconds by kind of piece."""
     clock = Clock()
@@ -76,7 +76,7 @@ def make(
     return cleaned, clock.seconds
 
 
-def warm_up(sources: list[Source], execute: Executor, workers: int, directory: Path) -> None:
+def warm_up(sources: list[CorpusSource], execute: Executor, workers: int, directory: Path) -> None:
     """A page and a few lines for each worker."""
     for number in range(4 * workers):
         for source in sources:
@@ -96,8 +96,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     sources = [
-        Source("pages", (arguments.pages,), "web", "en"),
-        Source("texts", (arguments.texts,), "text", "en", split="paragraphs"),
+        CorpusSource("pages", (arguments.pages,), "web", "en"),
+        CorpusSource("texts", (arguments.texts,), "text", "en", split="paragraphs"),
     ]
     found = {}
     for workers in (1, arguments.workers):

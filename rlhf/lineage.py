@@ -18,8 +18,8 @@ from data.messages import strings_in
 from data.sources import Rows
 from rlhf.config.roles import CORPUS, PHASE, corpora_of, data_sets, reward_parts
 from rlhf.config.schema import Config, Corpus, Phase
+from rlhf.corpus.cleaning_steps import STEPS, plain_source
 from rlhf.corpus.reserved import open_reserved, reserved_sets
-from rlhf.corpus.steps import STEPS, plain_source
 from rlhf.needs import needed_models
 from rlhf.phases import supervised
 from rlhf.phases.base import open_data

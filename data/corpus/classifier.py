@@ -1,8 +1,8 @@
-"""A quality classifier, trained from examples of good and bad text, and what it does to short texts and to groups of writers.
+"""A quality classifier, trained on examples of good and bad text.
 
-Logistic regression on hashed words, as the filter of GPT-3 (Brown et al. 2020, appendix A). Such a classifier keeps what is
-like its good examples: text by other people, or shorter, may score low though nothing is wrong with it. So its figures say how
-much of each length and of each named group it keeps.
+Logistic regression on hashed words, as GPT-3's filter (Brown et al. 2020, appendix A). Such a classifier keeps text that is
+like its good examples: good text by other groups of people, or shorter text, may score low. Therefore its figures tell
+the share that it keeps of each text length and of each named group.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from data.corpus.document import Document
-from data.corpus.draw import draw
+from data.corpus.document import Document, draw
 from data.corpus.step import Dropped, Outcome, Placed, Preparation, Stage, Step
+from data.corpus.words import WORDS
 from data.corpus.work import Work
 from data.errors import UserError
 from data.messages import text_of
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from data.sources import Rows
 
 FEATURES = 2**18
-LOOKED_AT_CHARACTERS = 10_000  # from a text's beginning
-MOST_EXAMPLES = 200_000  # of each side and group: what fits into memory as counts of words
+LOOKED_AT_CHARACTERS = 10_000  # the classifier reads the beginning of a text
+MOST_EXAMPLES = 200_000  # of each side and group: their word counts must fit into memory
 FEWEST_EXAMPLES = 10
 HELD_OUT_SHARE = 0.1
 BATCH_TEXTS = 256
@@ -40,13 +40,13 @@ LENGTHS_WORDS = (0, 20, 50, 100, 200)
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier(Preparation):
-    """Gives every document `marks["quality"]`, 0 to 1, and drops those of low quality.
+    """Sets `marks["quality"]` of every document, from 0 to 1, and drops documents of low quality.
 
-    good, bad: sources of examples, each as `data.sources.open_rows` takes it; column: of their rows, the text.
-    at_least: the score that a document needs; null: all are kept.
-    pareto: in place of at_least, by chance: keeps a document where a draw from the Pareto distribution (Lomax) of this alpha
-        is above 1 - score (Brown et al. 2020, appendix A, with alpha 9), so that some of low score are kept too.
-    groups: by name, sources of texts whose fate the figures shall tell, such as a dialect or short messages.
+    good, bad: paths of examples, as `data.sources.open_rows` takes them; column: the column that holds their text.
+    at_least: the score that a document needs; null: keep all.
+    pareto: used instead of at_least. Keeps a document if a draw from the Pareto (Lomax) distribution with this alpha is above
+        1 - score (Brown et al. 2020, appendix A, with alpha 9), so that some documents of low score are kept too.
+    groups: by name, paths of texts, such as a dialect or short messages. The figures tell the share kept of each group.
     """
 
     needs_corpus: ClassVar[bool] = False
@@ -65,17 +65,17 @@ class Classifier(Preparation):
             raise UserError(f"classifier: pareto is {self.pareto}; give an alpha above 0, such as 9")
 
     def prepare(self, stage: Stage, work: Work) -> Step:
-        """Raises UserError where examples are missing, broken or too few."""
-        training = Training(self, str(work.directory), work.seed)
+        """Raises UserError if examples are missing, broken or too few."""
+        training = TrainClassifier(self, str(work.directory), work.seed)
         (figures,) = work.map("train", training, [None])
         return training.step(figures)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quality(Step):
-    """The trained classifier. figures: what it did to examples that it had not seen."""
+    """The trained classifier. figures: its results on held-out examples."""
 
-    weights: str  # path of its coefficients
+    weights: str  # path of the safetensors file of its coefficients
     seed: int
     at_least: float | None
     pareto: float | None
@@ -92,15 +92,15 @@ class Quality(Step):
         return replace(document, marks={**document.marks, "quality": value})
 
     def kept_share(self, value: float) -> float:
-        """Of documents with this score: the chance that Pareto(alpha) > 1 - score, or all or none."""
+        """The share of documents with this score that is kept: P(Pareto(alpha) > 1 - score), or 0 or 1 with `at_least`."""
         if self.pareto:
             return (2 - value) ** -self.pareto
         return float(self.at_least is None or value >= self.at_least)
 
 
 @dataclass(frozen=True)
-class Training:
-    """The piece of work: writes the weights and the figures, and returns the figures."""
+class TrainClassifier:
+    """Piece of work: writes the weights and the figures, and returns the figures."""
 
     settings: Classifier
     directory: str
@@ -127,7 +127,7 @@ class Training:
         from safetensors.numpy import save_file
         from sklearn.linear_model import LogisticRegression
 
-        good, bad = (Examples(side, self.settings.column) for side in (self.settings.good, self.settings.bad))
+        good, bad = (ExampleTexts(side, self.settings.column) for side in (self.settings.good, self.settings.bad))
         for name, examples in (("good", good), ("bad", bad)):
             if len(examples.chosen) < FEWEST_EXAMPLES:
                 raise UserError(
@@ -136,19 +136,19 @@ class Training:
                 )
         matrix = _vectorizer().transform(text for examples in (good, bad) for text in examples.read(examples.learned))
         labels = np.repeat([1, 0], [len(good.learned), len(bad.learned)])
-        # balanced: how many examples there are of each side says nothing about the corpus
+        # balanced: the ratio of good to bad examples says nothing about the corpus
         model = LogisticRegression(class_weight="balanced", max_iter=1000, random_state=self.seed)
-        used = np.unique(matrix.indices)  # the coefficients of the others are 0, and take most of the time
+        used = np.unique(matrix.indices)  # other coefficients stay 0; to fit them takes most of the time
         model.fit(matrix[:, used], labels)
         coefficients, intercept = np.zeros(FEATURES, np.float32), model.intercept_.astype(np.float32)
         coefficients[used] = model.coef_[0]
         save_file({"coefficients": coefficients, "intercept": intercept}, self.weights)
-        _load.cache_clear()  # an earlier training of this process may have been in the same directory
+        _load.cache_clear()  # this process may have trained in the same directory before
         figures = self._figures(good, bad)
         (Path(self.directory) / "classifier.json").write_text(json.dumps(figures, indent=1))
         return figures
 
-    def _figures(self, good: Examples, bad: Examples) -> dict[str, Any]:
+    def _figures(self, good: ExampleTexts, bad: ExampleTexts) -> dict[str, Any]:
         from sklearn.metrics import roc_auc_score
 
         step = self.step({})
@@ -159,7 +159,7 @@ class Training:
         groups = {
             name: _fate(_scored(group.read(group.chosen), step), step)
             for name, paths in self.settings.groups.items()
-            for group in [Examples((paths,) if isinstance(paths, str) else paths, self.settings.column)]
+            for group in [ExampleTexts((paths,) if isinstance(paths, str) else paths, self.settings.column)]
         }
         edges = zip(LENGTHS_WORDS, (*LENGTHS_WORDS[1:], None), strict=True)
         return {
@@ -182,9 +182,9 @@ class Training:
         }
 
 
-class Examples:
-    """Different texts of rows, in an order of their own; some are learned from and some held out. Equal texts count once, so
-    that none is on both sides."""
+class ExampleTexts:
+    """The different texts of some rows, in the order of their hashes, split into `learned` and `held_out`. Equal texts count
+    once, so that none is in both."""
 
     def __init__(self, paths: Sequence[str], column: str):
         from data.sources import open_rows
@@ -209,7 +209,7 @@ class Examples:
 
 
 def score(texts: Iterable[str], coefficients: np.ndarray, intercept: np.ndarray) -> np.ndarray:
-    """(N,) float64: the probability that a text is a good one, to four digits: the same on any machine."""
+    """(N,) float64: the probability that each text is good. Rounded to four digits, so that all machines agree."""
     from scipy.special import expit
 
     return expit(_vectorizer().transform(texts) @ coefficients + intercept[0]).round(4)
@@ -226,10 +226,8 @@ def _load(path: str) -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def _vectorizer() -> HashingVectorizer:
-    """Shares of a text's words, of length 1 in the sense of Euclid."""
+    """Word counts of a text, scaled to Euclidean length 1."""
     from sklearn.feature_extraction.text import HashingVectorizer
-
-    from data.corpus.words import WORDS
 
     return HashingVectorizer(
         n_features=FEATURES, analyzer=lambda text: WORDS.word_tokenize(text[:LOOKED_AT_CHARACTERS].lower())
@@ -237,9 +235,7 @@ def _vectorizer() -> HashingVectorizer:
 
 
 def _scored(texts: Iterable[str], step: Quality) -> Iterator[tuple[int, float]]:
-    """(words, score) of each."""
-    from data.corpus.words import WORDS
-
+    """(number of words, score) of each text."""
     texts = iter(texts)
     while batch := list(islice(texts, BATCH_TEXTS)):
         values = score(batch, *_load(step.weights)).tolist()

@@ -1,8 +1,8 @@
-"""Cleans a corpus: its files become documents, documents pass the steps, unit by unit; what is left is a `Stage`.
+"""Cleans a corpus: makes documents from files and passes them through the steps, one file unit at a time. Returns a `Stage`.
 
-Consecutive steps run in one pass over a unit. A step that must know the whole corpus ends a pass: what came so far is written
-to disk, and it prepares itself from that. Each unit of each pass is one piece of `Work`, so a run that was killed goes on
-where it was, and the result does not depend on where and in which order the pieces ran.
+Consecutive steps run in one pass over a unit. A step that must know the whole corpus starts a new pass: the documents so far
+are written to disk, and the step prepares itself from them. Each unit of each pass is one piece of `Work`, so a run that was
+killed continues where it stopped, and the result does not depend on where and in which order the pieces ran.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from data.corpus.document import Document, Shard
+from data.corpus.document import Document, DocumentFile
 from data.corpus.extract import extract
 from data.corpus.readers import read_unit
-from data.corpus.source import Quarantined, Unit
+from data.corpus.source import FileUnit, Quarantined
 from data.corpus.step import Dropped, Placed, Preparation, Stage, Step
 from data.corpus.tally import EXCERPT, Tally, merged
 from data.corpus.work import Work
 
-CHUNK_CHARACTERS = 2**21  # of the texts that pass a step together
+CHUNK_CHARACTERS = 2**21  # a step gets documents in chunks of at most about this size
 CHUNK_DOCUMENTS = 256
-EXTRACT = "extract"  # the name of what makes documents of files, in reports
+EXTRACT = "extract"  # the name of the extraction in reports
 
 
 @dataclass(frozen=True)
 class Quarantine:
-    """What could not be read, on disk, for it may be as many as there are rows."""
+    """The places that could not be read. They stay on disk, because there may be as many as rows."""
 
     directory: Path
-    counts: Mapping[int, int]  # by unit, of those that have some
+    counts: Mapping[int, int]  # by unit; units without any are left out
 
     def __iter__(self) -> Iterator[Quarantined]:
         for unit in sorted(self.counts):
@@ -48,31 +48,29 @@ def quarantine_file(directory: Path, unit: int) -> Path:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """The documents, and what became of all that was in the files."""
+    """The documents that are left, and the fate of all others."""
 
     stage: Stage
-    by_source: Mapping[str, tuple[Tally, ...]]  # extraction, then each step in its order
+    by_source: Mapping[str, tuple[Tally, ...]]  # the extraction, then the steps in order
     quarantine: Quarantine
-    figures: Mapping[str, Mapping[str, Any]]  # of steps that tell more than counts, by the step's name
-    seconds: Mapping[
-        str, Mapping[str, float]
-    ]  # of CPU that steps took to prepare themselves, by step and kind of piece
+    figures: Mapping[str, Mapping[str, Any]]  # by step, if it reports more than counts
+    seconds: Mapping[str, Mapping[str, float]]  # CPU seconds of the preparation, by step and kind of piece
 
     @property
     def tallies(self) -> tuple[Tally, ...]:
-        """Of all sources together."""
+        """The sums over all sources."""
         steps = zip(*self.by_source.values(), strict=True)
         return tuple(merged([tally.as_dict() for tally in tallies]) for tallies in steps)
 
 
 @dataclass(frozen=True)
 class FromFiles:
-    """The first pass reads a unit's files."""
+    """Where the first pass gets its documents: from the unit's files."""
 
     max_document_bytes: int
 
-    def read(self, unit: Unit, tally: Tally, aside: Callable[[Quarantined], None]) -> Iterator[Document]:
-        """The unit's documents. aside: is told of what cannot be read."""
+    def read(self, unit: FileUnit, tally: Tally, aside: Callable[[Quarantined], None]) -> Iterator[Document]:
+        """The unit's documents. aside: called with each place that cannot be read."""
         clock = time.process_time()
         for record in read_unit(unit, self.max_document_bytes):
             made = record if isinstance(record, Quarantined) else extract(record)
@@ -96,7 +94,7 @@ class FromFiles:
 
 @dataclass(frozen=True)
 class Pass:
-    """The piece of work: one unit through consecutive steps."""
+    """Piece of work: passes one unit through consecutive steps."""
 
     names: tuple[str, ...]
     steps: tuple[Step, ...]
@@ -104,8 +102,8 @@ class Pass:
     target: Stage
     quarantine: Path
 
-    def __call__(self, item: tuple[int, Unit]) -> dict[str, Any]:
-        """Writes the unit's documents; returns the tallies and how many places were quarantined."""
+    def __call__(self, item: tuple[int, FileUnit]) -> dict[str, Any]:
+        """Writes the unit's documents; returns the tallies and the number of quarantined places."""
         number, unit = item
         tallies = [Tally(name) for name in self.names]
         if isinstance(self.source, Stage):
@@ -124,10 +122,10 @@ class Pass:
         return {"tallies": [tally.as_dict() for tally in (extracted, *tallies)], "quarantined": count}
 
     def _write(self, documents: Iterable[Placed], number: int, tallies: Sequence[Tally]) -> None:
-        with Shard(self.target.path(number)) as shard:
+        with DocumentFile.writing(self.target.path(number)) as file:
             for chunk in chunks(documents):
                 for placed in self._through(chunk, tallies):
-                    shard.add(placed.document)
+                    file.add(placed.document)
 
     def _through(self, chunk: list[Placed], tallies: Sequence[Tally]) -> list[Placed]:
         for step, tally in zip(self.steps, tallies, strict=True):
@@ -150,7 +148,7 @@ class Pass:
 
 
 def chunks(documents: Iterable[Placed]) -> Iterator[list[Placed]]:
-    """Consecutive documents, few enough to be in memory at once. Cut by the documents alone."""
+    """Consecutive documents that fit into memory together. The cuts depend on the documents alone."""
     chunk: list[Placed] = []
     characters = 0
     for each in documents:
@@ -163,10 +161,10 @@ def chunks(documents: Iterable[Placed]) -> Iterator[list[Placed]]:
         yield chunk
 
 
-def clean(units: Sequence[Unit], steps: Sequence[tuple[str, Step]], work: Work, max_document_bytes: int) -> Cleaned:
-    """Everything in the units that survives the steps. Beside the last, no pass's documents stay on disk.
+def clean(units: Sequence[FileUnit], steps: Sequence[tuple[str, Step]], work: Work, max_document_bytes: int) -> Cleaned:
+    """The documents of the units that pass all steps. Deletes the documents of every pass but the last.
 
-    Raises UserError where a step's own files are missing or wrong.
+    Raises UserError if a step's own files are missing or wrong.
     """
     source: FromFiles | Stage = FromFiles(max_document_bytes)
     quarantine = work.directory / "quarantine"
@@ -206,7 +204,7 @@ def clean(units: Sequence[Unit], steps: Sequence[tuple[str, Step]], work: Work, 
     return Cleaned(stage, by_source, Quarantine(quarantine, counts), figures, seconds)
 
 
-def _of_source(name: str, units: Sequence[Unit], results: Sequence[Mapping[str, Any]]) -> list[Tally]:
-    """One pass's tallies of a source, by step."""
+def _of_source(name: str, units: Sequence[FileUnit], results: Sequence[Mapping[str, Any]]) -> list[Tally]:
+    """One pass's tallies of one source, by step."""
     tallies = [result["tallies"] for unit, result in zip(units, results, strict=True) if unit.source.name == name]
     return [merged(of_step) for of_step in zip(*tallies, strict=True)]

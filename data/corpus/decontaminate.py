@@ -1,4 +1,4 @@
-"""Drops documents that contain texts which must not be trained on: of this run's evaluation sets and its RL prompts."""
+"""Drops documents that contain reserved texts: those of this run's evaluation sets and RL prompts."""
 
 from __future__ import annotations
 
@@ -12,34 +12,32 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from data.corpus.dedup.arrays import open_array, save_array
-from data.corpus.dedup.simple import simplified
 from data.corpus.document import Document
 from data.corpus.step import Dropped, Outcome, Preparation, Single, Stage, Step
-from data.corpus.work import Work
+from data.corpus.words import WORDS, simplified
+from data.corpus.work import Work, open_array, save_array
 from data.errors import UserError
 
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C17)  # odd, so that no word's hash loses bits, whatever its place
-_Grams = dict[int, np.ndarray]  # hashes of runs of words, by their number of words
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C17)  # odd: an even one would shift out bits of earlier words
+_Grams = dict[int, np.ndarray]  # hashes of n-grams, by n
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decontaminate(Preparation):
-    """Drops a document that has `words` consecutive words in common with a reserved text, or the whole of a shorter one
-    (Brown et al. 2020, appendix C). Letter case, accents, punctuation, white space and the writing of numbers (1,000.50
-    or 1 000.5) do not count.
+    """Drops a document that shares an n-gram of `words` words with a reserved text, or contains a shorter reserved text
+    whole (Brown et al. 2020, appendix C). Ignores letter case, accents, punctuation, white space and the format of
+    numbers (1,000.50 equals 1 000.5).
 
-    words: in a run.
-    least_words: shorter reserved texts are not looked for, since others have these words by chance; `figures` tells
-        how many.
-    common: a run of words / 2 in more different texts of one set than this, or than one in a hundred of them, is taken
-        for a template. Looked for are only runs of which at least half is in no template; where a text has none, those
-        of its runs with most such words. `figures` tells how many texts have no such word.
+    words: n of the n-grams.
+    least_words: skips shorter reserved texts, because other documents contain them by chance. `figures` counts them.
+    common: an n-gram of words / 2 words is a template if it is in more different texts of one set than this, and in more
+        than 1 % of them. Skips n-grams that are mostly template words. If a text has nothing else, uses its least
+        template-like n-grams. `figures` counts the texts that are all template.
 
-    The prepared step's figures, by the set's name: different texts, those not looked for and why, runs looked for.
+    The prepared step's figures, by the set's name: different texts, skipped texts by reason, n-grams in the index.
 
-    In memory: 10 bytes for each word of the reserved texts; about 60 while the index is made, here and not on the
-    workers.
+    In memory: 10 bytes for each word of the reserved texts; about 60 while the index is made, which happens in this
+    process and not on the workers.
     """
 
     needs_corpus: ClassVar[bool] = False
@@ -72,7 +70,7 @@ class Decontaminate(Preparation):
         )
 
     def _runs(self, texts: Callable[[], Iterable[str]]) -> tuple[_Grams, dict[str, int]]:
-        """The hashes to look for, and the set's figures."""
+        """The hashes of the index, and the set's figures."""
         different = list({each.tobytes(): each for each in map(_word_hashes, texts())}.values())
         long = [each for each in different if len(each) >= self.least_words]
         templates = self._templates(long)
@@ -93,13 +91,13 @@ class Decontaminate(Preparation):
         }
 
     def _templates(self, texts: Sequence[np.ndarray]) -> np.ndarray:
-        """Hashes of the runs of half the length that many texts have, ascending."""
+        """Hashes of the template n-grams (of words / 2 words), ascending."""
         short = [np.unique(_runs(each, max(self.words // 2, 1))) for each in texts]
         found, count = np.unique(np.concatenate([np.zeros(0, np.uint64), *short]), return_counts=True)
         return found[count > max(self.common, len(texts) / 100)]
 
     def _of_its_own(self, text: np.ndarray, length: int, templates: np.ndarray) -> np.ndarray:
-        """Hashes of the text's runs that tell it from others of its set."""
+        """Hashes of the text's n-grams that distinguish it from others of its set."""
         short = max(self.words // 2, 1)
         own = np.ones(len(text), bool)
         for start in np.flatnonzero(np.isin(_runs(text, short), templates)):
@@ -111,9 +109,9 @@ class Decontaminate(Preparation):
 
 @dataclass(frozen=True, kw_only=True)
 class WithoutReserved(Single):
-    """What Decontaminate prepares.
+    """The prepared Decontaminate.
 
-    directory: of the index. lengths: of the runs in it, in words. sets: names.
+    directory: holds the index. lengths: of its n-grams, in words. sets: names of the reserved sets.
     """
 
     directory: Path
@@ -139,10 +137,8 @@ def _index(directory: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def simple_words(text: str) -> list[str]:
-    """The words that count, in the form that counts. Numbers that stand side by side are one, whatever parts them, and
-    without the zeros at its end: 1,000.50 and 1 000.5 are both 10005."""
-    from data.corpus.words import WORDS
-
+    """The words that are compared, simplified. Adjacent numbers are joined, without their last zeros: 1,000.50 and 1 000.5
+    both give 10005."""
     words: list[str] = []
     for number, together in groupby(
         WORDS.word_tokenize(simplified(unicodedata.normalize("NFKC", text))), str.isdecimal
@@ -155,7 +151,7 @@ def simple_words(text: str) -> list[str]:
 
 
 def _word_hashes(text: str) -> np.ndarray:
-    """uint64, one for each word."""
+    """(W,) uint64, one hash for each word."""
     import xxhash
 
     words = simple_words(text)
@@ -163,8 +159,8 @@ def _word_hashes(text: str) -> np.ndarray:
 
 
 def _runs(words: np.ndarray, length: int) -> np.ndarray:
-    """The hash of each run of so many words: the sum of their hashes, times a power of a constant for the place (Karp
-    and Rabin 1987), modulo 2^64. The length is part of it."""
+    """(W - length + 1,) uint64: the hash of each n-gram of `length` words. A polynomial in the words' hashes modulo 2^64
+    (Karp and Rabin 1987) that starts with the length."""
     count = max(len(words) - length + 1, 0)
     hashes = np.full(count, length, np.uint64)
     for place in range(length):

@@ -1,4 +1,4 @@
-"""Which files a source of each kind reads, told by their endings."""
+"""Which files a source of each kind reads, by the files' endings."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 ROWS = (".jsonl", ".json", ".parquet", ".arrow")
 PLAIN = (".txt", ".md", ".rst", ".text")
 PAGES = (".html", ".htm", ".xhtml")
-PACKED = (".parquet", ".arrow")  # formats with a compression of their own: read without .gz only
-LANGUAGES = {  # of programming, by ending
+PACKED = (".parquet", ".arrow")  # compressed formats: not read with .gz
+LANGUAGES = {  # programming languages, by ending
     **dict.fromkeys((".py", ".pyi", ".pyw"), "python"),
     **dict.fromkeys((".js", ".mjs", ".cjs", ".jsx"), "javascript"),
     **dict.fromkeys((".ts", ".tsx", ".mts"), "typescript"),
@@ -61,7 +61,7 @@ LANGUAGES = {  # of programming, by ending
     ".rst": "restructuredtext",
     ".tex": "latex",
 }
-READ = {  # what a source of this kind reads
+READ = {  # endings, by kind of source
     "web": (*PAGES, ".warc", *ROWS),
     "text": (*PLAIN, *ROWS),
     "book": (*PLAIN, *ROWS),
@@ -72,7 +72,7 @@ READ = {  # what a source of this kind reads
 
 
 def ending_of(name: str) -> str:
-    """In lower case, without .gz: ".jsonl" of "Rows.JSONL.gz"."""
+    """In lower case, without .gz: ".jsonl" for "Rows.JSONL.gz"."""
     return os.path.splitext(name.lower().removesuffix(".gz"))[1]
 
 
@@ -86,5 +86,5 @@ def is_read(name: str, kind: str) -> bool:
 
 
 def splits(name: str, kind: str) -> bool:
-    """Whether a source's `split` says how this file becomes documents."""
+    """Whether a source's `split` applies to this file."""
     return kind != "code" and ending_of(name) in (*PLAIN, ".tex")

@@ -1,8 +1,9 @@
-"""Quality rules that need no training: those of Gopher, C4 and FineWeb, as datatrove has them, with its names and defaults.
+"""Quality rules that need no training: datatrove's Gopher, C4 and FineWeb filters, with its names and defaults.
 
-They were made for English web pages. Rules for lines (C4, FineWeb) look at web pages only unless told otherwise: in plain text a
-line may be broken anywhere. In languages that put no spaces between words, where a word is a letter (`words.py`),
-set `min_avg_word_length` to null and raise the n-grams; `min_stop_words` needs `stop_words` of the language, or null.
+The rules were made for English web pages. Rules about lines (C4, FineWeb) apply to web pages only, unless `kinds` says
+otherwise, because plain text may break lines anywhere. For languages without spaces between words, where each letter is a
+word (`words.py`), set `min_avg_word_length` to null and raise the n of the n-grams. For languages other than English give
+`stop_words`, or set `min_stop_words` to null.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from data.corpus.document import Document
 from data.corpus.step import Dropped, Outcome, Single, Step
+from data.corpus.words import datatrove_words
 
 if TYPE_CHECKING:
     from datatrove.pipeline.filters.base_filter import BaseFilter
@@ -50,7 +52,7 @@ REASONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Rule(Single):
-    """A filter of datatrove; the fields beside those of `Step` are its parameters."""
+    """A datatrove filter. The fields that `Step` does not have are the filter's parameters."""
 
     only_kinds: ClassVar[tuple[str, ...]] = ("web", "text")
 
@@ -67,7 +69,7 @@ class _Rule(Single):
         from datatrove.pipeline.filters.base_filter import get_filter_result
 
         page = Page(text=document.text, id=document.id)
-        # ratios of nothing would divide by zero
+        # an empty text would divide by zero
         kept, reason = get_filter_result(self.rule.filter(page)) if page.text.strip() else (False, "empty")
         if not kept:
             return Dropped(REASONS.get(reason, reason))
@@ -80,9 +82,10 @@ class _Rule(Single):
 class GopherQuality(_Rule):
     """Rae et al. 2021 (Gopher, arXiv:2112.11446), appendix A1, "quality filtering". null switches a rule off.
 
-    Of words that are not punctuation: number and mean length in characters. max_symbol_word_ratio: # signs, and ellipses, to
-    words. max_bullet_lines_ratio, max_ellipsis_lines_ratio: of the lines. max_non_alpha_words_ratio: despite datatrove's
-    name, the least share of words with a letter. min_stop_words: how many different ones of `stop_words` (null: English).
+    doc_words, avg_word_length (characters): of words that are not punctuation. max_symbol_word_ratio: # signs to words, and
+    ellipses to words. max_bullet_lines_ratio, max_ellipsis_lines_ratio: shares of the lines. max_non_alpha_words_ratio:
+    despite datatrove's name, the least share of words with a letter. min_stop_words: the least number of different
+    `stop_words` (null: English).
     """
 
     min_doc_words: int | None = 50
@@ -99,17 +102,16 @@ class GopherQuality(_Rule):
     def make(self, parameters: Mapping[str, Any]) -> BaseFilter:
         from datatrove.pipeline.filters import GopherQualityFilter
 
-        from data.corpus.words import WORDS
-
-        return GopherQualityFilter(**parameters, language=WORDS)
+        return GopherQualityFilter(**parameters, language=datatrove_words())
 
 
 @dataclass(frozen=True, kw_only=True)
 class GopherRepetition(_Rule):
     """Rae et al. 2021, appendix A1, table A1. null switches a rule off.
 
-    dup_…_frac: repeated lines or paragraphs to all; dup_…_char_frac: the characters in them to all characters. top_n_grams:
-    (words, characters in the most frequent phrase of so many words to all); dup_n_grams: in all that occur more than once.
+    dup_…_frac: most repeated lines or paragraphs, as a share of all. dup_…_char_frac: most characters in them, as a share of
+    all. top_n_grams: (n, most characters in the most frequent n-gram, as a share of all). dup_n_grams: the same for all
+    n-grams that occur more than once.
     """
 
     dup_line_frac: float | None = 0.3
@@ -122,19 +124,17 @@ class GopherRepetition(_Rule):
     def make(self, parameters: Mapping[str, Any]) -> BaseFilter:
         from datatrove.pipeline.filters import GopherRepetitionFilter
 
-        from data.corpus.words import WORDS
-
-        return GopherRepetitionFilter(**parameters, language=WORDS)
+        return GopherRepetitionFilter(**parameters, language=datatrove_words())
 
 
 @dataclass(frozen=True, kw_only=True)
 class C4(_Rule):
-    """Raffel et al. 2020 (T5, JMLR 21/140), section 2.2. Changes the text: lines that break a rule go, and what is left of a
-    line loses its citation marks. -1 switches a number off. The paper's list of bad words is the step `WordList`.
+    """Raffel et al. 2020 (T5, JMLR 21/140), section 2.2. Changes the text: removes lines that break a rule, and citation
+    marks. -1 switches a number off. For the paper's list of bad words see the step `WordList`.
 
-    split_paragraph: rules for lines (the paper), else for sentences. Lines: filter_no_terminal_punct, min_words_per_line,
-    max_word_length (characters), filter_javascript, filter_policy ("privacy policy", "use cookies", …). Whole documents:
-    filter_lorem_ipsum, filter_curly_bracket, min_num_sentences of the lines that are left.
+    split_paragraph: apply the line rules to lines (as the paper), else to sentences. Line rules: filter_no_terminal_punct,
+    min_words_per_line, max_word_length (characters), filter_javascript, filter_policy ("privacy policy", "use cookies", …).
+    Document rules: filter_lorem_ipsum, filter_curly_bracket, min_num_sentences (in the lines that are left).
     """
 
     only_kinds: ClassVar[tuple[str, ...]] = ("web",)
@@ -152,15 +152,13 @@ class C4(_Rule):
     def make(self, parameters: Mapping[str, Any]) -> BaseFilter:
         from datatrove.pipeline.filters import C4QualityFilter
 
-        from data.corpus.words import WORDS
-
-        return C4QualityFilter(**parameters, language=WORDS)
+        return C4QualityFilter(**parameters, language=datatrove_words())
 
 
 @dataclass(frozen=True, kw_only=True)
 class C4Paragraphs(_Rule):
-    """Xue et al. 2021 (mC4, arXiv:2010.11934), section 3.1: at least three lines of 200 characters or more; for languages
-    without terminal punctuation, in place of `C4`."""
+    """Xue et al. 2021 (mC4, arXiv:2010.11934), section 3.1: keeps documents with at least three lines of 200 characters or
+    more. Replaces `C4` for languages without terminal punctuation."""
 
     only_kinds: ClassVar[tuple[str, ...]] = ("web",)
 
@@ -174,9 +172,10 @@ class C4Paragraphs(_Rule):
 class FineWeb(_Rule):
     """Penedo et al. 2024 (FineWeb, arXiv:2406.17557), section 3.6.
 
-    line_punct_thr: least share of lines that end in a stop character (stop_chars; null: terminal punctuation of all scripts);
-    line_punct_exclude_zero: let those pass that have none. short_line_thr: most lines of at most short_line_length
-    characters. char_duplicates_ratio: most characters in repeated lines. new_line_ratio: most line breaks to words.
+    line_punct_thr: least share of lines that end in a stop character (stop_chars; null: terminal punctuation of all
+    scripts). line_punct_exclude_zero: keep documents whose lines have none. short_line_thr: greatest share of lines of at
+    most short_line_length characters. char_duplicates_ratio: greatest share of characters in repeated lines.
+    new_line_ratio: greatest ratio of line breaks to words.
     """
 
     only_kinds: ClassVar[tuple[str, ...]] = ("web",)
@@ -191,6 +190,4 @@ class FineWeb(_Rule):
     def make(self, parameters: Mapping[str, Any]) -> BaseFilter:
         from datatrove.pipeline.filters import FineWebQualityFilter
 
-        from data.corpus.words import WORDS
-
-        return FineWebQualityFilter(**parameters, language=WORDS)
+        return FineWebQualityFilter(**parameters, language=datatrove_words())

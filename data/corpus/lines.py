@@ -1,6 +1,6 @@
-"""Lines and paragraphs of a file or of a byte range of it, in bounded memory whatever their lengths.
+"""Reads the lines or paragraphs of a file, or of a byte range of it, in bounded memory, however long they are.
 
-Neighbouring ranges share nothing and lose nothing: a line or paragraph belongs to the range in which it begins.
+A line or paragraph belongs to the range in which it begins, so adjacent ranges neither share nor lose any.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import BinaryIO
 SKIPPED_AT_ONCE_BYTES = 2**20
 LOOKED_BACK_AT_ONCE_BYTES = 2**16
 
-Piece = tuple[int, bytes | None]  # the offset where it begins, and its bytes; None where it has more than allowed
+OffsetBytes = tuple[int, bytes | None]  # offset of the first byte, and the bytes; None if there are more than allowed
 
 
-def read_lines(stream: BinaryIO, start: int, stop: int | None, limit_bytes: int) -> Iterator[Piece]:
-    """Lines that are not blank, with their ends. stop: None is the end of the file."""
+def read_lines(stream: BinaryIO, start: int, stop: int | None, limit_bytes: int) -> Iterator[OffsetBytes]:
+    """Lines that are not blank, with their line ends. stop None: to the end of the file."""
     if start:
         stream.seek(start - 1)
         _skip_line(stream)
@@ -27,17 +27,17 @@ def read_lines(stream: BinaryIO, start: int, stop: int | None, limit_bytes: int)
             yield offset, line
 
 
-def read_paragraphs(stream: BinaryIO, start: int, stop: int | None, limit_bytes: int) -> Iterator[Piece]:
-    """Lines that follow each other without a blank one between them."""
+def read_paragraphs(stream: BinaryIO, start: int, stop: int | None, limit_bytes: int) -> Iterator[OffsetBytes]:
+    """Paragraphs: runs of lines that are not blank."""
     from_offset = _end_of_text_before(stream, start)
     if start:
         stream.seek(from_offset)
-    begin = start - 1 if from_offset else None  # of the paragraph that is read; before start: another range has it
+    begin = start - 1 if from_offset else None  # of the current paragraph; if before `start`, another range has it
     held: list[bytes] = []
     held_bytes = 0
     for offset, line in _bounded(stream, from_offset, limit_bytes):
         if from_offset and offset == from_offset:
-            continue  # the end of a line of text
+            continue  # the line end after the last text
         if line is not None and not line.strip():
             if begin is not None and begin >= start:
                 yield begin, b"".join(held) if held_bytes <= limit_bytes else None
@@ -56,7 +56,7 @@ def read_paragraphs(stream: BinaryIO, start: int, stop: int | None, limit_bytes:
         yield begin, b"".join(held) if held_bytes <= limit_bytes else None
 
 
-def _bounded(stream: BinaryIO, offset: int, limit_bytes: int) -> Iterator[Piece]:
+def _bounded(stream: BinaryIO, offset: int, limit_bytes: int) -> Iterator[OffsetBytes]:
     while line := stream.readline(limit_bytes + 1):
         begin, offset = offset, offset + len(line)
         if len(line) > limit_bytes and not line.endswith(b"\n"):
@@ -67,7 +67,7 @@ def _bounded(stream: BinaryIO, offset: int, limit_bytes: int) -> Iterator[Piece]
 
 
 def _skip_line(stream: BinaryIO) -> int:
-    """Reads to the end of the line; the bytes that this was."""
+    """Reads to the end of the line; returns the number of bytes read."""
     skipped = 0
     while rest := stream.readline(SKIPPED_AT_ONCE_BYTES):
         skipped += len(rest)
@@ -77,7 +77,7 @@ def _skip_line(stream: BinaryIO) -> int:
 
 
 def _end_of_text_before(stream: BinaryIO, start: int) -> int:
-    """The offset after the last byte before `start` that is no white space; 0 where all is."""
+    """The offset after the last byte before `start` that is not white space; 0 if there is none."""
     end = start
     while end > 0:
         begin = max(0, end - LOOKED_BACK_AT_ONCE_BYTES)

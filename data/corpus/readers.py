@@ -1,6 +1,6 @@
-"""Reads the units of a corpus: every format becomes records, each with its place, and whatever cannot be read is named.
+"""Reads file units: makes records, each with its place, from all formats, and names each place that cannot be read.
 
-Bad input never raises, and never takes along more than it must: a line, a row, or the rest of a file.
+Bad input never raises. It costs as little as possible: a line, a row, or the rest of a file.
 """
 
 from __future__ import annotations
@@ -12,38 +12,44 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-import pyarrow as pa
-
 from data.corpus.extract.dialogue import COLUMNS as DIALOGUE_COLUMNS
 from data.corpus.formats import ending_of, is_compressed, splits
 from data.corpus.lines import read_lines, read_paragraphs
 from data.corpus.pages import decode_page, warc_pages
-from data.corpus.reasons import HALF_A_PAIR, megabytes, missing, not_an_object, not_text, unforeseen
-from data.corpus.rows import Found, Trouble, arrow_rows, json_line, json_rows, parquet_rows
-from data.corpus.source import Part, Quarantined, Record, Source, Unit
+from data.corpus.places import (
+    HALF_A_PAIR,
+    Readable,
+    Unreadable,
+    megabytes,
+    missing,
+    not_an_object,
+    not_text,
+    unforeseen,
+)
+from data.corpus.row_files import arrow_rows, json_line, json_rows, parquet_rows
+from data.corpus.source import CorpusSource, FilePart, FileUnit, Quarantined, Record
 from data.errors import describe
 from data.imports import load_call, names_object
 from data.messages import lookup
 
-READ_ERRORS = (OSError, EOFError, zlib.error, ValueError, pa.ArrowException)
-KEPT_COLUMNS = ("url", "language")  # of rows, beside the content
-MAX_REASON_CHARACTERS = 500  # it may quote what a file holds
+KEPT_COLUMNS = ("url", "language")  # of rows, besides the content
+MAX_REASON_CHARACTERS = 500  # a reason may quote the file
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def read_unit(unit: Unit, max_document_bytes: int) -> Iterator[Record | Quarantined]:
-    """What the unit's parts hold, in their order: every place once, as a record or in quarantine.
+def read_unit(unit: FileUnit, max_document_bytes: int) -> Iterator[Record | Quarantined]:
+    """Every place of the unit's parts once, in order, as a record or in quarantine.
 
-    Places are row numbers of .json, .parquet, .arrow and functions, byte offsets of lines, paragraphs and the pages of .warc,
-    0 of whole files. A record of a dialogue's row is the row, without columns that no dialogue stands in, of other rows the text. Longer documents than
-    max_document_bytes are quarantined; no more than a small multiple of that is in memory. Errors of a user's function go
-    through.
+    Places are row numbers for .json, .parquet, .arrow and functions; byte offsets for lines, paragraphs and pages of .warc; 0
+    for whole files. The content of a dialogue record is the row, with only the columns that dialogues use; that of other
+    records is the text. Documents longer than max_document_bytes are quarantined; memory holds a small multiple of that.
+    Errors of a user's function are not caught.
     """
     for part in unit.parts:
         read, places = 0, 0
         for each in _guarded(unit, part, max_document_bytes):
             places += 1
-            if isinstance(each, Found):
+            if isinstance(each, Readable):
                 yield Record(each.content, unit, part, each.place, each.url, each.language)
                 read += 1
             else:
@@ -52,21 +58,21 @@ def read_unit(unit: Unit, max_document_bytes: int) -> Iterator[Record | Quaranti
             yield Quarantined(unit.source.name, part.name, None, "nothing in it")
 
 
-def _guarded(unit: Unit, part: Part, limit_bytes: int) -> Iterator[Found | Trouble]:
+def _guarded(unit: FileUnit, part: FilePart, limit_bytes: int) -> Iterator[Readable | Unreadable]:
     if names_object(part.path):
         yield from _of_rows(_call(unit.source, part), unit.source, limit_bytes)
         return
     try:
         yield from _read(unit.source, part, limit_bytes)
-    except READ_ERRORS as error:
-        yield Trouble(None, _reason(error, part))
+    except _read_errors() as error:
+        yield Unreadable(None, _reason(error, part))
     except MemoryError:
-        raise  # which says something of the machine, not of the file
-    except Exception as error:  # of a library, over a file that nobody thought of
-        yield Trouble(None, f"cannot be read: {unforeseen(error)}")
+        raise  # concerns the machine, not the file
+    except Exception as error:  # of a library, on unexpected input
+        yield Unreadable(None, f"cannot be read: {unforeseen(error)}")
 
 
-def _read(source: Source, part: Part, limit_bytes: int) -> Iterator[Found | Trouble]:
+def _read(source: CorpusSource, part: FilePart, limit_bytes: int) -> Iterator[Readable | Unreadable]:
     ending = ending_of(part.name)
     if ending in (".parquet", ".arrow"):
         wanted = [source.column, *KEPT_COLUMNS, *(DIALOGUE_COLUMNS if source.kind == "dialogue" else ())]
@@ -85,82 +91,90 @@ def _read(source: Source, part: Part, limit_bytes: int) -> Iterator[Found | Trou
         elif ending == ".json":
             yield from _of_rows(json_rows(stream, limit_bytes), source, limit_bytes)
         elif source.split != "file" and splits(part.name, source.kind):
-            yield from _pieces(stream, source, part, limit_bytes)
+            yield from _split(stream, source, part, limit_bytes)
         else:
             yield _whole(stream, source, part, limit_bytes)
 
 
-def _reason(error: Exception, part: Part) -> str:
+def _read_errors() -> tuple[type[Exception], ...]:
+    import pyarrow as pa
+
+    return (OSError, EOFError, zlib.error, ValueError, pa.ArrowException)
+
+
+def _reason(error: Exception, part: FilePart) -> str:
     if isinstance(error, UnicodeDecodeError):
         return not_text(error)
     reason = " ".join(str(error).split()) or type(error).__name__
     return f"broken gzip: {reason}" if is_compressed(part.name) else f"cannot be read: {reason}"
 
 
-def _json_lines(stream: BinaryIO, part: Part, limit_bytes: int) -> Iterator[Found | Trouble]:
+def _json_lines(stream: BinaryIO, part: FilePart, limit_bytes: int) -> Iterator[Readable | Unreadable]:
     for offset, line in read_lines(stream, part.start, part.stop, limit_bytes):
         if line is None:
-            yield Trouble(offset, f"a line longer than {megabytes(limit_bytes)}")
+            yield Unreadable(offset, f"a line longer than {megabytes(limit_bytes)}")
             continue
         try:
-            yield Found(offset, json_line(line.removeprefix(BYTE_ORDER_MARK) if offset == 0 else line))
+            yield Readable(offset, json_line(line.removeprefix(BYTE_ORDER_MARK) if offset == 0 else line))
         except ValueError as error:
-            yield Trouble(offset, str(error))
+            yield Unreadable(offset, str(error))
 
 
-def _pieces(stream: BinaryIO, source: Source, part: Part, limit_bytes: int) -> Iterator[Found | Trouble]:
+def _split(stream: BinaryIO, source: CorpusSource, part: FilePart, limit_bytes: int) -> Iterator[Readable | Unreadable]:
     read = read_lines if source.split == "lines" else read_paragraphs
-    for offset, piece in read(stream, part.start, part.stop, limit_bytes):
-        if piece is None:
-            yield Trouble(offset, f"longer than {megabytes(limit_bytes)}")
+    for offset, content in read(stream, part.start, part.stop, limit_bytes):
+        if content is None:
+            yield Unreadable(offset, f"longer than {megabytes(limit_bytes)}")
         else:
-            yield _decoded(piece, offset)
+            yield _decoded(content, offset)
 
 
-def _whole(stream: BinaryIO, source: Source, part: Part, limit_bytes: int) -> Found | Trouble:
+def _whole(stream: BinaryIO, source: CorpusSource, part: FilePart, limit_bytes: int) -> Readable | Unreadable:
     splittable = splits(part.name, source.kind)
     too_long = f"longer than {megabytes(limit_bytes)}" + ("; set split: lines or paragraphs" if splittable else "")
     if not is_compressed(part.name) and os.path.getsize(part.path) > limit_bytes:
-        return Trouble(0, too_long)
+        return Unreadable(0, too_long)
     content = stream.read(limit_bytes + 1)
     if len(content) > limit_bytes:
-        return Trouble(0, too_long)
+        return Unreadable(0, too_long)
     if not content:
-        return Trouble(0, "the file is empty")
+        return Unreadable(0, "the file is empty")
     if source.kind != "web":
         return _decoded(content, 0)
     try:
-        return Found(0, decode_page(content))
+        return Readable(0, decode_page(content))
     except UnicodeError as error:
-        return Trouble(0, str(error))
+        return Unreadable(0, str(error))
 
 
-def _decoded(content: bytes, place: int) -> Found | Trouble:
+def _decoded(content: bytes, place: int) -> Readable | Unreadable:
     if b"\0" in content:
-        return Trouble(place, "holds NUL bytes: a binary file, or text that is not UTF-8")
+        return Unreadable(place, "holds NUL bytes: a binary file, or text that is not UTF-8")
     try:
-        return Found(place, content.decode())
+        return Readable(place, content.decode())
     except UnicodeDecodeError as error:
-        return Trouble(place, not_text(error))
+        return Unreadable(place, not_text(error))
 
 
-def _call(source: Source, part: Part) -> Iterator[Found | Trouble]:
+def _call(source: CorpusSource, part: FilePart) -> Iterator[Readable | Unreadable]:
     rows = load_call(part.path, source.args, f"args of source {source.name!r}")()
-    return (Found(number, row) for number, row in enumerate(rows))
+    return (Readable(number, row) for number, row in enumerate(rows))
 
 
-def _of_rows(rows: Iterator[Found | Trouble], source: Source, limit_bytes: int) -> Iterator[Found | Trouble]:
-    """Rows made into what a source of this kind takes from them."""
+def _of_rows(
+    rows: Iterator[Readable | Unreadable], source: CorpusSource, limit_bytes: int
+) -> Iterator[Readable | Unreadable]:
+    """Takes from each row the content that a source of this kind needs."""
     for each in rows:
-        if isinstance(each, Trouble):
+        if isinstance(each, Unreadable):
             yield each
         elif not isinstance(each.content, dict):
-            yield Trouble(each.place, not_an_object(each.content))
+            yield Unreadable(each.place, not_an_object(each.content))
         else:
             yield _of_row(each.place, each.content, source, limit_bytes)
 
 
-def _of_row(place: int, row: dict[str, Any], source: Source, limit_bytes: int) -> Found | Trouble:
+def _of_row(place: int, row: dict[str, Any], source: CorpusSource, limit_bytes: int) -> Readable | Unreadable:
     kept = [value if isinstance(value := row.get(name), str) else "" for name in KEPT_COLUMNS]
     try:
         if source.kind == "dialogue":
@@ -170,14 +184,14 @@ def _of_row(place: int, row: dict[str, Any], source: Source, limit_bytes: int) -
         else:
             content = text = lookup(row, source.column)
             if source.column not in row and source.column.partition(".")[0] not in row:
-                return Trouble(place, missing(source.column, row))
+                return Unreadable(place, missing(source.column, row))
             if not isinstance(text, str):
-                return Trouble(place, f"column {source.column!r} must be text, found {describe(text)}")
+                return Unreadable(place, f"column {source.column!r} must be text, found {describe(text)}")
         size_bytes = sum(len(value.encode()) for value in (text, *kept))
     except UnicodeEncodeError:
-        return Trouble(place, HALF_A_PAIR)
+        return Unreadable(place, HALF_A_PAIR)
     except (TypeError, ValueError, RecursionError) as error:
-        return Trouble(place, f"a row that is not JSON's: {unforeseen(error)}")
+        return Unreadable(place, f"a row that is not JSON: {unforeseen(error)}")
     if size_bytes > limit_bytes:
-        return Trouble(place, f"a row longer than {megabytes(limit_bytes)}")
-    return Found(place, content, *kept)
+        return Unreadable(place, f"a row longer than {megabytes(limit_bytes)}")
+    return Readable(place, content, *kept)

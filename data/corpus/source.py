@@ -1,4 +1,4 @@
-"""Sources of a corpus, the units of work that their files are divided into, and what could not be read of them."""
+"""The sources of a corpus, the file units that their files are divided into, and the records read from them."""
 
 from __future__ import annotations
 
@@ -6,50 +6,51 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["web", "text", "book", "code", "scientific", "dialogue"]
+SourceKind = Literal["web", "text", "book", "code", "scientific", "dialogue"]
 
 
 @dataclass(frozen=True)
-class Source:
-    """Files of one kind; the config's `sources` entry (`rlhf.config.corpus.Source`) in plain values."""
+class CorpusSource:
+    """Files of one kind: the plain values of the config's `sources` entry (`rlhf.config.corpus.Source`)."""
 
     name: str
     path: tuple[str, ...]  # files, directories, or module:function that yields dict rows
-    kind: Kind
-    language: str = ""  # ISO 639-1, where all documents have one
-    column: str = "text"  # of rows (.jsonl, .parquet, …)
-    split: Literal["file", "lines", "paragraphs"] = "file"  # how a plain file becomes documents
+    kind: SourceKind
+    language: str = ""  # ISO 639-1, if all documents have the same
+    column: str = "text"  # the column of rows (.jsonl, .parquet, …) that holds the text
+    split: Literal["file", "lines", "paragraphs"] = "file"  # how a plain text file becomes documents
     args: Mapping[str, Any] = field(default_factory=dict)  # of module:function
-    reference: bool = False  # known text: what repeats it is dropped, and it is not written out
+    reference: bool = False  # known text: duplicates of it are dropped, and it is not written out
 
 
 @dataclass(frozen=True)
-class Part:
-    """A file or a piece of one."""
+class FilePart:
+    """A file or a range of it."""
 
-    path: str  # that opens it; of a function, module:function
+    path: str  # to open it; for a function, module:function
     name: str  # relative to the source's path, with / between directories
-    start: int = 0  # bytes of lines, row groups of parquet
+    start: int = 0  # byte offset for lines and paragraphs, row group for parquet
     stop: int | None = None  # None: to the end
 
 
 @dataclass(frozen=True)
-class Unit:
-    """What one worker reads at once; depends on the files alone, not on how many workers there are."""
+class FileUnit:
+    """About `unit_mb` of one source's files: what one piece of work reads. Depends on the files alone, not on the number
+    of workers. Called *unit* where its number in the corpus is meant."""
 
-    source: Source
-    parts: tuple[Part, ...]
+    source: CorpusSource
+    parts: tuple[FilePart, ...]
 
 
 @dataclass(frozen=True)
 class Quarantined:
-    """What could not be read: a file, or one place of it. Nothing is left out without one of these."""
+    """A file, or one place of it, that could not be read. Everything that is left out has one."""
 
     source: str
     file: str
     place: int | None  # as `Document.place`; None: the rest of the file
     reason: str
-    read: int = 0  # documents that had been read of the file before
+    read: int = 0  # documents read from the file before this place
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -57,11 +58,11 @@ class Quarantined:
 
 @dataclass(frozen=True)
 class Record:
-    """What a reader found, before text is made of it."""
+    """The content that a reader found at one place. An extractor makes documents of it."""
 
-    content: Any  # str: text or markup; of dialogues the row, a dict
-    unit: Unit
-    part: Part
+    content: Any  # text or markup; for dialogues the row, a dict
+    unit: FileUnit
+    part: FilePart
     place: int
     url: str = ""
     language: str = ""

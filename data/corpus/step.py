@@ -1,7 +1,7 @@
-"""What a corpus is cleaned with: steps, each a small frozen dataclass whose fields are its parameters in YAML.
+"""The base classes of cleaning steps: small frozen dataclasses whose fields are their parameters in YAML.
 
-A step looks at documents and keeps, changes or drops each. One that must know the whole corpus first (duplicates) or learn
-something (a classifier) is a `Preparation`: it makes the step that then does the looking.
+A step keeps, changes or drops each document. A step that must see the whole corpus first (duplicates) or learn something (a
+classifier) is a `Preparation`: it makes the step that the documents then pass.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from data.corpus.document import Document, read_documents
-from data.corpus.source import Kind
+from data.corpus.source import SourceKind
 
 if TYPE_CHECKING:
     from data.corpus.work import Work
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dropped:
-    """Instead of a document: why it goes. A short phrase that many documents share, such as "too few words"."""
+    """Why a document is dropped: a short phrase that many documents share, such as "too few words"."""
 
     reason: str
 
@@ -31,7 +31,7 @@ Outcome = Document | Dropped
 
 @dataclass(frozen=True)
 class Placed:
-    """A document with its place in the stage that the step reads: the row of the unit's file."""
+    """A document, the number of its unit, and its row in the unit's file of the stage that the step reads."""
 
     document: Document
     unit: int
@@ -40,15 +40,15 @@ class Placed:
 
 @dataclass(frozen=True, kw_only=True)
 class Step(ABC):
-    """Subclasses are frozen dataclasses. Must be deterministic, and picklable: it travels to the workers.
+    """Subclasses are frozen dataclasses, deterministic, and picklable, because they are sent to the workers.
 
-    kinds: of sources whose documents it looks at; empty: all. Others pass by.
-    sources: names of sources, likewise.
+    kinds: applies to documents of these kinds of sources; empty: all. Other documents pass unchanged.
+    sources: applies to documents of the sources of these names; empty: all.
     """
 
     only_kinds: ClassVar[tuple[str, ...]] = ()  # the class's default for `kinds`
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
-    kinds: tuple[Kind, ...] | None = None  # default: only_kinds
+    kinds: tuple[SourceKind, ...] | None = None  # default: only_kinds
     sources: tuple[str, ...] = ()
 
     def meant_for(self, document: Document) -> bool:
@@ -57,13 +57,13 @@ class Step(ABC):
 
     @abstractmethod
     def apply(self, placed: Sequence[Placed]) -> list[Outcome]:
-        """What becomes of each of these documents, in their order; they are consecutive in their unit. A changed text is a new
+        """The outcome of each document, in order. The documents are consecutive in their unit. To change a text, return a new
         document (`dataclasses.replace`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Single(Step):
-    """A step that needs no other document beside the one it looks at."""
+    """A step that looks at one document at a time."""
 
     def apply(self, placed: Sequence[Placed]) -> list[Outcome]:
         return [self.look(each.document) for each in placed]
@@ -74,18 +74,18 @@ class Single(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation(Step):
-    """A step that is made of the corpus, or of what it learns: `prepare` runs once, before the documents pass.
+    """A step that prepares itself: `prepare` runs once, before the documents pass.
 
-    needs_corpus: whether it reads the documents that come out of the steps before; these are then written to disk first.
+    needs_corpus: whether it reads the documents that the steps before it leave. These are written to disk first.
     """
 
     needs_corpus: ClassVar[bool] = True
 
     @abstractmethod
     def prepare(self, stage: Stage, work: Work) -> Step:
-        """The step that looks at the documents of `stage`, which it finds in the same units and rows. What is heavy goes
-        through `work.map`, which runs it on the cluster and never twice; the stage may be read there alone, for in a run that
-        goes on after an interruption it may be gone where all pieces are done. `kinds` and `sources` are those of the preparation.
+        """The step for the documents of `stage`, which it gets in the same units and rows. It has the `kinds` and `sources` of
+        the preparation. Do heavy work in `work.map`, which runs it on the cluster, and only once. Read the stage only there:
+        in a resumed run whose pieces are all done, it may be deleted.
         """
 
     def apply(self, placed: Sequence[Placed]) -> list[Outcome]:
@@ -94,10 +94,10 @@ class Preparation(Step):
 
 @dataclass(frozen=True)
 class Stage:
-    """Documents at rest: one parquet file a unit, `unit-00000.parquet`, … Every unit holds documents of one source."""
+    """Documents on disk: one parquet file for each file unit, `unit-00000.parquet`, … A unit has documents of one source."""
 
     directory: Path
-    sources: tuple[str, ...]  # of each unit; a source's units stand together, those of references come first
+    sources: tuple[str, ...]  # by unit; a source's units are consecutive, those of references come first
 
     @property
     def units(self) -> range:
@@ -107,5 +107,5 @@ class Stage:
         return self.directory / f"unit-{unit:05d}.parquet"
 
     def read(self, unit: int) -> Iterator[Placed]:
-        """The unit's documents in their order, a few MiB in memory at a time."""
+        """The unit's documents in order, with a few MiB in memory at a time."""
         return (Placed(document, unit, row) for row, document in enumerate(read_documents(self.path(unit))))

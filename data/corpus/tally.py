@@ -1,4 +1,4 @@
-"""What a step did with the documents that passed it: counts, reasons, and a few examples of each."""
+"""Counts what a step did with the documents, with the reasons and a few examples of each."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from data.corpus.step import Dropped, Outcome
 
 EXAMPLES = 3  # of each reason
 EXCERPT = 300  # characters of an example
-CHANGED = "changed"  # the key under which examples of changed texts stand
+CHANGED = "changed"  # the key of the examples of changed texts
 
 
 @dataclass
 class Tally:
-    """Sums of one step; those of several units add up."""
+    """The counts of one step, for one unit or summed over units (`merged`)."""
 
     name: str
     seen: int = 0
-    passed_by: int = 0  # not meant for the step: of another kind or source
+    passed_by: int = 0  # of a kind or source that the step does not apply to
     kept: int = 0
-    changed: int = 0  # of those kept
+    changed: int = 0  # of the kept documents
     characters_in: int = 0
     characters_out: int = 0
-    seconds: float = 0.0  # of CPU
-    reasons: Counter[str] = field(default_factory=Counter)  # of dropping -> documents
+    seconds: float = 0.0  # CPU time
+    reasons: Counter[str] = field(default_factory=Counter)  # number of dropped documents, by reason
     examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)  # by reason: id and excerpt
 
     @property
@@ -46,7 +46,7 @@ class Tally:
         self.characters_out += len(after.text)
         if after.text != before.text:
             self.changed += 1
-            if self._wants(CHANGED):  # finding the excerpt takes as long as some steps
+            if self._wants(CHANGED):  # to find the excerpt takes as long as some steps
                 self.show(CHANGED, before.id, excerpt_of_change(before.text, after.text))
 
     def show(self, reason: str, identity: str, text: str) -> None:
@@ -57,12 +57,12 @@ class Tally:
         return len(self.examples.get(reason, ())) < EXAMPLES
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values, with `dropped`."""
+        """The fields and `dropped`, as JSON values."""
         return {**asdict(self), "reasons": dict(self.reasons), "dropped": self.dropped}
 
 
 def merged(tallies: Iterable[Mapping[str, Any]]) -> Tally:
-    """The sum of one step's tallies, of `as_dict`; examples are the first ones, in the order of the units."""
+    """The sum of one step's tallies (as `as_dict` gives them), with the first examples in the order of the units."""
     total: Tally | None = None
     for tally in tallies:
         total = total or Tally(tally["name"])
@@ -78,7 +78,7 @@ def merged(tallies: Iterable[Mapping[str, Any]]) -> Tally:
 
 
 def excerpt_of_change(before: str, after: str) -> str:
-    """The changed text around its first difference, and nothing of what was taken out."""
+    """The changed text around its first difference; shows nothing that was removed."""
     lengths = range(1, min(len(before), len(after)) + 1)
     same = bisect_left(lengths, True, key=lambda length: before[:length] != after[:length])
     start = max(0, same - EXCERPT // 3)

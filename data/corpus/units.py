@@ -1,5 +1,5 @@
-"""Divides the files of the sources into units of work. Looks at names and sizes (and the row groups of large parquet files)
-alone, so that any number of workers finds the same units."""
+"""Divides the files of the sources into file units. Uses only names and sizes (and the row groups of large parquet files), so
+that the units do not depend on the number of workers."""
 
 from __future__ import annotations
 
@@ -8,46 +8,46 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data.corpus.formats import READ, ending_of, is_compressed, is_read, splits
-from data.corpus.source import Part, Quarantined, Source, Unit
+from data.corpus.source import CorpusSource, FilePart, FileUnit, Quarantined
 from data.errors import UserError, missing_file
 from data.imports import load_call, names_object
 
-LINK_OUT = "a link out of the source; give what it leads to as a path of the source"
+LINK_OUT = "a link out of the source; add its target to the paths of the source"
 
-Sized = tuple[Part, int]  # and its bytes
+SizedPart = tuple[FilePart, int]  # and its size in bytes
 
 
-def plan_units(sources: Sequence[Source], unit_bytes: int) -> tuple[list[Unit], list[Quarantined]]:
-    """The units of all sources, references first and then in their order, and the files that no unit has.
+def plan_units(sources: Sequence[CorpusSource], unit_bytes: int) -> tuple[list[FileUnit], list[Quarantined]]:
+    """The units of all sources, references first and then in order; and the files that are in no unit, with the reasons.
 
-    unit_bytes: of files, as they lie on disk. Small files share a unit; of larger ones those that can be are cut: lines and
-    paragraphs at byte ranges, parquet at row groups. A `module:function` is one unit. The files of a directory come in the
-    order of their names, hidden ones left out; a file that a source lists twice is read once. Links are followed within the
-    source's paths alone, so that no source reads what nobody gave it.
+    unit_bytes: size of the files of a unit on disk. Small files share a unit. Larger files are cut if possible: lines and
+    paragraphs into byte ranges, parquet between row groups. A `module:function` is one unit. Reads the files of a directory in
+    the order of their names, without hidden ones; reads a file that a source lists twice once. Follows links only within the
+    source's paths, so that a source reads nothing else.
 
-    Raises UserError where a path does not exist, or a function cannot be loaded or does not take the source's args.
+    Raises UserError if a path does not exist, or if a function cannot be loaded or does not take the source's args.
     """
-    units: list[Unit] = []
+    units: list[FileUnit] = []
     quarantined: list[Quarantined] = []
     for source in sorted(sources, key=lambda source: not source.reference):
-        sized: list[Sized] = []
+        sized: list[SizedPart] = []
         for path, name, reason in _files(source):
             if reason:
                 quarantined.append(Quarantined(source.name, name, None, reason))
             else:
                 sized.extend(_cut(path, name, source, unit_bytes))
-        units += [Unit(source, parts) for parts in _grouped(sized, unit_bytes)]
+        units += [FileUnit(source, parts) for parts in _grouped(sized, unit_bytes)]
         functions = [spec for spec in source.path if _is_function(spec)]
         for spec in functions:
             load_call(spec, source.args, f"args of source {source.name!r}")
-        units += [Unit(source, (Part(spec, spec),)) for spec in functions]
+        units += [FileUnit(source, (FilePart(spec, spec),)) for spec in functions]
     return units, quarantined
 
 
-def files_of(sources: Sequence[Source]) -> list[tuple[str, int, int]]:
-    """Path, size in bytes and time of the last change (nanoseconds) of the very files that `plan_units` gives to units.
+def files_of(sources: Sequence[CorpusSource]) -> list[tuple[str, int, int]]:
+    """(path, size in bytes, time of the last change in nanoseconds) of the files that `plan_units` puts into units.
 
-    Raises UserError where a path does not exist.
+    Raises UserError if a path does not exist.
     """
     paths = [path for source in sources for path, _, reason in _files(source) if not reason]
     return [(path, (stat := os.stat(path)).st_size, stat.st_mtime_ns) for path in paths]
@@ -57,15 +57,15 @@ def _is_function(spec: str) -> bool:
     return names_object(spec) and not os.path.exists(spec)
 
 
-def _files(source: Source) -> Iterator[tuple[str, str, str | None]]:
-    """Path and name of each file, and of directories that give none, with the reason where no unit has it."""
+def _files(source: CorpusSource) -> Iterator[tuple[str, str, str | None]]:
+    """(path, name, reason) of each file, and of each directory without files. reason: why it is in no unit, or None."""
     paths = [os.path.abspath(os.path.expanduser(spec)) for spec in source.path if not _is_function(spec)]
     for path in paths:
         if not os.path.lexists(path):
             raise UserError(f"source {source.name!r}: {missing_file(Path(path))}")
     if len(paths) == 1 and os.path.isdir(paths[0]):
         base = paths[0]
-    else:  # names below what all paths share, so that no two are the same
+    else:  # names relative to the common directory of all paths, so that they differ
         base = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
     roots = [os.path.realpath(path) for path in paths]
     seen: set[str] = set()
@@ -108,11 +108,11 @@ def _below(directory: str, roots: Sequence[str]) -> Iterator[str]:
 
 def _name(path: str, base: str) -> str:
     name = os.path.relpath(path, base).replace(os.sep, "/")
-    return os.fsencode(name).decode("utf-8", "backslashreplace")  # names of files need not be UTF-8
+    return os.fsencode(name).decode("utf-8", "backslashreplace")  # file names need not be UTF-8
 
 
 def _unreadable(path: str, name: str, kind: str) -> str | None:
-    """Why no unit has this file."""
+    """Why this file is in no unit, or None."""
     if os.path.isdir(path):
         return "a directory without files, or one that may not be listed"
     if not is_read(name, kind):
@@ -127,41 +127,41 @@ def _unreadable(path: str, name: str, kind: str) -> str | None:
     return None if os.path.getsize(path) else "the file is empty"
 
 
-def _cut(path: str, name: str, source: Source, unit_bytes: int) -> Iterator[Sized]:
+def _cut(path: str, name: str, source: CorpusSource, unit_bytes: int) -> Iterator[SizedPart]:
     size, ending = os.path.getsize(path), ending_of(name)
     of_lines = ending == ".jsonl" or (source.split != "file" and splits(name, source.kind))
     if size > unit_bytes and of_lines and not is_compressed(name):
         for start in range(0, size, unit_bytes):
             end = start + unit_bytes
-            yield Part(path, name, start, end if end < size else None), min(end, size) - start
+            yield FilePart(path, name, start, end if end < size else None), min(end, size) - start
     elif size > unit_bytes and ending == ".parquet":
         yield from _cut_parquet(path, name, size, unit_bytes)
     else:
-        yield Part(path, name), size
+        yield FilePart(path, name), size
 
 
-def _cut_parquet(path: str, name: str, size: int, unit_bytes: int) -> Iterator[Sized]:
+def _cut_parquet(path: str, name: str, size: int, unit_bytes: int) -> Iterator[SizedPart]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         metadata = pq.read_metadata(path)
     except (pa.ArrowException, OSError):
-        yield Part(path, name), size  # the reader says what is wrong with it
+        yield FilePart(path, name), size  # the reader says what is wrong
         return
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     sizes = [sum(group.column(n).total_compressed_size for n in range(group.num_columns)) for group in groups]
     start, held = 0, 0
     for number, group_bytes in enumerate(sizes):
         if held and held + group_bytes > unit_bytes:
-            yield Part(path, name, start, number), held
+            yield FilePart(path, name, start, number), held
             start, held = number, 0
         held += group_bytes
-    yield Part(path, name, start, None), held
+    yield FilePart(path, name, start, None), held
 
 
-def _grouped(sized: Sequence[Sized], unit_bytes: int) -> Iterator[tuple[Part, ...]]:
-    held: list[Part] = []
+def _grouped(sized: Sequence[SizedPart], unit_bytes: int) -> Iterator[tuple[FilePart, ...]]:
+    held: list[FilePart] = []
     held_bytes = 0
     for part, part_bytes in sized:
         if held and held_bytes + part_bytes > unit_bytes:

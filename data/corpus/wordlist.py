@@ -1,8 +1,8 @@
 """Drops documents that contain words of a list, such as one of harmful content.
 
-No list comes with this project. The one of C4 (LDNOOBW) drops text in the dialects of minorities and about them far more often
-than other text (Dodge et al. 2021, "Documenting large webtext corpora", section 5); a list is its user's decision, to be
-looked at in the report's examples.
+This project has no list of its own. C4's list (LDNOOBW) drops text in dialects of minorities, and text about minorities, far
+more often than other text (Dodge et al. 2021, "Documenting large webtext corpora", section 5). Choose a list yourself, and
+check the report's examples.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from data.corpus.document import Document
-from data.corpus.draw import draw
+from data.corpus.document import Document, draw
 from data.corpus.step import Dropped, Outcome, Single
+from data.corpus.words import WORDS
 from data.errors import UserError, missing_file
 
-Phrases = Mapping[str, Sequence[tuple[str, ...]]]  # by their first word
+Phrases = Mapping[str, Sequence[tuple[str, ...]]]  # the words of each phrase, by first word
 
 
 @dataclass(frozen=True, kw_only=True)
 class WordList(Single):
-    """Whole words (of `words.py`), in capitals or not, in any of Unicode's forms; in scripts without spaces, any place.
+    """Matches whole words (of `words.py`) in any case and Unicode form. In scripts without spaces, matches anywhere.
 
-    path: a UTF-8 file with one word or phrase per line; what follows # at the beginning of a line is a comment.
-    at_least: how many matches make a document go; a word that occurs twice counts twice.
-    keep_share: of the documents that match, 0 to 1, drawn by their ids: some harmful text helps a model to recognise it.
+    path: a UTF-8 file with one word or phrase per line; lines that begin with # are comments.
+    at_least: drops documents with this many matches; a word that occurs twice counts twice.
+    keep_share: keeps this share (0 to 1) of the matching documents, drawn by their places, because some harmful text helps a
+        model to recognise it.
     """
 
     path: str
@@ -36,7 +37,7 @@ class WordList(Single):
     keep_share: float = 0.0
 
     def __post_init__(self) -> None:
-        _read(self.path)  # tells of a bad list before anything is read
+        _read(self.path)  # raises for a bad list before anything is read
 
     def look(self, document: Document) -> Outcome:
         phrases = _read(self.path)
@@ -60,15 +61,13 @@ def _matches(text: str, phrases: Phrases, at_least: int) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    """In one form: compatibility characters, capitals, and contractions taken apart, so that a word's genitive is the word."""
-    from data.corpus.words import WORDS
-
+    """The text's words without case and compatibility characters. Splits contractions, so that a genitive matches its word."""
     return WORDS.word_tokenize(re.sub("['’_]", " ", unicodedata.normalize("NFKC", text).casefold()))
 
 
 @cache
 def _read(path: str) -> Phrases:
-    """Raises UserError where the list is missing, empty, not UTF-8, or has an entry that no text can match."""
+    """Raises UserError if the list is missing, empty, not UTF-8, or has an entry that no text can match."""
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"word_list: path: {missing_file(file)}; wanted a file with one word or phrase per line")
@@ -91,6 +90,6 @@ def _phrase(entry: str, origin: str) -> tuple[str, ...]:
     words = tuple(_words(entry))
     ends = entry[0] + entry[-1]
     if words != (entry,) and not ends.replace("'", "").replace("’", "").isalnum():
-        # the words of f*** would be f alone, and drop almost anything
-        raise UserError(f"{origin}: {entry!r} begins or ends with a sign that is no letter; write whole words")
+        # f*** would give the word f, which is in almost every document
+        raise UserError(f"{origin}: {entry!r} begins or ends with a character that is not a letter; write whole words")
     return words

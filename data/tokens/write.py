@@ -18,11 +18,9 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from data.corpus.dedup.arrays import save_array
-from data.corpus.document import Document, read_documents
-from data.corpus.draw import draw
+from data.corpus.document import Document, draw, read_documents
 from data.corpus.step import Stage
-from data.corpus.work import Work
+from data.corpus.work import Work, save_array
 from data.tokenizer import end_of_text, load_tokenizer, tokenizer_fingerprint
 from data.tokens.encode import encode
 
@@ -118,7 +116,7 @@ def write_tokens(unit: Path, tokenizer: Path, directory: Path, holdout: float = 
 
 def is_held_out(document: Document, share: float) -> bool:
     """Whether the document is among the `share` of all that is held out, by a draw for the row that it comes from: no two
-    conversations of one tree are on both sides. Other draws of `data.corpus.draw` are independent of it."""
+    conversations of one tree are on both sides. Other draws of `data.corpus.document.draw` are independent of it."""
     return draw(document, "held out") < share
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from data.corpus.source import Kind
+from data.corpus.source import SourceKind
 from rlhf.config.node import Fraction, Named, Node, Short
 
 LanguageCode = Annotated[str, Field(pattern=r"^([a-z]{2,3})?$", description="a language code such as en")]
@@ -19,7 +19,7 @@ class Source(Node):
     path: str | list[str]  # files, directories, or module:function that yields dict rows
     # web: HTML, WARC; text; book: one document a file; code; scientific: LaTeX and Markdown; dialogue: turns, also as trees.
     # Each also as rows of .jsonl, .parquet or .arrow
-    kind: Kind = "text"
+    kind: SourceKind = "text"
     language: LanguageCode = ""  # of all its documents; "": as the rows or the step `language` say
     column: str = "text"  # of rows: where the text is
     split: Literal["file", "lines", "paragraphs"] = "file"  # how a plain text file becomes documents
@@ -29,7 +29,7 @@ class Source(Node):
 
 
 class StepConfig(Named):
-    """A step of rlhf/corpus/steps.py, or module:Class; the other keys are its parameters."""
+    """A step of rlhf/corpus/cleaning_steps.py, or module:Class; the other keys are its parameters."""
 
 
 class Tokenizer(Node):

@@ -168,7 +168,7 @@ def weights_fit(where: str, weights: Mapping[str, float], names: Sequence[str]) 
 def corpus_steps_fit(config: Config) -> Advice:
     """Steps are found and take their parameters, and a tokenizer can be trained as it is asked for."""
     from data.tokenizer_training import all_special
-    from rlhf.corpus.steps import resolve_steps
+    from rlhf.corpus.cleaning_steps import resolve_steps
 
     for phase in config.phases:
         if phase.kind != CORPUS:

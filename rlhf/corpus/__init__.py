@@ -1,1 +1,10 @@
-"""Corpora: steps by name, the texts that a run reserves, and the page about what became of a corpus."""
+"""Makes a corpus from a config: its cleaning steps, reserved texts, report and page, and the mixture that training reads.
+
+The names of the files and folders in a corpus's artifact, beside those of the tokenizer.
+"""
+
+DOCUMENTS = "documents"  # parquet
+TOKENS = "tokens"
+REPORT = "report.json"
+PAGE = "corpus.html"
+QUARANTINE = "quarantine.jsonl"

@@ -14,7 +14,7 @@ from data.tokens.store import TokenStore
 from data.tokens.token_rows import TokenRows
 from rlhf.config.corpus import Mixture as MixtureSettings
 from rlhf.config.schema import Corpus
-from rlhf.corpus.files import TOKENS
+from rlhf.corpus import TOKENS
 
 HELD_OUT_WINDOWS = 1000  # of a corpus, that a phase is evaluated on where its config says nothing
 

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from data.corpus.clean import Cleaned, clean
-from data.corpus.document import Document, write_documents
-from data.corpus.draw import draw
+from data.corpus.document import Document, draw, write_documents
 from data.corpus.source import Quarantined
 from data.corpus.step import Stage
 from data.corpus.tally import Tally
@@ -30,11 +29,11 @@ from data.tokenizer import load_tokenizer
 from data.tokenizer_training import fertility
 from data.tokens.write import HELD_OUT, TRAINED, is_held_out, tokenise
 from rlhf.config.corpus import Reserved, Tokenizer
-from rlhf.corpus.files import DOCUMENTS, PAGE, QUARANTINE, REPORT, TOKENS
-from rlhf.corpus.page import corpus_page
-from rlhf.corpus.report import Survey, corpus_report, data_reports
+from rlhf.corpus import DOCUMENTS, PAGE, QUARANTINE, REPORT, TOKENS
+from rlhf.corpus.cleaning_steps import plain_source, resolve_steps
+from rlhf.corpus.corpus_page import corpus_page
+from rlhf.corpus.corpus_report import Survey, corpus_report, data_reports
 from rlhf.corpus.reserved import open_reserved, reserved_sets, reserved_texts
-from rlhf.corpus.steps import plain_source, resolve_steps
 from rlhf.metrics import Bar
 from rlhf.phases.base import Metrics, PhaseContext, resolve_path, tokenizer_of_data
 from rlhf.rundir import write_atomically

@@ -12,7 +12,7 @@ from typing import Any
 
 from rlhf.config.load import load_config
 from rlhf.config.schema import Phase
-from rlhf.corpus.files import PAGE
+from rlhf.corpus import PAGE
 from rlhf.phases.spikes import Incident, read_incidents
 from rlhf.reports.curves import Row, curves, overoptimisation
 from rlhf.reports.page import Html, element, listing, number, page, picture, png, table

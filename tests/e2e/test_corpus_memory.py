@@ -15,13 +15,13 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from data.corpus.clean import clean
-from data.corpus.source import Source
+from data.corpus.source import CorpusSource
 from data.corpus.units import plan_units
 from data.corpus.work import Work
 from data.tokenizer_training import train_tokenizer
 from data.tokens.write import tokenise
 from rlhf.config.corpus import StepConfig
-from rlhf.corpus.steps import resolve_steps
+from rlhf.corpus.cleaning_steps import resolve_steps
 
 root, unit_bytes, steps = Path(sys.argv[1]), int(sys.argv[2]), resolve_steps([StepConfig(name=n) for n in sys.argv[3:]])
 tokenizer = train_tokenizer(["a text"], 300).save_pretrained(root / "tokenizer")
@@ -31,7 +31,7 @@ def peak_bytes():
     return int(line.split()[1]) * 1024
 
 def make(name):
-    units, _ = plan_units([Source("rows", (str(root / name),), "text", "en")], unit_bytes)
+    units, _ = plan_units([CorpusSource("rows", (str(root / name),), "text", "en")], unit_bytes)
     work = Work(root / f"work-{name}", 0, reserved={"exam": lambda: ["which words should never be found in any text at all"]})
     work.directory.mkdir()
     cleaned = clean(units, steps, work, 10**6)

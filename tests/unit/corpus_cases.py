@@ -3,17 +3,17 @@
 from pathlib import Path
 
 from data.corpus.readers import read_unit
-from data.corpus.source import Part, Quarantined, Record, Source, Unit
+from data.corpus.source import CorpusSource, FilePart, FileUnit, Quarantined, Record
 from data.corpus.units import plan_units
 
 LIMIT_BYTES = 100_000
 
 
-def source_of(*paths, kind: str = "text", **fields) -> Source:
-    return Source(fields.pop("name", "some"), tuple(map(str, paths)), kind, **fields)
+def source_of(*paths, kind: str = "text", **fields) -> CorpusSource:
+    return CorpusSource(fields.pop("name", "some"), tuple(map(str, paths)), kind, **fields)
 
 
-def read_all(source: Source, unit_bytes: int = 10**6, limit_bytes: int = LIMIT_BYTES):
+def read_all(source: CorpusSource, unit_bytes: int = 10**6, limit_bytes: int = LIMIT_BYTES):
     """Everything that planning and reading give: the records, and what is in quarantine."""
     units, quarantined = plan_units([source], unit_bytes)
     found = [each for unit in units for each in read_unit(unit, limit_bytes)]
@@ -30,5 +30,5 @@ def quarantine(path: Path, content: bytes, **fields):
 
 def record_of(content, kind: str, name: str = "a.txt", place: int = 0, column: str = "text", **fields) -> Record:
     """A record as a reader would give it."""
-    part = Part(f"/nowhere/{name}", name)
-    return Record(content, Unit(source_of("/nowhere", kind=kind, column=column), (part,)), part, place, **fields)
+    part = FilePart(f"/nowhere/{name}", name)
+    return Record(content, FileUnit(source_of("/nowhere", kind=kind, column=column), (part,)), part, place, **fields)

@@ -12,7 +12,7 @@ from data_cases import shared_file
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from data.corpus.classifier import FEATURES, Classifier, Quality, Training
+from data.corpus.classifier import FEATURES, Classifier, Quality, TrainClassifier
 from data.corpus.step import Dropped, Placed, Stage
 from data.corpus.words import WORDS
 from data.corpus.work import Work
@@ -147,12 +147,14 @@ def test_the_pareto_rule_keeps_the_share_that_numpys_pareto_keeps(step):
 
 
 def test_settings_reach_the_step():
-    found = Training(Classifier(good=("g",), bad=("b",), pareto=9.0, sources=("crawl",)), "here", 7).step({"told": 1})
+    found = TrainClassifier(Classifier(good=("g",), bad=("b",), pareto=9.0, sources=("crawl",)), "here", 7).step(
+        {"told": 1}
+    )
     assert (found.at_least, found.pareto, found.seed, found.figures) == (None, 9.0, 7, {"told": 1})
     assert found.meant_for(document("x", source="crawl", kind="web"))
     assert not found.meant_for(document("x", source="crawl", kind="code"))
     assert not found.meant_for(document("x", source="other", kind="web"))
-    assert Training(Classifier(good=("g",), bad=("b",), at_least=0.2), "here", 7).step({}).at_least == 0.2
+    assert TrainClassifier(Classifier(good=("g",), bad=("b",), at_least=0.2), "here", 7).step({}).at_least == 0.2
 
 
 def test_bad_examples_are_the_users_error(sides, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from data.corpus.clean import EXTRACT, clean
 from data.corpus.document import read_documents
-from data.corpus.source import Source
+from data.corpus.source import CorpusSource
 from data.corpus.step import Dropped, Preparation, Single, Stage
 from data.corpus.tally import CHANGED, EXAMPLES
 from data.corpus.units import plan_units
@@ -55,13 +55,13 @@ class Numbering(Preparation):
         return Numbered(total=total, figures={"total": total}, kinds=self.kinds, sources=self.sources)
 
 
-def sources(root: Path) -> list[Source]:
+def sources(root: Path) -> list[CorpusSource]:
     for name, texts in (("first", ["one", "two 2", "three", "four"]), ("second", ["five", "six 6", "seven"])):
         (root / name).mkdir(exist_ok=True)
         rows = [json.dumps({"text": text}) for text in texts]
         (root / name / "a.jsonl").write_text("\n".join(rows[:2]) + "\n")
         (root / name / "b.jsonl").write_text("\n".join(rows[2:]) + "\n")
-    return [Source(name, (str(root / name),), "text") for name in ("first", "second")]
+    return [CorpusSource(name, (str(root / name),), "text") for name in ("first", "second")]
 
 
 STEPS = [("no_digits", NoDigits()), ("numbering", Numbering()), ("shout", Shout(sources=("second",)))]

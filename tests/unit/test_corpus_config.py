@@ -17,8 +17,8 @@ from rlhf.config.check import check
 from rlhf.config.corpus import STEPS as DEFAULT
 from rlhf.config.corpus import Mixture, StepConfig
 from rlhf.config.schema import Config
+from rlhf.corpus.cleaning_steps import STEPS, resolve_steps
 from rlhf.corpus.reserved import open_reserved, reserved_sets, reserved_texts
-from rlhf.corpus.steps import STEPS, resolve_steps
 
 FUNCTION = "rewards:length"  # a data source that need not exist to be named
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from corpus_stages import document
 
-from data.corpus.document import ROW_GROUP_BYTES, Shard, read_documents, write_documents
+from data.corpus.document import ROW_GROUP_BYTES, DocumentFile, read_documents, write_documents
 
 
 def test_documents_come_back_as_they_were(tmp_path):
@@ -53,11 +53,11 @@ def test_a_reader_holds_a_few_mebibytes_of_large_documents(tmp_path):
     assert max(held) < 8 * ROW_GROUP_BYTES
 
 
-def test_two_writers_of_the_same_shard_do_not_disturb_each_other(tmp_path, monkeypatch):
+def test_two_writers_of_the_same_file_do_not_disturb_each_other(tmp_path, monkeypatch):
     """The worker of a run that was killed may still be there when the run goes on."""
     held = [document(f"text {number}", number=number) for number in range(100)]
     write_documents(tmp_path / "alone.parquet", held)
-    with Shard(tmp_path / "a.parquet") as ours:
+    with DocumentFile.writing(tmp_path / "a.parquet") as ours:
         for each in held[:50]:
             ours.add(each)
         monkeypatch.setattr(os, "getpid", lambda: 1)

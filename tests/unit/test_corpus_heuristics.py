@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 
 from data.corpus.heuristics import C4, REASONS, C4Paragraphs, FineWeb, GopherQuality, GopherRepetition
 from data.corpus.step import Dropped
-from data.corpus.words import WORDS
+from data.corpus.words import datatrove_words
 
 PAIRS = [
-    (GopherQuality(), filters.GopherQualityFilter(language=WORDS)),
-    (GopherRepetition(), filters.GopherRepetitionFilter(language=WORDS)),
-    (C4(), filters.C4QualityFilter(language=WORDS)),
+    (GopherQuality(), filters.GopherQualityFilter(language=datatrove_words())),
+    (GopherRepetition(), filters.GopherRepetitionFilter(language=datatrove_words())),
+    (C4(), filters.C4QualityFilter(language=datatrove_words())),
     (C4Paragraphs(), filters.C4ParagraphFilter()),
-    (FineWeb(), filters.FineWebQualityFilter(language=WORDS)),
+    (FineWeb(), filters.FineWebQualityFilter(language=datatrove_words())),
 ]
 GOOD = (
     "The harbour of the old town lies at the mouth of a river that freezes in most winters.\n"

@@ -15,7 +15,7 @@ from data_cases import shared_file
 
 from data.corpus.document import Document
 from data.corpus.extract import extract
-from data.corpus.language import LOOKED_AT_CHARACTERS, Language, language_code
+from data.corpus.languages import LOOKED_AT_CHARACTERS, Language, language_code
 from data.corpus.step import Dropped
 from data.errors import UserError
 

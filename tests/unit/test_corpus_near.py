@@ -24,12 +24,12 @@ from corpus_stages import (
 )
 from data_cases import shared_file
 
-from data.corpus.dedup.arrays import save_array
 from data.corpus.dedup.leaders import ShingleSets, StoredSets, repeating
 from data.corpus.dedup.minhash import Lsh
 from data.corpus.dedup.near import RECALL, ROWS, NearDuplicates, bands, grouped
 from data.corpus.step import Stage
-from data.corpus.words import WORDS
+from data.corpus.words import datatrove_words
+from data.corpus.work import save_array
 from data.errors import UserError
 
 
@@ -143,7 +143,7 @@ def datatrove_removes(texts: list[str], directory: Path) -> set[int]:
     steps = [str(directory / name) for name in ("signatures", "buckets", "clusters")]
     config = MinhashConfig()
     documents = [Document(text=text, id=str(number)) for number, text in enumerate(texts)]
-    MinhashDedupSignature(steps[0], config, language=WORDS).run(documents)
+    MinhashDedupSignature(steps[0], config, language=datatrove_words()).run(documents)
     for band in range(config.num_buckets):
         MinhashDedupBuckets(steps[0], steps[1], config=config).run(None, band, config.num_buckets)
     MinhashDedupCluster(steps[1], steps[2], config=config).run()
@@ -284,7 +284,7 @@ def test_signatures_of_a_long_text_are_those_of_datatrove():
     rng = random.Random(9)
     text = " ".join(f"{rng.randrange(16**4):04x}x" for _ in range(5000))
     lsh = Lsh(words=5, bands=3, rows=4, seed=1)
-    theirs = MinhashDedupSignature(".", lsh.config, language=WORDS)
+    theirs = MinhashDedupSignature(".", lsh.config, language=datatrove_words())
     shingles = theirs.get_shingles(text)
     assert lsh._shingler.get_signature(shingles) == theirs.get_signature(shingles)
     assert len(lsh.shingles(text)) == len(plain_shingles(text)) == len(shingles) == 4996

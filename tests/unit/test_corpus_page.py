@@ -5,7 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from typing import Any
 
-from rlhf.corpus.page import corpus_page
+from rlhf.corpus.corpus_page import corpus_page
 
 EVIL = "<script>alert(1)</script>"
 

@@ -60,7 +60,7 @@ def test_no_label_gives_anything_but_an_encoding_of_the_web():
             assert decode_page(b"<p>A page \\ud800 +2AA-", label) == "<p>A page \\ud800 +2AA-"
             taken.add(aliases.get(label, label))
         except UnicodeError as error:
-            assert str(error) == f"charset {label} is none that web pages have"
+            assert str(error) == f"charset {label} is not an encoding of web pages"
     assert {"utf_8", "cp1252", "latin_1", "big5", "euc_jp", "koi8_r"} <= taken
     assert not taken & {"utf_7", "unicode_escape", "raw_unicode_escape", "idna", "punycode", "rot_13", "hz", "cp037"}
 
@@ -127,7 +127,7 @@ def test_pages_of_an_archive_are_records_and_other_responses_are_named(tmp_path,
     ]
     assert [each.reason for each in quarantined] == [
         "HTTP status 404",
-        "no HTML page but image/png",
+        "not an HTML page but image/png",
         "a page longer than 0.1 MB",
     ]
     places = [each.place for each in (*records, *quarantined)]

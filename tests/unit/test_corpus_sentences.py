@@ -98,7 +98,7 @@ def test_a_document_of_repetitions_goes_and_a_short_one_without_any_stays(tmp_pa
     assert dropped(results) == {(0, 1): reason, (0, 2): reason}
 
 
-def test_no_span_vanishes_though_the_document_that_has_it_first_has_little_else(tmp_path):
+def test_a_short_document_stays_if_it_has_the_first_occurrence_of_a_span(tmp_path):
     one, two, three = (f"The {name} rang. The {name} fell. The {name} broke." for name in ("bell", "cup", "door"))
     left = texts(cleaned(tmp_path, [("a", [one, f"{one} {two}"]), ("b", [f"{two} {three}", f"{one} {two} Yes."])]))
     assert left == {(0, 0): one, (0, 1): two}

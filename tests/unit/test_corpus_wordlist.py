@@ -10,7 +10,7 @@ import pytest
 from corpus_stages import document
 from data_cases import shared_file
 
-from data.corpus.draw import draw
+from data.corpus.document import draw
 from data.corpus.step import Dropped
 from data.corpus.wordlist import WordList
 from data.errors import UserError

@@ -2,8 +2,7 @@
 
 import pytest
 
-from data.corpus.document import Document
-from data.corpus.draw import draw
+from data.corpus.document import Document, draw
 from data.tokens.write import is_held_out
 
 

@@ -1,7 +1,7 @@
-"""What a deduplication found: lists of what repeats something earlier, and the step that drops documents by them.
+"""Lists of the repeats that a deduplication found, and the step that drops documents by them.
 
-A list is written in parts, one by each piece of work that finds something; a part is sorted by unit and knows where
-each unit begins. In memory is the list of one unit: 16 bytes for each thing found in it.
+Each piece of work writes one part of a list. A part is sorted by unit, with an index of where each unit begins. Memory holds
+the list of one unit: 16 bytes for each repeat.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.corpus.dedup.arrays import open_array, save_array
 from data.corpus.step import Dropped, Outcome, Placed, Step
+from data.corpus.work import open_array, save_array
 
-# what repeats (unit, row of the document, place in the document), and in which unit stands what it repeats
+# a repeat (unit, row of the document, place in the document), and the unit of the occurrence that is kept
 REPEAT = np.dtype([("unit", "<u4"), ("row", "<u4"), ("place", "<u4"), ("kept_unit", "<u4")])
 
 
@@ -28,7 +28,7 @@ def write_part(directory: Path, part: int, units: int, repeats: np.ndarray) -> N
 
 
 def listed(directory: Path, parts: int, placed: Sequence[Placed]) -> Iterator[np.ndarray]:
-    """What the list says of each of these documents of one unit, of dtype REPEAT, by place."""
+    """For each of these documents of one unit, its repeats: dtype REPEAT, sorted by place."""
     if placed:
         repeats = _of_unit(directory, parts, placed[0].unit)
         rows = np.array([each.row for each in placed])
@@ -38,7 +38,7 @@ def listed(directory: Path, parts: int, placed: Sequence[Placed]) -> Iterator[np
 
 @lru_cache(maxsize=2)  # a step reads two lists at most
 def _of_unit(directory: Path, parts: int, unit: int) -> np.ndarray:
-    """All that the parts say of one unit, of dtype REPEAT, by row and place."""
+    """The unit's repeats from all parts: dtype REPEAT, sorted by row and place."""
     found = []
     for part in range(parts):
         start, stop = open_array(directory / f"{part:06d}.starts.npy")[unit : unit + 2]
@@ -51,8 +51,8 @@ def _of_unit(directory: Path, parts: int, unit: int) -> np.ndarray:
 class DropListed(Step):
     """Drops the documents that a list names.
 
-    what: they are, such as "exact duplicate"; the reason adds where the document that is kept stands.
-    unit_sources: the name of the source of every unit.
+    what: their name in the reason, such as "exact duplicate". The reason adds the source of the document that is kept.
+    unit_sources: the source's name, by unit.
     """
 
     what: str

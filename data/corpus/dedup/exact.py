@@ -1,4 +1,4 @@
-"""Drops documents whose text another document has already, in the whole corpus: within a source and across sources."""
+"""Drops documents with the same text as an earlier document, within a source and across sources."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _BLOCK_CHARACTERS = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class ExactDuplicates(Preparation):
-    """Of documents with the same text, the first in the order of units stays; only documents that the step is meant for
-    count.
+    """Keeps the first of the documents with the same text, in the order of units. Compares only documents of the step's
+    kinds and sources.
 
-    normalise: texts are the same that differ in white space alone, or in how an accented letter is put together
-        (Unicode NFC). Letter case and punctuation always count; `NearDuplicates` overlooks them.
+    normalise: ignore differences in white space and in the Unicode form of accented letters (NFC). Letter case and
+        punctuation always count; `NearDuplicates` ignores them.
 
     In memory: see data/corpus/dedup/repeats.py. On disk, until it is prepared: 24 bytes a document.
     """
@@ -47,7 +47,7 @@ class ExactDuplicates(Preparation):
 
 @dataclass(frozen=True)
 class HashTexts:
-    """The piece of work: one unit."""
+    """Piece of work: hashes the documents of one unit."""
 
     step: ExactDuplicates
     stage: Stage
@@ -63,7 +63,7 @@ class HashTexts:
 
 
 def text_digest(text: str, normalise: bool) -> bytes:
-    """16 bytes. Needs a few MiB beside the text, however long that is."""
+    """16 bytes. Needs a few MiB beside the text, whatever its length."""
     hashed = blake2b(digest_size=16)
     for block in _blocks(text):
         if not normalise:

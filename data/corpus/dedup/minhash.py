@@ -1,4 +1,4 @@
-"""MinHash signatures by datatrove, for `near.py`, which imports this where it needs it: datatrove is heavy."""
+"""MinHash signatures by datatrove. `near.py` imports this file only when it runs, because datatrove is slow to import."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from datatrove.data import Document
 from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets, MinhashDedupSignature
 from datatrove.utils.logging import logger
 
-from data.corpus.words import WORDS
+from data.corpus.words import datatrove_words
 
-_BLOCK_SHINGLES = 1024  # few enough for the processor's cache: a book goes twice as fast as in one block
+_BLOCK_SHINGLES = 1024  # fits the processor's cache: twice as fast for a book as one block
 
-logger.disable("datatrove")  # a line for every band of every unit
+logger.disable("datatrove")  # it logs a line for every band of every unit
 
 
 class Signatures(MinhashDedupSignature):
-    """datatrove's signatures, computed block by block: its own way takes 24 bytes * hashes a word."""
+    """datatrove's signatures, computed in blocks. In one block they take 24 bytes * hashes for each word."""
 
     def get_signature(self, shingles: np.ndarray) -> list[list[int]]:
         least = super().get_signature(shingles[:_BLOCK_SHINGLES])
@@ -31,32 +31,32 @@ class Signatures(MinhashDedupSignature):
 
 
 class Lsh:
-    """The steps of datatrove for one choice of `bands` (its num_buckets) and `rows` (its hashes_per_bucket)."""
+    """datatrove's locality-sensitive hashing with `bands` (its num_buckets) of `rows` hashes (its hashes_per_bucket)."""
 
     def __init__(self, words: int, bands: int, rows: int, seed: int):
         self.config = MinhashConfig(n_grams=words, num_buckets=bands, hashes_per_bucket=rows, seed=seed % 2**32)
 
     def write_signatures(self, directory: Path, unit: int, texts: Iterable[str]) -> None:
-        """Of every text that has a shingle. In memory: 16 * rows + 8 bytes for each, one band at a time."""
-        signatures = Signatures(str(directory), self.config, language=WORDS)
+        """Writes the signature of every text that has a shingle. In memory: 16 * rows + 8 bytes for each, one band at a time."""
+        signatures = Signatures(str(directory), self.config, language=datatrove_words())
         signatures.run((Document(text=text, id="") for text in texts), rank=unit)
 
     def write_pairs(self, signatures: Path, directory: Path, band: int) -> None:
-        """Neighbours among the documents of all units that have the same hashes in this band, as 4 uint32 each: unit,
-        row, unit, row. A few KiB a unit in memory, and one file open for each."""
+        """Writes pairs of documents of all units that have equal hashes in this band, as 4 uint32: unit, row, unit, row. Only
+        neighbours in the order of units and rows. In memory: a few KiB a unit; one file is open for each."""
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # usual is a limit of 1024 that a process may raise
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the usual soft limit is 1024
         buckets = MinhashDedupBuckets(str(signatures), str(directory), config=self.config)
         buckets.run(None, rank=band, world_size=self.config.num_buckets)
 
     def read_pairs(self, directory: Path, band: int) -> np.ndarray:
-        """uint32 [pairs, 4]"""
+        """(pairs, 4) uint32: unit, row, unit, row."""
         return np.fromfile(directory / f"{band:05d}_00.dups", "<u4").reshape(-1, 4)
 
     @cached_property
     def _shingler(self) -> Signatures:
-        return Signatures(".", self.config, language=WORDS)
+        return Signatures(".", self.config, language=datatrove_words())
 
     def shingles(self, text: str) -> np.ndarray:
-        """The set of the text's shingles (hashes of so many consecutive words): uint64, ascending, each once."""
+        """The set of the text's shingles (hashes of n-grams of words): uint64, ascending, without repeats."""
         return np.unique(self._shingler.get_shingles(text))

@@ -1,4 +1,4 @@
-"""Drops documents that are nearly the same as an earlier one: candidates by MinHash, then compared exactly."""
+"""Drops near-duplicates of earlier documents: finds candidates by MinHash, then compares them exactly."""
 
 from __future__ import annotations
 
@@ -11,36 +11,34 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.corpus.dedup.arrays import save_array
 from data.corpus.dedup.droplist import DropListed
 from data.corpus.dedup.leaders import compare
 from data.corpus.step import Preparation, Stage, Step
-from data.corpus.work import Work
+from data.corpus.work import Work, save_array
 from data.errors import UserError
 
 if TYPE_CHECKING:
     from data.corpus.dedup.minhash import Lsh
 
-ROWS = 7  # a pair of half the threshold's similarity is then a candidate in 4 % of cases, whatever the threshold
+ROWS = 7  # hashes a band; at any threshold, 4 % of the pairs at half of it become candidates
 RECALL = 0.99  # of pairs at exactly the threshold
 
 
 @dataclass(frozen=True, kw_only=True)
 class NearDuplicates(Preparation):
-    """Drops a document whose Jaccard similarity with an earlier document that stays is at least `threshold`; earlier in
-    the order of units and rows. Compared are the sets of shingles, `words` consecutive words each, of the simplified
-    text (letter case, accents, punctuation, white space and the value of numbers do not count). Of such documents at
-    least 99 % are found, more the more alike they are; none is dropped that is less alike. Documents with fewer words
-    than one shingle stay: see ExactDuplicates.
+    """Drops a document whose Jaccard similarity with an earlier document that stays is at least `threshold`. Earlier means
+    earlier in the order of units and rows. Compares sets of shingles (n-grams of `words` words) of the simplified text,
+    without letter case, accents, punctuation, white space and the value of numbers. Finds at least 99 % of such documents,
+    and more of the more similar ones; drops no document that is less similar. Keeps documents with fewer words than one
+    shingle: see ExactDuplicates.
 
-    Candidates are documents with the same minimum hashes in all of 7 rows of one band (Leskovec et al., Mining of
-    Massive Datasets, section 3.4); datatrove computes and matches them. Candidates of candidates make groups; in each,
-    in order, every document is compared with those of the group that stay.
+    Candidates are documents with equal minimum hashes in all 7 rows of one band (Leskovec et al., Mining of Massive
+    Datasets, section 3.4); datatrove computes and matches them. Groups are the connected components of candidate pairs. In
+    each group, in order, every document is compared with the documents that stay.
 
-    In memory at once: in one piece about 150 bytes for each document that is a candidate and for each pair of one band,
-    but no text and no signature; elsewhere the signatures of one unit for one band, or the shingles of one document. On
-    disk, until it is prepared: bands(threshold) * 60 bytes a document (1.2 kB at 0.8), and about 1.5 times the texts of
-    the candidates.
+    In memory at once: one piece takes about 150 bytes for each candidate and for each pair of one band, but no text and no
+    signature; the others take the signatures of one unit for one band, or the shingles of one document. On disk, until it
+    is prepared: bands(threshold) * 60 bytes a document (1.2 kB at 0.8), and about 1.5 times the texts of the candidates.
     """
 
     threshold: float = 0.8
@@ -58,8 +56,8 @@ class NearDuplicates(Preparation):
         work.map("pairs", search.pair, range(search.bands))
         work.map("groups", search.group, [0])
         parts = compare(self.threshold, search.shingles_of, stage, work)
-        for needed_no_more in ("hashes", "neighbours", "sets"):
-            shutil.rmtree(work.directory / needed_no_more, ignore_errors=True)
+        for finished in ("hashes", "neighbours", "sets"):
+            shutil.rmtree(work.directory / finished, ignore_errors=True)
         return DropListed(
             what="near-duplicate",
             directory=work.directory / "found",
@@ -71,15 +69,15 @@ class NearDuplicates(Preparation):
 
 
 def bands(threshold: float) -> int:
-    """The fewest with which a pair at the threshold is a candidate with probability RECALL or more: 1 - (1 -
-    threshold^ROWS)^bands (Leskovec et al., section 3.4.2)."""
-    missed = 1 - threshold**ROWS  # by one band
+    """The least number of bands for which a pair at the threshold is a candidate with probability RECALL or more:
+    1 - (1 - threshold^ROWS)^bands (Leskovec et al., section 3.4.2)."""
+    missed = 1 - threshold**ROWS  # probability that one band misses the pair
     return math.ceil(math.log(1 - RECALL) / math.log(missed)) if missed else 1
 
 
 @dataclass(frozen=True)
 class Search:
-    """The pieces of work up to the groups of candidates, as methods."""
+    """The pieces of work that find the groups of candidates, as methods."""
 
     step: NearDuplicates
     stage: Stage
@@ -101,8 +99,8 @@ class Search:
         self._lsh().write_pairs(self.directory / "hashes", self.directory / "neighbours", band)
 
     def group(self, _: int) -> None:
-        """Writes the candidates, unit * 2^32 + row each: `candidates.npy` in order; `grouped.npy` by group, groups by
-        their first member; `starts.npy`, where each group begins and the last one ends."""
+        """Writes the candidates as unit * 2^32 + row: `candidates.npy` ascending; `grouped.npy` by group, groups in the order
+        of their first members; `starts.npy`, the offset of each group and the end of the last."""
         lsh = self._lsh()
         candidates = first = np.zeros(0, np.uint64)
         for band in range(self.bands):
@@ -116,7 +114,7 @@ class Search:
         save_array(self.directory / "starts.npy", np.append(starts, len(candidates)))
 
     def shingles_of(self, unit: int, rows: np.ndarray) -> Iterator[np.ndarray]:
-        """The sets of shingles of these documents of a unit, in their order."""
+        """The shingle sets of these documents of a unit, in order."""
         lsh = self._lsh()
         wanted = iter(rows.tolist())
         row = next(wanted, None)
@@ -129,8 +127,8 @@ class Search:
 
 
 def grouped(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All that occur in the pairs [pairs, 2], ascending, and for each the first that it is joined with, by any chain of
-    pairs."""
+    """(members, firsts) for pairs (P, 2): all different members, ascending, and the first member of each one's connected
+    component."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

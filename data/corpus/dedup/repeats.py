@@ -1,9 +1,8 @@
-"""Finds what occurs more than once in a corpus, by 128-bit hashes: whole texts, or spans of them.
+"""Finds texts, or spans of text, that occur more than once in a corpus, by 128-bit hashes.
 
-Every unit's hashes are sorted and written; then each of several pieces takes one range of hash values from all units,
-so that equal ones meet, and keeps of each the first in (unit, row, place) order. In memory: while a unit is hashed 24
-bytes a hash, while a range is searched about four times RANGE_BYTES (more only where one value alone repeats millions
-of times).
+Each unit's hashes are sorted and written to disk. Then each of several pieces reads one range of hash values from all units,
+so that equal hashes meet, and keeps the first of each in (unit, row, place) order. In memory: 24 bytes a hash while a unit is
+hashed, about four times RANGE_BYTES while a range is searched (more only if one value repeats millions of times).
 """
 
 from __future__ import annotations
@@ -18,43 +17,44 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.recfunctions import repack_fields
 
-from data.corpus.dedup.arrays import open_array, save_array
 from data.corpus.dedup.droplist import REPEAT, write_part
-from data.corpus.work import Work
+from data.corpus.work import Work, open_array, save_array
 
 RANGE_BYTES = 48 * 2**20
-FIRST = "first"  # the directory, in that of the repetitions, of the list of what they repeat
+FIRST = "first"  # subdirectory, in that of the list of repeats, of the list of first occurrences
 _HASH = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<u4"), ("place", "<u4")])
 _PLACE = struct.Struct("<II")
-_Occurrence = tuple[bytes, int, int]  # 16 bytes of hash, row of the document, place in it
+_Occurrence = tuple[bytes, int, int]  # 16-byte hash, row of the document, place in it
 
 
 def digest(data: bytes) -> bytes:
-    """16 bytes: among 10^12 texts, two that differ have the same one with probability 10^-15."""
+    """16 bytes. Among 10^12 different texts, two have the same hash with probability 10^-15."""
     return blake2b(data, digest_size=16).digest()
 
 
 def write_hashes(directory: Path, unit: int, occurrences: Iterable[_Occurrence]) -> int:
-    """Of one unit; returns how many. `occurrences` in their order, row and place."""
+    """Writes one unit's hashes; returns their number. occurrences: in the order of rows and places."""
     packed = bytearray()
     for hashed, row, place in occurrences:
         packed += hashed
         packed += _PLACE.pack(row, place)
     hashes = np.frombuffer(packed, _HASH)
-    hashes = hashes[np.lexsort((hashes["low"], hashes["high"]))]  # stable: equal ones stay in their order
+    hashes = hashes[np.lexsort((hashes["low"], hashes["high"]))]  # stable: keeps the order of equal hashes
     save_array(directory / f"{unit:05d}.high.npy", np.ascontiguousarray(hashes["high"]))
     save_array(directory / f"{unit:05d}.rest.npy", repack_fields(hashes[["low", "row", "place"]]))
     return len(hashes)
 
 
 def find_repeats(work: Work, hashes: Path, counts: list[int], found: Path, overlap: int = 0) -> int:
-    """Searches what `write_hashes` wrote for every unit, `counts` being what it returned, and writes the list of
-    repetitions into `found`, and that of the first occurrences of what is repeated into `found / FIRST`; returns
-    their number of parts, and removes the hashes. overlap: an occurrence this near to
-    the first, in the same document, is a part of it and not a repetition."""
+    """Searches the hashes that `write_hashes` wrote. Writes the list of repeats into `found`, and the list of their first
+    occurrences into `found / FIRST`. Returns the lists' number of parts, and deletes the hashes.
+
+    counts: what `write_hashes` returned, by unit. overlap: an occurrence less than this many places after the first, in the
+    same document, overlaps it and is no repeat.
+    """
     ranges = -(-sum(counts) * (_HASH.itemsize + 4) // RANGE_BYTES) or 1
     work.map("ranges", _SearchRange(hashes, found, len(counts), ranges, overlap), range(ranges))
-    shutil.rmtree(hashes, ignore_errors=True)  # gone already where a run goes on
+    shutil.rmtree(hashes, ignore_errors=True)  # already deleted if a run was resumed
     return ranges
 
 
@@ -67,12 +67,12 @@ class _SearchRange:
     overlap: int
 
     def __call__(self, number: int) -> int:
-        """Writes the part of both lists; returns how many repetitions it holds."""
+        """Writes one part of both lists; returns its number of repeats."""
         loaded = [self._load(unit, number) for unit in range(self.units)]
         high, rest = (np.concatenate(each) for each in zip(*loaded, strict=True))
         unit = np.repeat(np.arange(self.units, dtype=np.uint32), [len(each) for each, _ in loaded])
         del loaded
-        order = np.lexsort((rest["low"], high))  # stable: equal ones stay in (unit, row, place) order
+        order = np.lexsort((rest["low"], high))  # stable: keeps the (unit, row, place) order of equal hashes
         high, rest, unit = high[order], rest[order], unit[order]
         low, row, place = (rest[name] for name in ("low", "row", "place"))
         new = np.ones(len(high), bool)
@@ -94,7 +94,7 @@ class _SearchRange:
 
 
 def _records(columns: Mapping[str, np.ndarray], chosen: np.ndarray) -> np.ndarray:
-    """Those rows of the columns, of dtype REPEAT."""
+    """The chosen rows of the columns, as dtype REPEAT."""
     taken = {name: column[chosen] for name, column in columns.items()}
     records = np.empty(len(taken["unit"]), REPEAT)
     for name, column in taken.items():

@@ -1,4 +1,4 @@
-"""Removes spans of sentences that another document has already: notices, menus, disclaimers, quoted passages."""
+"""Removes spans of sentences that repeat earlier ones: notices, menus, disclaimers, quoted passages."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ from typing import ClassVar
 
 from data.corpus.dedup.droplist import listed
 from data.corpus.dedup.repeats import FIRST, digest, find_repeats, write_hashes
-from data.corpus.dedup.simple import simplified
 from data.corpus.document import Document
 from data.corpus.step import Dropped, Outcome, Placed, Preparation, Stage, Step
+from data.corpus.words import WORDS, simplified
 from data.corpus.work import Work
 from data.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
 class SentenceDuplicates(Preparation):
-    """Of any span of `sentences` consecutive sentences, the first occurrence stays, in the order of units, rows and
-    sentences, and all others are taken out of their texts (Raffel et al. 2020, JMLR 21:140, section 2.2). Overlapping
-    spans add up, so longer passages go as a whole. Sentences are the same that differ in letter case, accents,
-    punctuation and white space alone. What is left keeps its order and its paragraphs, and its document notes the
-    number of sentences taken out in the mark `repeated_sentences`.
+    """Removes every span of `sentences` consecutive sentences that occurred before, in the order of units, rows and
+    sentences (Raffel et al. 2020, JMLR 21:140, section 2.2). Overlapping spans add up, so longer passages are removed
+    whole. Ignores letter case, accents, punctuation and white space. The rest keeps its order and its paragraphs.
+    `marks["repeated_sentences"]` counts the removed sentences.
 
-    sentences: in a span, at least 1.
-    least_words: a document that lost a span and has fewer words left is dropped, unless the first occurrence of a span
-        that goes elsewhere stands in it: no span vanishes from the corpus.
+    sentences: of a span, at least 1.
+    least_words: drops a document that lost a span and has fewer words left, unless it has the first occurrence of a span
+        that another document lost.
 
-    Made for prose: by default neither code nor dialogues are touched. (datatrove's steps for this keep the occurrence
-    of the least row, of whatever file, and number at most 65,536 sentences in a document; hence not used.)
+    A first occurrence that overlaps repeats of other spans loses the shared sentences, so a span may remain nowhere in the
+    corpus as a whole. Each sentence that is removed with a span remains at an earlier place.
+
+    Made for prose: by default not applied to code and dialogues. datatrove's steps for this are not used: they keep the
+    occurrence of the least row of any file, and count at most 65,536 sentences in a document.
 
     In memory: see data/corpus/dedup/repeats.py. On disk, until it is prepared: 24 bytes a sentence.
     """
@@ -52,7 +54,7 @@ class SentenceDuplicates(Preparation):
 
 @dataclass(frozen=True)
 class HashSpans:
-    """The piece of work: one unit."""
+    """Piece of work: hashes the spans of one unit."""
 
     step: SentenceDuplicates
     stage: Stage
@@ -70,9 +72,7 @@ class HashSpans:
 
 
 def _spans(text: str, sentences: int) -> Iterator[str]:
-    """Each span of so many sentences, simplified."""
-    from data.corpus.words import WORDS
-
+    """Each span of `sentences` sentences, simplified."""
     simple = [simplified(sentence) for sentence in WORDS.sent_tokenize(text)]
     for start in range(len(simple) - sentences + 1):
         yield "\n".join(simple[start : start + sentences])
@@ -80,7 +80,7 @@ def _spans(text: str, sentences: int) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class WithoutRepeats(Step):
-    """What SentenceDuplicates prepares."""
+    """The prepared SentenceDuplicates."""
 
     preparation: SentenceDuplicates
     directory: Path
@@ -94,9 +94,7 @@ class WithoutRepeats(Step):
         ]
 
     def _without(self, document: Document, places: Sequence[int], is_first: bool) -> Outcome:
-        """is_first: others lose a span because it stands here."""
-        from data.corpus.words import WORDS
-
+        """is_first: the document has the first occurrence of a span that another document loses."""
         span = self.preparation.sentences
         repeated = {sentence for place in places for sentence in range(place, place + span)}
         text = without_sentences(document.text, WORDS.span_tokenize(document.text), repeated)
@@ -106,8 +104,8 @@ class WithoutRepeats(Step):
 
 
 def without_sentences(text: str, spans: Sequence[tuple[int, int]], repeated: set[int]) -> str:
-    """The text without those sentences, by their number. Of the white space around each hole, the one with most line
-    ends stays."""
+    """The text without the sentences of these numbers. Of the white spaces around a removed part, keeps the one with most
+    line ends."""
     left = []
     gap = ""
     begin = 0

@@ -1,21 +1,18 @@
-"""Makes documents of records: one extractor for each kind of source."""
+"""Makes documents from records: one extractor for each kind of source."""
 
 from __future__ import annotations
 
 from data.corpus.document import Document
 from data.corpus.extract.book import extract_book
-from data.corpus.extract.code import extract_code
 from data.corpus.extract.dialogue import extract_dialogues
-from data.corpus.extract.found import Extracted, refused
-from data.corpus.extract.scientific import extract_scientific
-from data.corpus.extract.text import extract_text
+from data.corpus.extract.plain_text import Extracted, extract_code, extract_scientific, extract_text, refused
 from data.corpus.extract.web import extract_page
-from data.corpus.language import language_code
-from data.corpus.reasons import unforeseen
+from data.corpus.languages import language_code
+from data.corpus.places import unforeseen
 from data.corpus.source import Quarantined, Record
 from data.corpus.step import Dropped
 
-EXTRACTORS = {  # by kind of source; each takes a Record and gives a list of Extracted, Dropped or Quarantined
+EXTRACTORS = {  # by kind of source; each takes a Record and returns a list of Extracted, Dropped or Quarantined
     "web": extract_page,
     "text": extract_text,
     "book": extract_book,
@@ -26,9 +23,9 @@ EXTRACTORS = {  # by kind of source; each takes a Record and gives a list of Ext
 
 
 def extract(record: Record) -> list[Document] | Dropped | Quarantined:
-    """The record's documents: one, or for a tree of turns one for each of its conversations, numbered from 1 in their ids.
+    """The record's documents: one, or one for each conversation of a tree of turns, numbered from 1 in their ids.
 
-    Never raises for what is in a record, but for MemoryError: that says something of the machine.
+    Raises only MemoryError, which concerns the machine and not the record.
     """
     source = record.unit.source
     found = _extracted(record)
@@ -56,5 +53,5 @@ def _extracted(record: Record) -> list[Extracted] | Dropped | Quarantined:
         return EXTRACTORS[record.unit.source.kind](record)
     except MemoryError:
         raise
-    except Exception as error:  # of a library or of ours, over a text that nobody thought of
+    except Exception as error:  # of a library, or of this code, on unexpected text
         return refused(record, f"no text can be made of it: {unforeseen(error)}")

@@ -1,4 +1,4 @@
-"""Books: Project Gutenberg's licence removed, and hard-wrapped lines joined where they are nothing but that."""
+"""Books: removes Project Gutenberg's licence and joins hard-wrapped lines."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import re
 import statistics
 from dataclasses import replace
 
-from data.corpus.extract.found import Extracted
-from data.corpus.extract.text import NO_TEXT, extract_text
+from data.corpus.extract.plain_text import NO_TEXT, Extracted, extract_text
 from data.corpus.source import Record
 from data.corpus.step import Dropped
 
-# the lines between which a book of Project Gutenberg stands, in the words of 1991 to today
+# Project Gutenberg's lines before and after a book, as worded from 1991 to today
 HEADERS = (
     re.compile(r"^[ \t]*\*{3} ?START OF (?:THE|THIS) PROJECT GUTENBERG E(?:BOOK|TEXT)[^*]*\*{3}[ \t]*$", re.M | re.I),
     re.compile(r"^\*END\*? ?THE SMALL PRINT![^\n]*$", re.M),
@@ -24,7 +23,7 @@ FOOTERS = (
 CREDITS = re.compile(
     r"\s*(?:Produced|E-text prepared|This etext was (?:prepared|produced)) by\b.*?(?:\n\s*\n|\Z)", re.S | re.I
 )
-WRAPPED_COLUMNS = range(55, 86)  # lines of prose are cut at; verse is shorter, unwrapped text longer
+WRAPPED_COLUMNS = range(55, 86)  # widths of hard-wrapped prose; verse is narrower, unwrapped text wider
 LONG_PARAGRAPH_LINES = 4
 
 
@@ -37,7 +36,7 @@ def extract_book(record: Record) -> list[Extracted] | Dropped:
 
 
 def without_licence(text: str) -> str:
-    """The book alone, without header, footer and the line of who prepared it; a text without them as it is."""
+    """The text without Project Gutenberg's header, footer and credits line, if it has them."""
     starts = [match.end() for header in HEADERS if (match := header.search(text))]
     if starts:
         text = text[max(starts) :]
@@ -48,10 +47,10 @@ def without_licence(text: str) -> str:
 
 
 def joined_lines(text: str) -> str:
-    """Paragraphs as one line each, where it is certain that a fixed width broke them: all lines of the paragraph but the
-    first begin at the margin, and none has room for the next one's first word. Verse, tables and lists fail this and stay as they are.
+    """Joins the lines of each paragraph that a fixed width has certainly broken: all its lines but the first begin at the
+    margin, and none has room for the first word of the next. Verse, tables and lists fail this test and stay unchanged.
 
-    The width is that of the book: the median of the longest lines of its longer paragraphs.
+    The width is the book's: the median length of the longest lines of its longer paragraphs.
     """
     pieces = re.split(r"(\n(?:[ \t]*\n)+)", text)
     paragraphs = [piece.split("\n") for piece in pieces[::2]]
@@ -72,5 +71,5 @@ def _is_wrapped(lines: list[str], width: int) -> bool:
 
 
 def _joined(lines: list[str]) -> str:
-    """A line that ends with a hyphen or dash goes on without a space."""
+    """Adds no space after a line that ends with a hyphen or dash."""
     return "".join(line if line.endswith("-") else line + " " for line in lines[:-1]) + lines[-1]

@@ -1,41 +1,40 @@
-"""Dialogues: message lists, `\\n\\nHuman:` text and trees of turns, which become their root-to-leaf conversations."""
+"""Dialogues: message lists, `\\n\\nHuman:` text, and trees of turns, which become one conversation for each leaf."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from data.corpus.extract.found import Extracted, refused
-from data.corpus.extract.text import clean_text
+from data.corpus.extract.plain_text import Extracted, clean_text, refused
 from data.corpus.source import Quarantined, Record
 from data.corpus.step import Dropped
 from data.messages import lookup, parse_dialogue
 
-# where a row has its dialogue, after the source's own column; last, the row itself may be a tree's first turn
+# columns where a dialogue may be, after the source's own column; last, the row itself may be the root of a tree
 PLACES = ("messages", "conversations", "conversation", "prompt", "conversation_tree", "conversation tree")
 ROLE_NAMES, CONTENT_NAMES = ("role", "from"), ("content", "text", "value")
-COLUMNS = (*PLACES, *ROLE_NAMES, *CONTENT_NAMES, "replies", "lang")  # of rows, that are read
+COLUMNS = (*PLACES, *ROLE_NAMES, *CONTENT_NAMES, "replies", "lang")  # all columns that are read
 ROLES = {"prompter": "user", "human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 NOT_FOUND = Dropped("no dialogue in the row")
 NO_TEXT = Dropped("a turn without text or role")
 BETWEEN = "\n\n"
-# Each conversation of a tree repeats the turns that it shares with others: what all may have together, in times of what the
-# tree has, and in characters, for in a small tree a long question may have many short answers
+# The conversations of a tree repeat the turns that they share. All together they may have the greater of: this many times
+# the characters of the tree, and this many characters (a small tree may have a long question and many short answers).
 MAX_REPEATED = 8
 ALWAYS_ALLOWED_CHARACTERS = 2**20
-MAX_CONVERSATIONS = 100_000  # of a row, for they are in memory together
+MAX_CONVERSATIONS = 100_000  # of a row; they are in memory together
 
 
 class Said(NamedTuple):
-    """A turn as text. In the order in which a tree is read, a turn follows the last one before it that is less deep."""
+    """A turn as text. In depth-first order, the parent of a turn is the last turn before it with a smaller depth."""
 
     depth: int
-    text: str  # empty where the role or the content is
-    ends: bool  # a conversation
+    text: str  # "" if the role or the content is empty
+    ends: bool  # whether a conversation ends here
 
 
 def extract_dialogues(record: Record) -> list[Extracted] | Dropped | Quarantined:
-    """One document a conversation, "User: …\\n\\nAssistant: …"."""
+    """One document for each conversation: "User: …\\n\\nAssistant: …"."""
     row = record.content
     values = [lookup(row, record.unit.source.column), *(row.get(name) for name in PLACES), row]
     for value in values:
@@ -56,25 +55,25 @@ def extract_dialogues(record: Record) -> list[Extracted] | Dropped | Quarantined
 
 
 def _turns(value: Any) -> list[Said] | None:
-    """None where the value is no dialogue."""
+    """None if the value is not a dialogue."""
     if isinstance(value, str):
         turns = parse_dialogue(value)
         if turns and not turns[-1]["content"]:
-            return _one_after_the_other(turns[:-1])  # an `Assistant:` that asks for an answer
-        return _one_after_the_other(turns) if turns else None
+            return _sequence(turns[:-1])  # without the `Assistant:` that asks for an answer
+        return _sequence(turns) if turns else None
     if isinstance(value, Mapping):
         return list(_tree([value])) if _is_turn(value) else None
     if isinstance(value, list) and value and all(map(_is_turn, value)):
-        return list(_tree(value)) if any(map(_replies, value)) else _one_after_the_other(value)
+        return list(_tree(value)) if any(map(_replies, value)) else _sequence(value)
     return None
 
 
-def _one_after_the_other(turns: Sequence[Mapping[str, Any]]) -> list[Said]:
+def _sequence(turns: Sequence[Mapping[str, Any]]) -> list[Said]:
     return [Said(depth, _said(turn), depth == len(turns) - 1) for depth, turn in enumerate(turns)]
 
 
 def _tree(roots: Sequence[Mapping[str, Any]]) -> Iterator[Said]:
-    """Every turn, followed by its replies in their order."""
+    """All turns depth first: each turn, then its replies in order."""
     left = [(0, root) for root in reversed(roots)]
     while left:
         depth, turn = left.pop()
@@ -84,9 +83,9 @@ def _tree(roots: Sequence[Mapping[str, Any]]) -> Iterator[Said]:
 
 
 def _size(turns: Sequence[Said]) -> tuple[int, int]:
-    """How many conversations there are, and the characters that all have together."""
+    """(number of conversations, sum of their characters)."""
     count, characters = 0, 0
-    before = [0]  # characters of the conversation up to each depth
+    before = [0]  # characters of the current conversation up to each depth
     for turn in turns:
         del before[turn.depth + 1 :]
         before.append(before[-1] + len(turn.text) + len(BETWEEN))
@@ -109,7 +108,7 @@ def _is_turn(value: Any) -> bool:
 
 
 def _replies(turn: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    replies = turn.get("replies")  # some data sets have their count here
+    replies = turn.get("replies")  # some data sets have the number of replies here
     return [reply for reply in replies if isinstance(reply, Mapping)] if isinstance(replies, list) else []
 
 
@@ -122,6 +121,6 @@ def _said(turn: Mapping[str, Any]) -> str:
 
 
 def _language(value: Any) -> str:
-    """What the first turn says of itself, as in OpenAssistant's trees."""
+    """The `lang` of the first turn, as in OpenAssistant's trees."""
     language = value.get("lang") if isinstance(value, Mapping) else None
     return language if isinstance(language, str) else ""

@@ -1,9 +1,9 @@
-"""Web pages: the main text, by trafilatura, without navigation, banners and footers; code and tables keep their lines.
+"""Web pages: trafilatura's main text, without navigation, banners and footers; code and tables keep their lines.
 
 trafilatura (Barbaresi 2021, "Trafilatura: A Web Scraping Library and Command-Line Tool for Text Discovery and Extraction",
-ACL demonstrations) folds white space, in lists and definitions that of code too, drops the joiners that Persian and Indic
-scripts need, and resolves entities twice. So these pass through it as letters that no page has, the last of CJK Extension G;
-the other white space of a page, which a browser does not show, is folded before.
+ACL demonstrations) folds white space, even that of code inside lists and definitions, drops the joiners that Persian and Indic
+scripts need, and resolves entities twice. So these characters pass through it as letters that no page has, the last of CJK
+Extension G. White space that a browser does not show is folded before.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from data.corpus.extract.found import Extracted
-from data.corpus.extract.text import clean_text
+from data.corpus.extract.plain_text import Extracted, clean_text
 from data.corpus.source import Record
 from data.corpus.step import Dropped
 
@@ -25,23 +24,23 @@ HIDDEN_IN_CODE = HIDDEN | {"\n": NEWLINE, " ": SPACE, "\t": TAB}
 REFUSED = dict.fromkeys([*range(9), *range(14, 32), 0xFFFE, 0xFFFF]) | {
     11: " ",
     12: " ",
-}  # by lxml, in texts that are set
+}  # lxml refuses these characters
 HIDE = str.maketrans(REFUSED | HIDDEN)
 HIDE_IN_CODE = str.maketrans(REFUSED | HIDDEN_IN_CODE | {"\r": None})
 SHOW = str.maketrans({letter: shown for shown, letter in HIDDEN_IN_CODE.items()})
 WHITE = " \n" + NEWLINE + SPACE + TAB
 BLANKS = re.compile(r"[ \t\n\r]+")
 XML_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
-ANCHOR_SIGNS = ("¶", "#", "§", "🔗")  # what links of headings to themselves show
-HOLDERS = ("li", "dd", "blockquote")  # whose paragraphs trafilatura would put on one line
+ANCHOR_SIGNS = ("¶", "#", "§", "🔗")  # texts of the links from headings to themselves
+HOLDERS = ("li", "dd", "blockquote")  # trafilatura would join their paragraphs into one line
 NO_TEXT = Dropped("no text found in the page")
 TOO_DEEP = Dropped("a page whose elements are nested too deeply")
 TOO_WIDE = Dropped("a page with too many elements side by side")
-MAX_SIBLINGS = 10_000  # trafilatura takes quadratic time in them: ten seconds for as many
+MAX_SIBLINGS = 10_000  # trafilatura takes ten seconds for so many, and its time is quadratic
 
 
 def extract_page(record: Record) -> list[Extracted] | Dropped:
-    """Paragraphs, list items and rows of tables as lines. Readers' comments are left out."""
+    """Paragraphs, list items and table rows become lines. Leaves out readers' comments."""
     try:
         text = page_text(record.content)
     except RecursionError:
@@ -52,13 +51,13 @@ def extract_page(record: Record) -> list[Extracted] | Dropped:
 
 
 def page_text(page: str) -> str | None:
-    """Empty where there is none, None where an element has more than MAX_SIBLINGS children.
+    """The page's main text, or "". None if an element has more than MAX_SIBLINGS children.
 
-    In trafilatura's fast mode: the slow one took 1.4 times as long on Debian's and Python's documentation, and gave the same
+    Uses trafilatura's fast mode: the slow one took 1.4 times as long on Debian's and Python's documentation, and gave the same
     text for 20 of 20 pages of Python and 33 of 39 of Debian.
     """
     trafilatura = _trafilatura()
-    page = XML_DECLARATION.sub("", page, count=1)  # lxml refuses one in decoded text
+    page = XML_DECLARATION.sub("", page, count=1)  # lxml refuses a declaration in decoded text
     tree = trafilatura.load_html(page if "<body" in page.lower() else f"<html><body><div>{page}</div></body></html>")
     if tree is None:
         return ""
@@ -71,13 +70,13 @@ def page_text(page: str) -> str | None:
 
 
 def _prepare(tree: Any) -> None:
-    """Hides in the tree what trafilatura must not change, and takes out what is no text."""
+    """Hides the characters that trafilatura must not change, and removes elements that are not text."""
     code = {child for block in tree.iter("pre") for child in block.iter()}
     for element in tree.iter():
         inside = element in code
         if element.tag == "br" and inside:
             element.tail = "\n" + (element.tail or "")
-        if isinstance(element.tag, str):  # else a comment, of which the tail alone is text
+        if isinstance(element.tag, str):  # else a comment: only its tail is text
             element.text = _hidden(element.text, inside)
         element.tail = _hidden(element.tail, inside and element.tag != "pre")
     for link in tree.xpath("//a[starts-with(@href, '#')]"):
@@ -103,5 +102,5 @@ def _hidden(text: str | None, in_code: bool) -> str | None:
 def _trafilatura() -> ModuleType:
     import trafilatura
 
-    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # a page without text is counted here, not logged
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it logs pages without text, which are counted here
     return trafilatura

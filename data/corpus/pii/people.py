@@ -1,4 +1,4 @@
-"""Names of people, where the words around them say that they are."""
+"""Finds names of people by the words around them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from itertools import takewhile
 
-from data.corpus.pii.masking import Found
+from data.corpus.pii.placeholders import PiiSpan
 
 _TITLES = r"Mr|Mrs|Ms|Mx|Miss|Dr|Prof|Professor|Doctor|Herr|Frau|Mme|Mlle|Monsieur|Madame|Señor|Señora|Sr|Sra"
 _TITLE = re.compile(rf"(?<![\w&])(?:{_TITLES})\b\.?[ \u00a0](?:(?:Dr|Prof)\.[ ])*")
@@ -14,9 +14,9 @@ _INTRODUCTION = re.compile(
     r"\b(?:my (?:full )?name is|my name['’]s|mein name ist|ich heiße|je m['’]appelle|me llamo|mi chiamo)[ ]",
     re.IGNORECASE,
 )
-# found faster than the expression
+# parts of the introductions: to search for them first is faster than the expression
 _INTRODUCING = ("name ", "name's ", "name’s ", "heiße ", "appelle ", "llamo ", "chiamo ")
-# taken for an introduction only before two names and a sign
+# an introduction only before at least two names and a punctuation mark
 _SELF = re.compile(r"\b(?:I am|I['’]m|This is|this is|Ich bin|Je suis|Soy)[ ]")
 _GREETING = re.compile(r"^[ \t>]*(?:Dear|Liebe|Lieber|Cher|Chère|Querido|Querida)[ ]", re.MULTILINE)
 _FIELD = re.compile(
@@ -31,7 +31,7 @@ _CLOSING = re.compile(
     r"|regards|mit freundlichen grüßen|viele grüße|cordialement|saludos)[,.!]?[ \t]*\n\s{0,8}",
     re.MULTILINE | re.IGNORECASE,
 )
-# an initial, or letters with ' and - inside; without the 's of a genitive
+# an initial, or letters with ' and - inside, without the 's of a genitive
 _WORD = r"(?:[^\W\d_]\.(?=[ \u00a0][^\W\d_])|[^\W\d_](?:[^\W\d_]|['’-](?!s\b)(?=[^\W\d_]))+)"
 _WORDS = re.compile(rf"{_WORD}(?:[ \u00a0]{_WORD}){{0,3}}")
 _PARTICLE = re.compile("van|von|der|den|de|del|della|di|da|du|la|le|bin|ibn|al|zu|ten")
@@ -43,7 +43,7 @@ _NO_NAME = re.compile(
 )
 
 
-def names(text: str) -> Iterator[Found]:
+def names(text: str) -> Iterator[PiiSpan]:
     for match in _TITLE.finditer(text):
         yield from _name(text, match.end())
     folded = text.lower()
@@ -61,15 +61,16 @@ def names(text: str) -> Iterator[Found]:
         yield from _name(text, match.end(), before=",;\n")
 
 
-def _name(text: str, start: int, least_words: int = 1, before: str = "") -> Iterator[Found]:
-    """The name that begins here, if one does and one of the characters of `before` (default: any), or nothing, follows it."""
+def _name(text: str, start: int, least_words: int = 1, before: str = "") -> Iterator[PiiSpan]:
+    """The name that begins at `start`, if there is one, and if the text ends after it or one of the characters of `before`
+    follows (default: any)."""
     run = _WORDS.match(text, start)
     words = list(takewhile(_may_belong, re.split("[ \u00a0]", run[0]))) if run else []
     while words and not words[-1][0].isupper():
         words.pop()
     stop = start + len(" ".join(words))
     if words and len(words) >= least_words and (not before or text[stop : stop + 1] in before):
-        yield Found(start, stop, " ".join(words))
+        yield PiiSpan(start, stop, " ".join(words))
 
 
 def _may_belong(word: str) -> bool:

@@ -1,21 +1,23 @@
-"""Phone numbers."""
+"""Finds phone numbers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from data.corpus.pii.masking import Found
+from data.corpus.pii.placeholders import PiiSpan
 from data.errors import UserError
 
-# phonenumbers' own search takes milliseconds for a page; its knowledge of valid numbers is asked for these candidates alone
+# phonenumbers' own search takes milliseconds a page. So an expression finds candidates, and phonenumbers validates them.
 _BODY = r"""(?<![\w/=#%@$€£.,\\-])
     (?: \+[ ]?\(?[0-9] | \(\+?[0-9] | [0-9] )
     (?: (?: [ \u00a0./‐–-] | [ \u00a0]?\( | \)[ \u00a0./-]? | [ ][-–/][ ] | [ ]?\(0\)[ ]? )? [0-9] ){5,}+
     (?: ,?[ ]?(?:ext\.?|extension|x)[ ]?[0-9]{1,5} )?
     (?! [\w%=€£] | [-.,/:][0-9] | [ ]?[*+=×÷] | [ ]-[0-9] )"""
 _CANDIDATE = re.compile(r"(?<![0-9][\s:])" + _BODY, re.VERBOSE | re.IGNORECASE)
-_AFTER_NUMBER = re.compile(r"(?<=[\s:])" + _BODY, re.VERBOSE | re.IGNORECASE)  # digits before it are no part of another
+_AFTER_NUMBER = re.compile(
+    r"(?<=[\s:])" + _BODY, re.VERBOSE | re.IGNORECASE
+)  # the digits before it are not part of this number
 _SAID = re.compile(
     r"\b(?:phone|telephone|tele?|tél|telefon|téléphone|call|fax|mobile|mobil|handy|cell|whatsapp|sms|text me|dial"
     r"|(?:my|your|his|her|our|their) (?:number|nr))\b[^0-9\n]{0,20}\Z",
@@ -24,7 +26,7 @@ _SAID = re.compile(
 _AMERICAN = re.compile(
     r"(?:1[-. ])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}([-. ]))[2-9][0-9]{2}(?(1)\1|[-. ])[0-9]{4}(?: ?\D+[0-9]{1,5})?"
 )
-# how numbers begin outside America
+# beginnings of numbers outside America
 _TRUNK = re.compile(r"(?:00[1-9]|\(0[0-9]{1,5}\)|0[0-9]{1,5}[ /.-]|0[1-9][0-9]{8,10}\Z).*")
 _LOCAL = re.compile(r"[2-9][0-9]{2}[-.][0-9]{4}")
 # American postal codes, dates
@@ -35,21 +37,21 @@ _NOT_A_PHONE = re.compile(
 _MOST_DIGITS = 15  # ITU E.164, section 6.1
 
 
-def phones(text: str, regions: tuple[str, ...]) -> Iterator[Found]:
-    """Raises UserError where phonenumbers does not know a region."""
+def phones(text: str, regions: tuple[str, ...]) -> Iterator[PiiSpan]:
+    """Raises UserError if phonenumbers does not know a region."""
     end, found = 0, False
     while match := (found and _AFTER_NUMBER.match(text, end + 1)) or _CANDIDATE.search(text, end):
         end = match.end()
-        written = match[0] if ")" in match[0] else match[0].lstrip("(")  # of a bracket around more than the number
+        written = match[0] if ")" in match[0] else match[0].lstrip("(")  # a bracket that closes after the number
         start = end - len(written)
         number = _number(written, bool(_SAID.search(text, max(start - 30, 0), start)), regions)
         if number:
-            yield Found(start, end, number)
+            yield PiiSpan(start, end, number)
         found = number is not None
 
 
 def _number(written: str, said: bool, regions: tuple[str, ...]) -> str | None:
-    """The number as E.164 has it, or None where it is none. said: words before it call it a phone number."""
+    """The number in E.164 form, or None if it is not a phone number. said: the words before it call it a phone number."""
     digits = sum(map(str.isdigit, written))
     international = written.lstrip("(").startswith("+")
     if not international and _NOT_A_PHONE.fullmatch(written):

@@ -1,13 +1,13 @@
-"""Postal addresses, where a street says that they are, in the ways of English, German and French."""
+"""Finds postal addresses by their streets, in English, German and French forms."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from data.corpus.pii.masking import Found
+from data.corpus.pii.placeholders import PiiSpan
 
-_GAP = r"(?:,?[ \u00a0]{1,2}|,?[ ]?\n[ \t]{0,40})"  # between the parts: on a line, or on the next
+_GAP = r"(?:,?[ \u00a0]{1,2}|,?[ ]?\n[ \t]{0,40})"  # between the parts, which may be on two lines
 _CAPITAL = r"(?:[A-ZÀ-ÖØ-Þ][\w'’.-]{0,60})"
 _TOWN = rf"{_CAPITAL}(?:[ -]{_CAPITAL}|[ ](?:of|am|an|der|im|sur|de|la|le)[ ]{_CAPITAL}){{0,3}}"
 _STATES = "A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|P[AR]|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY]"
@@ -40,7 +40,7 @@ _GERMAN_STREET = re.compile(
 _GERMAN_STREET_CHARACTERS = 200  # at most
 _GERMAN_NUMBER = re.compile(r"[0-9]{1,4}(?:[ ]?[a-z]\b|[ ]?[-–/][ ]?[0-9]{1,4})?(?![\w]|[.,][0-9])")
 _GERMAN_TOWN = re.compile(rf"{_GAP}(?:D-)?[0-9]{{5}}[ ]{_TOWN}")
-# where a street may end and its number begin: looking for streets from the left would ask at any capital letter
+# A space between a street and its number. To search for streets from the left would try every capital letter.
 _GERMAN_HINT = re.compile(
     r" (?=[0-9])(?:(?<=aße )|(?<=sse )|(?<=tr\. )|(?<=eg )|(?<=atz )|(?<=lee )|(?<=ing )|(?<=fer )|(?<=amm ))"
 )
@@ -52,7 +52,7 @@ _FRENCH = re.compile(
 _YEAR_SAID = re.compile(r"\b(?:in|since|by|of|from|until|during|early|late|year)[ ]\Z", re.IGNORECASE)
 
 
-def addresses(text: str) -> Iterator[Found]:
+def addresses(text: str) -> Iterator[PiiSpan]:
     for match in _ENGLISH.finditer(text):
         year = 1500 <= int(match["number"]) < 2100 and _YEAR_SAID.search(text, max(match.start() - 8, 0), match.start())
         if not year:
@@ -63,8 +63,8 @@ def addresses(text: str) -> Iterator[Found]:
     yield from _german(text)
 
 
-def _german(text: str) -> Iterator[Found]:
-    """A street with its number, and the town behind it, without which only some kinds of street are taken for one."""
+def _german(text: str) -> Iterator[PiiSpan]:
+    """Streets with their numbers and the town after them. Without a town, only names that are surely streets count."""
     end = 0
     for hint in _GERMAN_HINT.finditer(text):
         begin = max(hint.end() - _GERMAN_STREET_CHARACTERS, end)
@@ -77,9 +77,9 @@ def _german(text: str) -> Iterator[Found]:
                 yield _place(text, street.start(), end)
 
 
-def _found(match: re.Match[str]) -> Found:
+def _found(match: re.Match[str]) -> PiiSpan:
     return _place(match.string, match.start(), match.end())
 
 
-def _place(text: str, start: int, stop: int) -> Found:
-    return Found(start, stop, re.sub(r"[\s,]+", " ", text[start:stop]).casefold())
+def _place(text: str, start: int, stop: int) -> PiiSpan:
+    return PiiSpan(start, stop, re.sub(r"[\s,]+", " ", text[start:stop]).casefold())

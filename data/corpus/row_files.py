@@ -1,42 +1,24 @@
-"""Rows of .json, .parquet and .arrow files and of functions, in bounded memory: `Found` each, and `Trouble` where one cannot
-be read."""
+"""Reads the rows of .json, .parquet and .arrow files in bounded memory. A row that cannot be read gives an `Unreadable`."""
 
 from __future__ import annotations
 
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from data.corpus.places import TOO_DEEP, Readable, Unreadable, megabytes, missing, not_text, unforeseen
 
-from data.corpus.reasons import TOO_DEEP, megabytes, missing, not_text, unforeseen
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 READ_AT_ONCE_CHARACTERS = 2**20
 BATCH_BYTES = 8 * 2**20
 BLANKS = " \t\r\n"
-NAMED = (pa.ArrowException, UnicodeDecodeError)  # errors whose messages say what is wrong
-
-
-class Found(NamedTuple):
-    """Something at a place of a file; what it is, its reader says."""
-
-    place: int
-    content: Any
-    url: str = ""
-    language: str = ""
-
-
-class Trouble(NamedTuple):
-    """Why a place cannot be read; None is the rest of the file."""
-
-    place: int | None
-    reason: str
 
 
 def json_line(line: bytes) -> Any:
-    """Raises ValueError, with a reason, where the line is no JSON."""
+    """Raises ValueError, with a reason, if the line is not JSON."""
     try:
         return json.loads(line.decode().rstrip())
     except UnicodeDecodeError as error:
@@ -47,8 +29,8 @@ def json_line(line: bytes) -> Any:
         raise ValueError(f"JSON that is {TOO_DEEP}") from error
 
 
-def json_rows(stream: BinaryIO, limit_bytes: int) -> Iterator[Found | Trouble]:
-    """The values of one list, or those that stand one after the other. After a syntax error the rest is unreadable."""
+def json_rows(stream: BinaryIO, limit_bytes: int) -> Iterator[Readable | Unreadable]:
+    """The values of one JSON list, or of a sequence of JSON values. After a syntax error the rest is unreadable."""
     text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
     buffer, at, row = "", 0, 0
     in_list: bool | None = None  # None: nothing read yet
@@ -63,29 +45,29 @@ def json_rows(stream: BinaryIO, limit_bytes: int) -> Iterator[Found | Trouble]:
         if at < len(buffer) and in_list and buffer[at] == "]":
             rest = buffer[at + 1 :] + text.read(READ_AT_ONCE_CHARACTERS)
             if rest.strip(BLANKS):
-                yield Trouble(None, "broken JSON: more after the end of the list")
+                yield Unreadable(None, "broken JSON: more after the end of the list")
             return
         value, end, problem = _decoded(buffer, at, ended)
         if problem is None:
-            yield Found(row, value)
+            yield Readable(row, value)
             at, row = end, row + 1
         elif not ended and len(buffer) - at <= limit_bytes:
             more = text.read(max(READ_AT_ONCE_CHARACTERS, len(buffer) - at))
             buffer, at, ended = buffer[at:] + more, 0, not more
         elif not ended:
-            yield Trouble(None, f"broken JSON, or a row longer than {megabytes(limit_bytes)}, after row {row}")
+            yield Unreadable(None, f"broken JSON, or a row longer than {megabytes(limit_bytes)}, after row {row}")
             return
         elif at < len(buffer):
-            yield Trouble(None, f"broken JSON in row {row}: {problem}")
+            yield Unreadable(None, f"broken JSON in row {row}: {problem}")
             return
         else:
             if in_list:
-                yield Trouble(None, "broken JSON: the list does not end")
+                yield Unreadable(None, "broken JSON: the list does not end")
             return
 
 
 def _decoded(buffer: str, at: int, ended: bool) -> tuple[Any, int, str | None]:
-    """The value that begins there, where it ends, and why there is none. What touches the buffer's end may go on."""
+    """(value, its end, problem or None) for the value at `at`. A value that touches the buffer's end may be incomplete."""
     try:
         value, end = json.JSONDecoder().raw_decode(buffer, at)
     except json.JSONDecodeError as error:
@@ -97,16 +79,18 @@ def _decoded(buffer: str, at: int, ended: bool) -> tuple[Any, int, str | None]:
 
 def parquet_rows(
     path: str, start: int, stop: int | None, wanted: Sequence[str] | None, needed: str | None
-) -> Iterator[Found | Trouble]:
-    """Rows of the row groups from `start` to before `stop`, with their numbers in the file.
+) -> Iterator[Readable | Unreadable]:
+    """The rows of row groups start to stop - 1, with their numbers in the file.
 
-    wanted: names of the columns that are read, where present, dotted ones too; None: all.
-    needed: the one without which the file gives nothing but a `Trouble`.
+    wanted: the columns to read, if present, also dotted ones; None: all.
+    needed: a file without this column gives only an `Unreadable`.
     """
+    import pyarrow.parquet as pq
+
     with pq.ParquetFile(path, buffer_size=BATCH_BYTES, pre_buffer=False) as file:
         columns = _columns(file.schema_arrow.names, wanted)
         if needed is not None and not _columns(file.schema_arrow.names, [needed]):
-            yield Trouble(None, missing(needed, file.schema_arrow.names))
+            yield Unreadable(None, missing(needed, file.schema_arrow.names))
             return
         row = sum(file.metadata.row_group(group).num_rows for group in range(start))
         for group in range(start, file.num_row_groups if stop is None else stop):
@@ -117,8 +101,10 @@ def parquet_rows(
                 row += batch.num_rows
 
 
-def arrow_rows(path: str, wanted: Sequence[str] | None, needed: str | None) -> Iterator[Found | Trouble]:
-    """The same of an Arrow file or stream (as `datasets` saves)."""
+def arrow_rows(path: str, wanted: Sequence[str] | None, needed: str | None) -> Iterator[Readable | Unreadable]:
+    """As `parquet_rows`, for a whole Arrow file or stream (as `datasets` saves)."""
+    import pyarrow as pa
+
     with pa.memory_map(path) as source:
         try:
             file = pa.ipc.open_file(source)
@@ -128,7 +114,7 @@ def arrow_rows(path: str, wanted: Sequence[str] | None, needed: str | None) -> I
             file = batches = pa.ipc.open_stream(source)
         columns = _columns(file.schema.names, wanted)
         if needed is not None and not _columns(file.schema.names, [needed]):
-            yield Trouble(None, missing(needed, file.schema.names))
+            yield Unreadable(None, missing(needed, file.schema.names))
             return
         row = 0
         for batch in batches:
@@ -150,18 +136,24 @@ def _rows_at_once(size_bytes: int, rows: int) -> int:
     return max(1, min(1024, BATCH_BYTES * rows // max(1, size_bytes)))
 
 
-def _rows_of(batch: pa.RecordBatch, first: int) -> Iterator[Found | Trouble]:
+def _rows_of(batch: pa.RecordBatch, first: int) -> Iterator[Readable | Unreadable]:
     try:
-        batch.validate(full=True)  # Arrow's readers check neither strings nor offsets
+        batch.validate(full=True)  # Arrow's readers do not check strings or offsets
         rows = batch.to_pylist()
     except MemoryError:
         raise
-    except Exception as error:  # dates that Python does not have, time zones that nobody knows, …
+    except Exception as error:  # such as a date that Python cannot represent, or an unknown time zone
         if batch.num_rows == 1:
-            told = " ".join(str(error).split())
-            yield Trouble(first, told if isinstance(error, NAMED) else f"cannot be converted: {unforeseen(error)}")
-        else:  # the row at fault must not take its neighbours along
+            yield Unreadable(first, _reason(error))
+        else:  # converts each row alone, so that only the bad row is lost
             for number in range(batch.num_rows):
                 yield from _rows_of(batch.slice(number, 1), first + number)
     else:
-        yield from (Found(first + number, row) for number, row in enumerate(rows))
+        yield from (Readable(first + number, row) for number, row in enumerate(rows))
+
+
+def _reason(error: Exception) -> str:
+    import pyarrow as pa
+
+    says_enough = isinstance(error, pa.ArrowException | UnicodeDecodeError)
+    return " ".join(str(error).split()) if says_enough else f"cannot be converted: {unforeseen(error)}"

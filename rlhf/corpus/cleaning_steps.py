@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from data.corpus.source import Source
+from data.corpus.source import CorpusSource
 from rlhf.config.corpus import Source as SourceConfig
 from rlhf.config.corpus import StepConfig
 from rlhf.config.roles import PHASE
@@ -21,7 +21,7 @@ STEPS = {
     "c4": "data.corpus.heuristics:C4",
     "c4_paragraphs": "data.corpus.heuristics:C4Paragraphs",
     "fineweb": "data.corpus.heuristics:FineWeb",
-    "language": "data.corpus.language:Language",
+    "language": "data.corpus.languages:Language",
     "word_list": "data.corpus.wordlist:WordList",
     "classifier": "data.corpus.classifier:Classifier",
     "perplexity": "rlhf.corpus.perplexity:Perplexity",
@@ -50,9 +50,9 @@ def resolve_steps(configured: Sequence[StepConfig], artifacts: Mapping[str, Arti
     return found
 
 
-def plain_source(source: SourceConfig) -> Source:
+def plain_source(source: SourceConfig) -> CorpusSource:
     values = source.model_dump(exclude={"weight"})
-    return Source(**{**values, "path": (source.path,) if isinstance(source.path, str) else tuple(source.path)})
+    return CorpusSource(**{**values, "path": (source.path,) if isinstance(source.path, str) else tuple(source.path)})
 
 
 def _resolved(value: Any, artifacts: Mapping[str, Artifact]) -> Any:

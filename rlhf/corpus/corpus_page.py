@@ -13,7 +13,7 @@ Report = Mapping[str, Any]
 
 
 def corpus_page(name: str, report: Report) -> str:
-    """HTML of `rlhf.corpus.report.corpus_report`."""
+    """HTML of `rlhf.corpus.corpus_report.corpus_report`."""
     body = [
         element("h1", name),
         element("p", _in_short(report), class_="soft"),

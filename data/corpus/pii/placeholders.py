@@ -1,4 +1,4 @@
-"""Replaces what finders find by numbered placeholders."""
+"""Replaces personal data by numbered placeholders."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import NamedTuple
 PLACEHOLDER = re.compile(r"<([A-Z]+)_([0-9]{1,9})>")
 
 
-class Found(NamedTuple):
-    """A place, and what it says in a form that is the same for all ways to write it."""
+class PiiSpan(NamedTuple):
+    """The span of one value in a text, and the value in a normal form, the same for all spellings."""
 
     start: int
     stop: int
     value: str
 
 
-Finder = Callable[[str], Iterable[Found]]  # in any order, of one kind of data
+Finder = Callable[[str], Iterable[PiiSpan]]  # finds one kind of data, in any order
 
 
 def mask(text: str, finders: Mapping[str, Finder]) -> tuple[str, dict[str, int]]:
-    """The masked text, and how many places were masked by kind. Of places that overlap the earlier finder's is taken.
+    """(masked text, number of masked places by kind). Of overlapping places, masks the one of the earlier finder.
 
-    Masking may uncover more, for what stood beside a place has a placeholder beside it now: goes on until nothing is found.
+    A placeholder may let a finder recognise its neighbour, so masking repeats until nothing is found.
     """
     numbers: dict[tuple[str, str], int] = {}  # by kind and value
     highest: Counter[str] = Counter()
-    for match in PLACEHOLDER.finditer(text):  # of an earlier masking: stay, and are not given to other values
+    for match in PLACEHOLDER.finditer(text):  # of an earlier masking: their numbers are not given to other values
         highest[match[1]] = max(highest[match[1]], int(match[2]))
     counts: Counter[str] = Counter()
     while places := _places(text, finders):
@@ -47,7 +47,7 @@ def mask(text: str, finders: Mapping[str, Finder]) -> tuple[str, dict[str, int]]
 
 
 def _places(text: str, finders: Mapping[str, Finder]) -> list[tuple[int, int, str, str]]:
-    """(start, stop, kind, value), in order and apart from each other and from placeholders."""
+    """(start, stop, kind, value), in order, without overlap with each other or with placeholders."""
     taken = [(match.start(), match.end()) for match in PLACEHOLDER.finditer(text)] if "<" in text else []
     places = []
     for kind, finder in finders.items():
@@ -56,8 +56,8 @@ def _places(text: str, finders: Mapping[str, Finder]) -> list[tuple[int, int, st
     return sorted(places)
 
 
-def _apart(found: Iterable[Found], taken: list[tuple[int, int]]) -> Iterator[Found]:
-    """Those that touch no place of `taken`, which they join; it stays sorted."""
+def _apart(found: Iterable[PiiSpan], taken: list[tuple[int, int]]) -> Iterator[PiiSpan]:
+    """The spans that overlap no place of `taken`. Adds them to it, in order."""
     for each in sorted(found):
         index = bisect_left(taken, (each.start, each.start))
         before = taken[index - 1][1] if index else 0

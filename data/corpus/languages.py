@@ -1,8 +1,8 @@
-"""Which language a document is written in, and which languages a corpus keeps.
+"""Identifies the language of documents, and drops languages that the corpus does not want.
 
-Short texts are hard: of the first ten characters of sentences in ten languages py3langid names 81 % rightly, of the first
-twenty 89 %, of forty all (tests/unit/test_corpus_language.py); its wrong guesses there score below 0.5, as do half of the
-right ones at ten characters. `at_least` calls these unclear.
+Short texts are hard. For sentences in ten languages, py3langid is right for 81 % of their first ten characters, 89 % of their
+first twenty, and all of their first forty (tests/unit/test_corpus_language.py). Its wrong guesses there score below 0.5, as do
+half of the right ones at ten characters. `at_least` calls such guesses unclear.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from data.errors import UserError
 
 CODE = re.compile("[a-z]{2,3}")
 UNDETERMINED = "und"  # ISO 639-2's code for this
-LOOKED_AT_CHARACTERS = 2000  # from the beginning: more takes time in proportion and was right no more often
+LOOKED_AT_CHARACTERS = 2000  # from the beginning; more takes longer and was right no more often
 
 
 def language_code(said: str) -> str:
-    """The language's code in what a row says of it: "en" of "EN" and "en-US"; empty where this is none ("English")."""
+    """The code in a row's language field: "en" for "EN" and "en-US"; "" if it has none ("English")."""
     code = re.split("[-_]", said.strip().lower(), maxsplit=1)[0]
     return code if CODE.fullmatch(code) and code != UNDETERMINED else ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Language(Single):
-    """Fills in `Document.language` where the source gave none, with `marks["language_score"]`, and drops other languages.
+    """Sets `Document.language` if the source gave none, and `marks["language_score"]`; drops languages that are not allowed.
 
-    allowed: ISO 639 codes, two letters where there are two, such as en; empty: all.
-    at_least: score, 0 to 1, below which the language is unclear: such a document is dropped where `allowed` names languages,
-        and else left without a language.
-    identifier: langid (py3langid, 140 languages, comes with its model), or fasttext with lid.176.bin (Joulin et al. 2017),
-        176 languages, several times faster; `model` is the path of its file. Nothing is downloaded.
+    allowed: ISO 639 codes, with two letters if the language has such a code, as en; empty: all.
+    at_least: below this score (0 to 1) the language is unclear. Such a document is dropped if `allowed` names languages,
+        and otherwise left without a language.
+    identifier: langid (py3langid, 140 languages, includes its model), or fasttext with lid.176.bin (Joulin et al. 2017; 176
+        languages, several times faster), whose path is `model`. Nothing is downloaded.
     """
 
-    only_kinds: ClassVar[tuple[str, ...]] = ("web", "text", "book", "scientific", "dialogue")  # code is in no language
+    only_kinds: ClassVar[tuple[str, ...]] = ("web", "text", "book", "scientific", "dialogue")  # not code
     allowed: tuple[str, ...] = ()
     at_least: float = 0.5
     identifier: Literal["langid", "fasttext"] = "langid"
@@ -49,14 +49,14 @@ class Language(Single):
     def __post_init__(self) -> None:
         for code in self.allowed:
             if not CODE.fullmatch(code):
-                raise UserError(f"language: allowed: {code!r} is no code of ISO 639; write en, de, zh, …")
+                raise UserError(f"language: allowed: {code!r} is not an ISO 639 code; write en, de, zh, …")
         if (self.identifier == "fasttext") != (self.model is not None):
             raise UserError(
                 "language: model is the path of lid.176.bin; give it with identifier: fasttext, and only then"
             )
 
     def look(self, document: Document) -> Outcome:
-        if not document.language:  # else it is a code: `extract` sees to that
+        if not document.language:  # else `extract` made it a code
             language, score = self._identify(document.text[:LOOKED_AT_CHARACTERS])
             known = language if score >= self.at_least else ""
             document = replace(document, language=known, marks={**document.marks, "language_score": round(score, 3)})
@@ -66,7 +66,7 @@ class Language(Single):
         return document
 
     def _identify(self, text: str) -> tuple[str, float]:
-        """The likeliest language and its score, 0 to 1."""
+        """The most likely language and its score, 0 to 1."""
         labels, identify = _langid() if self.model is None else _fasttext(self.model)
         unknown = [code for code in self.allowed if code not in labels]
         if unknown:
@@ -90,14 +90,14 @@ def _langid() -> Identifier:
 @cache
 def _fasttext(path: str) -> Identifier:
     try:
-        from fasttext.FastText import _FastText  # not `load_model`, which prints a warning
+        from fasttext.FastText import _FastText  # `load_model` prints a warning
     except ImportError as error:
         raise UserError(
             "language: identifier: fasttext is not installed; run pip install fasttext-numpy2-wheel, or use langid"
         ) from error
     if not Path(path).expanduser().is_file():
         raise UserError(
-            f"language: model: {path} is no file; fetch lid.176.bin from "
+            f"language: model: {path} is not a file; fetch lid.176.bin from "
             "https://dl.fbaipublicfiles.com/fasttext/supervised-models/lid.176.bin, or use identifier: langid"
         )
     model = _FastText(str(Path(path).expanduser()))

@@ -1,16 +1,32 @@
-"""Why something of a corpus cannot be read, in the words that its quarantine shows."""
+"""What the readers return for each place of a file, and the reasons that a corpus's quarantine shows."""
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data.errors import describe
 
 HALF_A_PAIR = "half of a surrogate pair, which is no character"
 TOO_DEEP = "nested too deeply"
+
+
+class Readable(NamedTuple):
+    """The content of one place."""
+
+    place: int
+    content: Any  # text, or a row
+    url: str = ""
+    language: str = ""
+
+
+class Unreadable(NamedTuple):
+    """Why a place cannot be read. place None: the rest of the file."""
+
+    place: int | None
+    reason: str
 
 
 def missing(column: str, present: Iterable[Any]) -> str:
@@ -30,8 +46,8 @@ def megabytes(size_bytes: int) -> str:
 
 
 def unforeseen(error: Exception) -> str:
-    """An error's type and where in the code it was raised; not its message, which may quote the text or a memory address and
-    so differ between two runs."""
+    """The error's type and source line. Leaves out its message, which may quote the text or a memory address, so that
+    two runs give the same reason."""
     if isinstance(error, RecursionError):
         return TOO_DEEP
     raised = traceback.extract_tb(error.__traceback__)[-1]
