@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
@@ -15,6 +16,7 @@ from rlhf.interfaces import Algorithm
 from rlhf.needs import needed_models
 
 ROLLOUT = "rollout"
+DRIVER_FILES = ("nvidia[0-9]*", "kfd", "dri/render*", "dxg")  # of accelerators, in /dev
 SMALLEST_CPU_SHARE = 0.02  # more than fifty processes per CPU are a mistake in the config
 
 
@@ -66,9 +68,13 @@ class Placement:
 
 def this_machine() -> Resources:
     """The resources of a cluster started on this machine."""
-    import torch
+    gpus = 0
+    if any(
+        file for pattern in DRIVER_FILES for file in Path("/dev").glob(pattern)
+    ):  # else torch, slow to load, need not be asked
+        import torch
 
-    gpus = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+        gpus = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
     return Resources(cpus=len(os.sched_getaffinity(0)), gpus=gpus)
 
 

@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from data.errors import UserError
 from data.messages import Message
 from data.tokenizer import end_of_turn, ensure_chat_template, shared_prefix
 from data.unit import Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 STEP = "\n"  # between the steps of an answer
 TOKENIZED_AT_ONCE = 1024  # texts: enough to keep the tokenizer's threads busy, few enough to bound memory

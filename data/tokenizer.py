@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 from pathlib import Path
-
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from data.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 END_OF_TEXT, TURN_START, TURN_END, PADDING = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"
 
@@ -26,6 +28,8 @@ def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
 
     Raises UserError where there is none, or where it has no fast implementation, which gives character offsets.
     """
+    from transformers import AutoTokenizer
+
     directory = Path(path).expanduser()
     is_directory = directory.is_dir()
     try:

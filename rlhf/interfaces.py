@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
-import torch
-from torch import Tensor
-
-from data.batch import Batch
 from data.corpus.work import Piece
 from data.sample import Prompt, Sample, Sampling
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from data.batch import Batch
+
 Output = Literal["logprobs", "logprobs_entropy", "logprobs_normalizer", "values", "scores"]
 Unit = Literal["tokens", "rows", "pairs"]
-Result = tuple[Tensor, dict[str, Tensor]]  # an objective's loss sum and metric sums
+Result: TypeAlias = "tuple[Tensor, dict[str, Tensor]]"  # an objective's loss sum and metric sums
 
 
 class Objective(Protocol):
@@ -62,7 +63,7 @@ class Algorithm:
     def keep(self, batch: Batch) -> Tensor:
         """(B,) bool: the rows that are worth training on, asked before rewards are shaped and `advantages` is called. Whole
         groups, if refills are wanted."""
-        return torch.ones(len(batch), dtype=torch.bool)
+        return batch.action_mask.new_ones(len(batch))
 
     def advantages(self, batch: Batch) -> Batch:
         """Pure: a batch with `advantages` (and `returns`, for a critic) added. Rewards are finite here. It may leave rows

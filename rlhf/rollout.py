@@ -21,15 +21,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Protocol
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, Protocol
 
 from data.errors import UserError
 from data.imports import load_object
 from data.render import ChatTemplate
 from data.sample import Prompt, Sample, Sampling
 from rlhf.interfaces import RolloutPool
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PATIENCE_S = 0.01  # how long turns wait for an episode that is busy with something of its own
 TURNS = 2**20  # more than a dialogue can have: each takes a token

@@ -5,13 +5,15 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from tokenizers import decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerBase
 
 from data.errors import UserError
 from data.tokenizer import end_of_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MASK = "<mask>"
 BLANK = "▁"  # of sentencepiece, for a space
@@ -86,6 +88,8 @@ def _edges(
     pieces: dict[int, str], tokenizer: PreTrainedTokenizerBase, size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(size,) bool and twice (size,) int8: which pieces begin a word wherever they stand, and the kinds of their ends."""
+    from tokenizers import models
+
     begins, first, last = np.zeros(size, bool), np.zeros(size, np.int8), np.zeros(size, np.int8)
     model = tokenizer.backend_tokenizer.model
     if isinstance(model, models.WordPiece):
@@ -101,6 +105,8 @@ def _edges(
 
 def _texts(pieces: dict[int, str], tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     """What each piece writes; U+FFFD stands for a part of a character."""
+    from tokenizers import decoders, pre_tokenizers
+
     added = tokenizer.added_tokens_decoder.keys()  # these are written as they are
     learnt = {number: piece for number, piece in pieces.items() if number not in added}
     if set().union(*learnt.values()) <= set(pre_tokenizers.ByteLevel.alphabet()):

@@ -4,18 +4,20 @@ solved or all failed replaced by others. Its soft punishment of long answers is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from data.batch import Batch
 from rlhf.algorithms.group import GroupRelative
 from rlhf.algorithms.penalty import Coefficient
 from rlhf.interfaces import Objective
 from rlhf.objectives import ClippedPolicy
 from rlhf.ops import advantages
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from data.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class DAPO(GroupRelative):
 
     def keep(self, batch: Batch) -> Tensor:
         """(B,) bool: the rows of groups whose rewards are not all the same (equation 11)."""
-        kept = torch.zeros(len(batch), dtype=torch.bool)
+        kept = batch.action_mask.new_zeros(len(batch))
         for rows in batch.groups():
             own = batch.rewards[rows]
             kept[rows] = (own != own[0]).any()

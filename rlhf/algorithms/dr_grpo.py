@@ -4,14 +4,17 @@ always or never solved, nor by a sample's length, which favours long wrong answe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from data.batch import Batch
 from rlhf.algorithms.group import GroupRelative
 from rlhf.interfaces import Objective
 from rlhf.objectives import ClippedPolicy
 from rlhf.ops import advantages
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from data.batch import Batch
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from data.batch import Batch
 from rlhf.algorithms.penalty import Coefficient, LossKL
 from rlhf.interfaces import Algorithm
 from rlhf.ops import advantages
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from data.batch import Batch
 
 
 @dataclass(frozen=True, kw_only=True)

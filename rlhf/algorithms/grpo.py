@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
-
-from data.batch import Batch
 from rlhf.algorithms.group import GroupRelative
 from rlhf.algorithms.penalty import Coefficient
 from rlhf.interfaces import Objective
 from rlhf.objectives import ClippedPolicy
 from rlhf.ops import advantages
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from data.batch import Batch
 
 
 @dataclass(frozen=True)

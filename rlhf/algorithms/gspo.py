@@ -4,15 +4,18 @@ kept or left out as one, which steadies mixture-of-experts models (Zheng et al. 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from data.batch import Batch
 from rlhf.algorithms.group import GroupRelative
 from rlhf.algorithms.penalty import Coefficient
 from rlhf.interfaces import Objective
 from rlhf.objectives import ClippedPolicy
 from rlhf.ops import advantages
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from data.batch import Batch
 
 
 @dataclass(frozen=True)

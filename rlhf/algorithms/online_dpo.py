@@ -4,10 +4,13 @@ the present policy and not a stored one (Guo et al. 2024)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from data.batch import Batch
 from rlhf.interfaces import Algorithm, Objective
 from rlhf.objectives.preference import DPO
+
+if TYPE_CHECKING:
+    from data.batch import Batch
 
 
 @dataclass(frozen=True)

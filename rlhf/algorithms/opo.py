@@ -5,12 +5,15 @@ minibatches 1, epochs 1."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from data.batch import Batch
 from rlhf.algorithms.penalty import Coefficient
 from rlhf.interfaces import Algorithm, Objective
 from rlhf.objectives import Reinforce
 from rlhf.ops import advantages
+
+if TYPE_CHECKING:
+    from data.batch import Batch
 
 
 @dataclass(frozen=True)

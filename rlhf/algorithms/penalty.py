@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from data.batch import Batch
 from data.errors import UserError
 from rlhf.ops import kl
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from data.batch import Batch
 
 Coefficient = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -34,9 +36,11 @@ class RewardKL:
     def penalties(self, batch: Batch) -> Tensor:
         """(B, T), coefficient included, 0 outside the mask. Reads old_logprobs and ref_logprobs, unless coef is 0."""
         if not self.coef:
+            import torch
+
             return torch.zeros(batch.action_mask.shape)
         divergence = kl.ESTIMATORS[self.estimator](batch.old_logprobs, batch.ref_logprobs)
-        return torch.where(batch.action_mask, self.coef * divergence, 0)
+        return (self.coef * divergence).where(batch.action_mask, 0)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from data.batch import Batch
 from rlhf.algorithms.penalty import KL, Coefficient, Fraction
 from rlhf.interfaces import Algorithm, Objective
 from rlhf.objectives import ClippedPolicy, ClippedValue
 from rlhf.ops import advantages, kl, masked
+
+if TYPE_CHECKING:
+    from data.batch import Batch
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,17 @@ mean reward of the prompt's samples away (Hu et al. 2025)."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from data.batch import Batch
 from rlhf.algorithms.penalty import Coefficient, Fraction, RewardKL
 from rlhf.interfaces import Algorithm, Objective
 from rlhf.objectives import ClippedPolicy
 from rlhf.ops import advantages, masked
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from data.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class ReinforcePlusPlusBaseline(ReinforcePlusPlus):
     def scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Reads group_ids, too."""
         groups = batch.groups()
-        compared = torch.zeros(len(batch), dtype=torch.bool)
+        compared = batch.action_mask.new_zeros(len(batch))
         for rows in groups:
             compared[rows] = len(rows) > 1
         return advantages.group_centred(batch.rewards, groups), batch.action_mask & compared[:, None]

@@ -4,12 +4,15 @@ so it wants one optimizer step on each rollout: minibatches 1, epochs 1."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from data.batch import Batch
 from rlhf.algorithms.penalty import Coefficient, RewardKL
 from rlhf.interfaces import Algorithm, Objective
 from rlhf.objectives import Reinforce
 from rlhf.ops import advantages
+
+if TYPE_CHECKING:
+    from data.batch import Batch
 
 
 @dataclass(frozen=True)

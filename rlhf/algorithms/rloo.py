@@ -4,13 +4,15 @@ part of its return (Kool et al. 2019; Ahmadian et al. 2024)."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from data.batch import Batch
 from rlhf.algorithms.penalty import Coefficient, RewardKL
 from rlhf.interfaces import Algorithm, Objective
 from rlhf.objectives import ClippedPolicy
 from rlhf.ops import advantages
+
+if TYPE_CHECKING:
+    from data.batch import Batch
 
 
 @dataclass(frozen=True)

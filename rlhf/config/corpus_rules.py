@@ -167,12 +167,13 @@ def weights_fit(where: str, weights: Mapping[str, float], names: Sequence[str]) 
 
 def corpus_steps_fit(config: Config) -> Advice:
     """Steps are found and take their parameters, and a tokenizer can be trained as it is asked for."""
-    from data.tokenizer_training import all_special
-    from rlhf.corpus.cleaning_steps import resolve_steps
-
     for phase in config.phases:
         if phase.kind != CORPUS:
             continue
+        # with the libraries of all steps, which other phases do without
+        from data.tokenizer_training import all_special
+        from rlhf.corpus.cleaning_steps import resolve_steps
+
         try:
             resolve_steps(phase.steps)
         except UserError as error:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # it imports torch
     from rlhf.interfaces import Objective
 
 OF_TEXT = ("pretrain", "sft")  # kinds of phases that name an objective
+# model types whose form is known without asking transformers, whose import takes seconds
+DECODERS = ("llama", "gpt2", "gpt_neox", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "olmo2")
 UNSURE = (JUDGE, "reference", "critic")  # roles whose models may not be built, or not by us: told when they are
 Objectives = Mapping[str, "Objective"]  # by phase; those that could be made
 
@@ -102,6 +104,8 @@ def _form_of(config: Config, phase: Phase, model: Model) -> tuple[str | None, st
 
 def _form(model_type: str | None, fields: Mapping[str, Any]) -> str | None:
     """encoder, decoder or encoder_decoder; None where transformers knows no language model of this type."""
+    if model_type in DECODERS and not fields.get("is_encoder_decoder"):
+        return "decoder"
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,

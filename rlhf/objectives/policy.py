@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
-import torch
-from torch import Tensor
-
-from data.batch import Batch
 from data.errors import UserError
 from rlhf.interfaces import Output, Result, Unit
 from rlhf.ops import kl, losses, masked
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from data.batch import Batch
+
 Average = Literal["token", "sequence", "constant"]
 Estimator = Literal["k1", "k2", "k3"]
+Ratio = Literal["token", "sequence", "product"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +50,10 @@ class PolicyObjective:
             raise UserError(f"the divisor must be above 0, got {self.divisor}; take the most tokens of an answer")
         if not self.kl_coef >= 0:
             raise UserError(f"the KL coefficient must not be negative, got {self.kl_coef}; 0.001 to 0.05 is usual")
-        if self.kl_estimator not in kl.ESTIMATORS:
-            raise UserError(f"there is no KL estimator {self.kl_estimator!r}; take one of {', '.join(kl.ESTIMATORS)}")
+        if self.kl_estimator not in get_args(Estimator):
+            raise UserError(
+                f"there is no KL estimator {self.kl_estimator!r}; take one of {', '.join(get_args(Estimator))}"
+            )
         if not self.entropy_coef >= 0:
             raise UserError(f"the entropy coefficient must not be negative, got {self.entropy_coef}; 0.001 is usual")
 
@@ -80,7 +84,7 @@ class PolicyObjective:
             token_losses = token_losses + self.kl_coef * penalties
             metrics["ref_kl"] = penalties
         if entropies is not None:
-            entropies = torch.where(mask, entropies, 0)
+            entropies = entropies.where(mask, 0)
             token_losses = token_losses - self.entropy_coef * entropies
             metrics["entropy"] = entropies
         return self._sum(token_losses, mask), {
@@ -90,7 +94,7 @@ class PolicyObjective:
     def _penalties(self, logprobs: Tensor, microbatch: Batch) -> Tensor:
         mask = microbatch.action_mask
         # NaN must be gone before the estimator: its gradient would be 0 * NaN
-        own, reference = (torch.where(mask, x, 0) for x in (logprobs, microbatch.ref_logprobs))
+        own, reference = (x.where(mask, 0) for x in (logprobs, microbatch.ref_logprobs))
         penalties = kl.ESTIMATORS[self.kl_estimator](own, reference)
         if self.kl_weighted:
             penalties = penalties * losses.probability_ratio(logprobs, microbatch.old_logprobs, mask)
@@ -122,7 +126,7 @@ class ClippedPolicy(PolicyObjective):
     clip_low: float = 0.2
     clip_high: float = 0.2
     dual_clip: float | None = None
-    ratio: losses.Ratio = "token"
+    ratio: Ratio = "token"
 
     def __post_init__(self):
         super().__post_init__()
@@ -132,8 +136,8 @@ class ClippedPolicy(PolicyObjective):
             raise UserError(f"the upper clip must not be negative, got {self.clip_high}; 0.2 is usual")
         if self.dual_clip is not None and not self.dual_clip > 1:
             raise UserError(f"dual_clip must be above 1, got {self.dual_clip}; 3 is usual, null turns it off")
-        if self.ratio not in get_args(losses.Ratio):
-            raise UserError(f"there is no ratio {self.ratio!r}; take one of {', '.join(get_args(losses.Ratio))}")
+        if self.ratio not in get_args(Ratio):
+            raise UserError(f"there is no ratio {self.ratio!r}; take one of {', '.join(get_args(Ratio))}")
         if self.ratio == "product" and self.average != "sequence":
             raise UserError(f"the ratio 'product' is one a row: set average to 'sequence', got {self.average!r}")
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor
-
-from data.batch import Batch
 from data.errors import UserError
 from rlhf.interfaces import Output, Result, Unit
 from rlhf.objectives.preference import PairLoss, chosen_nll
 from rlhf.ops import preference
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from data.batch import Batch
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ as much as it says. Figures of comparisons are means over those that are `untied
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
-
-from data.batch import Batch
 from data.errors import UserError
 from rlhf.interfaces import Output, Result, Unit
 from rlhf.ops import masked, preference, ranking
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from data.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,8 @@ class Binary:
 
     def __call__(self, out: Tensor, microbatch: Batch) -> Result:
         """out: (b,) scores. accuracy: the share of the annotators who agree with the score's sign."""
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
         label = microbatch.desirable
         losses = binary_cross_entropy_with_logits(out, label.to(out.dtype), reduction="none")
         return (weights_of(microbatch) * losses).sum(), {"accuracy": label.where(out > 0, 1 - label).sum()}
@@ -134,6 +136,8 @@ class Process:
 
     def __call__(self, out: Tensor, microbatch: Batch) -> Result:
         """out: (b, T); action_mask is set on the token after each step, so that its value has seen the step and no more."""
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
         mask, label = microbatch.action_mask, microbatch.step_labels
         losses = binary_cross_entropy_with_logits(
             out.where(mask, 0), label.to(out.dtype).where(mask, 0), reduction="none"
@@ -145,7 +149,7 @@ class Process:
 
 def weights_of(microbatch: Batch) -> Tensor:
     """(b,): what each row counts, 1 where the data say nothing."""
-    return microbatch.weights if "weights" in microbatch else torch.ones_like(microbatch.lengths)
+    return microbatch.weights if "weights" in microbatch else microbatch.lengths.new_ones(len(microbatch))
 
 
 def weighed(losses: Tensor, microbatch: Batch) -> Tensor:
@@ -164,6 +168,6 @@ def ranking_metrics(scores: Tensor, microbatch: Batch) -> dict[str, Tensor]:
     first, second = first[unequal], second[unequal]
     swapped = ranks[first] > ranks[second]
     difference = (scores[first] - scores[second]).detach()
-    margin = torch.where(swapped, -difference, difference)
-    figures = {"accuracy": (margin > 0).to(scores.dtype), "margin": margin, "untied": torch.ones_like(margin)}
+    margin = (-difference).where(swapped, difference)
+    figures = {"accuracy": (margin > 0).to(scores.dtype), "margin": margin, "untied": margin.new_ones(margin.shape)}
     return {name: ranking.mean_of_groups(value, groups, groups[first]).sum() for name, value in figures.items()}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
-from data.batch import Batch
 from rlhf.interfaces import Output, Result, Unit
 from rlhf.ops import masked
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from data.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -38,5 +39,5 @@ class LanguageModel:
         logprobs, normalizer = out
         nll = -masked.sum(logprobs, mask)
         # what lies outside the mask must be gone before the square, whose gradient would be 0 * NaN
-        penalty = self.z_loss * torch.where(mask, normalizer, 0).square().sum()
+        penalty = self.z_loss * normalizer.where(mask, 0).square().sum()
         return nll + penalty, {"nll": nll.detach(), "z_loss": penalty.detach()}

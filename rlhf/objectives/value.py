@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor
-
-from data.batch import Batch
 from data.errors import UserError
 from rlhf.interfaces import Output, Result, Unit
 from rlhf.ops import losses
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from data.batch import Batch
 
 
 @dataclass(frozen=True)

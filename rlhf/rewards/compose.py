@@ -6,10 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
 from data.sample import Sample
@@ -17,6 +14,9 @@ from rlhf.config.rewards import Piecewise, Reward
 from rlhf.interfaces import RewardFunction, RewardSource
 from rlhf.rewards.sources import Source, find
 from rlhf.rewards.sources import given as by_value
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,8 @@ def total(
     scores: (B,) of each part, NaN = none: a row is NaN where a part that counts there is. guarded: (B,) bool, the prompts
     that call for the guard.
     """
+    import torch
+
     shares = {}
     for part in parts:
         own = scores[part.name]
@@ -87,6 +89,8 @@ def total(
 
 def guarded_prompts(samples: Sequence[Sample], column: str) -> Tensor:
     """(B,) bool: what the prompts' column says. Raises UserError where it is missing, or says neither true nor false."""
+    import torch
+
     found = []
     for sample in samples:
         value = sample.prompt.meta.get(column)
@@ -102,6 +106,8 @@ def guarded_prompts(samples: Sequence[Sample], column: str) -> Tensor:
 def columns(name: str, values: Sequence[float | Mapping[str, float]]) -> dict[str, Tensor]:
     """{name: (B,) fp32}. Where a source returned dicts, each one's sum, and {name/key: (B,)} of its values, NaN where one lacks
     it. What is not finite in fp32 is no score: NaN."""
+    import torch
+
     rows: list[dict[str, Any]] = []
     for value in values:
         named = {f"{name}/{key}": part for key, part in value.items()} if isinstance(value, Mapping) else {}
@@ -115,6 +121,8 @@ def ensemble(members: Sequence[Tensor], means: Sequence[float], std_penalty: flo
     """((B,) the reward, (B,) the members' standard deviation, None for a single one). Of several, each is centred by its mean
     on held-out answers, since a reward model's scores are defined up to a constant; the reward is mean - std_penalty * std, so
     that answers on which they disagree are worth less (Coste et al. 2023, section 3.2, with the std for the variance)."""
+    import torch
+
     if len(members) == 1:
         return members[0], None
     centred = torch.stack([member - mean for member, mean in zip(members, means, strict=True)])
@@ -128,10 +136,12 @@ def weakest_step(values: Tensor, ends: Tensor) -> Tensor:
 
     values: (B, T), logits. ends: (B, T) bool, where they are of a step's end.
     """
-    lowest = values.where(ends, torch.inf).amin(1)
+    lowest = values.where(ends, math.inf).amin(1)
     return lowest.sigmoid().where(ends.any(1), math.nan)
 
 
 def mean_verdict(scores: Tensor, questions: int) -> Tensor:
     """(B,): the mean over the questions of log p(yes). scores: (B * questions,) logits, an answer's questions adjacent."""
-    return torch.nn.functional.logsigmoid(scores).view(-1, questions).mean(1)
+    from torch.nn.functional import logsigmoid
+
+    return logsigmoid(scores).view(-1, questions).mean(1)

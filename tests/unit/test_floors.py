@@ -16,6 +16,7 @@ OURS = {*PACKAGES, "launch"}
 ABOVE = {"data": OURS - {"data"}, "rlhf": {"actors", "launch"}, "actors": {"launch"}}
 ONLY_ACTORS = {"ray", "vllm"}
 LAZY_DOOR = "rlhf/api.py"  # the one module below that opens `actors`
+HEAVY = {"torch", "ray", "vllm", "deepspeed", "transformers", "datasets", "sklearn", "matplotlib", "pyarrow", "scipy"}
 DEVICE_FILES = {"rlhf/engine/device.py", "rlhf/config/schema.py"}
 
 
@@ -89,9 +90,10 @@ def test_import_rlhf_costs_nothing():
     assert not loaded_by("import rlhf") & {"torch", "pydantic", "ray"}
 
 
-def test_the_command_line_reads_and_checks_a_config_without_torch():
-    statement = "import launch; from rlhf.config.load import load_config; load_config('configs/demo.yaml')"
-    assert not loaded_by(statement) & {"torch", "ray", "vllm", "deepspeed", "transformers"}
+@pytest.mark.parametrize("config", ["demo", "grpo", "rejection"])
+def test_the_command_line_checks_a_config_and_plans_it_without_torch(config):
+    plan = f"launch.plan(Path('configs/{config}.yaml'), [], cpus=8, gpus=0)"
+    assert not loaded_by(f"import launch; from pathlib import Path; {plan}") & HEAVY
 
 
 @pytest.mark.parametrize("module", [name for name in [*modules(*PACKAGES), "launch.py"] if name not in DEVICE_FILES])

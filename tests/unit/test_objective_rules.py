@@ -9,6 +9,7 @@ import pytest
 from transformers import BertConfig, LlamaConfig, T5Config
 
 from data.errors import UserError
+from rlhf.config import objective_rules
 from rlhf.config.check import check
 from rlhf.config.schema import Config
 
@@ -177,3 +178,9 @@ def test_a_directory_says_itself_what_its_model_is(tmp_path: Path, architecture,
     check(config({**phase, "objective": fits}))
     wrong = "masked" if fits == "causal" else "causal"
     assert form in advice({**phase, "objective": wrong})
+
+
+@pytest.mark.parametrize("model_type", objective_rules.DECODERS)
+def test_the_model_types_that_are_known_to_be_decoders_are_decoders(model_type, monkeypatch):
+    monkeypatch.setattr(objective_rules, "DECODERS", ())
+    assert objective_rules._form(model_type, {}) == "decoder"
