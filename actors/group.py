@@ -23,7 +23,7 @@ from actors.staging import StagedBatch
 from actors.worker import ModelWorker
 from data.errors import UserError
 from rlhf.engine.grid import Grid
-from rlhf.interfaces import ONE_PASS, Beside, ModelBuild, Objective, Output, Passes
+from rlhf.interfaces import ONE_PASS, AuxiliaryLoss, ModelBuild, Objective, Output, Passes
 
 START_TIMEOUT_S = 1800.0  # placement and imports
 CALL_TIMEOUT_S = 6 * 3600.0  # any other call; a dead rank is noticed at once, a hung one by its peers' collectives
@@ -169,10 +169,14 @@ class WorkerGroup:
         return self._call("forward", staged, output, temperature, combine=gather)
 
     def train(
-        self, staged: StagedBatch, objective: Objective, passes: Passes = ONE_PASS, beside: Beside | None = None
+        self,
+        staged: StagedBatch,
+        objective: Objective,
+        passes: Passes = ONE_PASS,
+        auxiliary: AuxiliaryLoss | None = None,
     ) -> Call:
-        rows = beside and beside.staged
-        return self._call("train", staged, by_value(objective), passes, rows, beside and replace(beside, staged=None))
+        rows, settings = (auxiliary.staged, replace(auxiliary, staged=None)) if auxiliary else (None, None)
+        return self._call("train", staged, by_value(objective), passes, rows, settings)
 
     def evaluate(self, staged: StagedBatch, objective: Objective) -> Call:
         return self._call("evaluate", staged, by_value(objective))

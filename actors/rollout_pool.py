@@ -8,12 +8,13 @@ from typing import Any
 from actors.errors import WeightSyncError
 from actors.rollout_engines import Engines
 from actors.vllm_engine import Completion, Request, request_seed
-from actors.weight_sync import WeightSource, canary_sequences, canary_tolerance, synchronise
+from actors.weight_sync import canary_sequences, canary_tolerance, synchronise
 from data.errors import UserError
 from data.packing import balance
 from data.sample import Prompt, Sample, Sampling
 from data.tokenizer import load_tokenizer
 from rlhf.config.schema import Rollout
+from rlhf.interfaces import WeightSource
 
 GENERATE_TIMEOUT_S = 4 * 3600.0  # a step's samples; the limit only finds a stuck engine
 

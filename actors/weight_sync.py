@@ -9,15 +9,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from actors.errors import WeightSyncError
 from actors.rollout_engines import Calls, Engines
-
-if TYPE_CHECKING:
-    import ray
+from rlhf.interfaces import WeightSource
 
 BUCKETS_IN_FLIGHT = 3
 TIMEOUT_S = 600.0  # of each step: a bucket, the canary
@@ -26,26 +23,6 @@ CANARY_LENGTH = 16
 # Correct implementations round differently: on an 88M model of random weights, bfloat16 log-probs of vLLM and transformers
 # differed by up to 0.31, and each from float32 by up to 0.47. A stale output head changed them by up to 5.9.
 BFLOAT16_TOLERANCE = 0.5
-
-
-class WeightSource(Protocol):
-    """The trained group's side of the sync. Buckets hold complete tensors under their checkpoint names."""
-
-    def weight_plan(self, bucket_bytes: int) -> int:
-        """Splits the weights into buckets of about this size; returns their number."""
-        ...
-
-    def weight_bucket(self, index: int) -> ray.ObjectRef:
-        """A reference to the bucket, a list of `WeightItem`, in the object store. Ask for buckets in order."""
-        ...
-
-    def weight_checksum(self) -> int:
-        """The sum modulo 2**64 of `checksum` over all buckets, computed on the rank that made them."""
-        ...
-
-    def logprobs_of(self, sequences: list[list[int]]) -> list[list[float]]:
-        """log p of every token but the first, at temperature 1."""
-        ...
 
 
 def canary_sequences(vocabulary: int, max_length: int) -> list[list[int]]:

@@ -12,7 +12,7 @@ import ray
 from actors.staging import Shard, all_rows, minibatches
 from actors.weight_items import WeightItem, checksum
 from data.batch import Batch
-from rlhf.interfaces import Beside, ModelBuild, Objective, Output, Passes
+from rlhf.interfaces import AuxiliaryLoss, ModelBuild, Objective, Output, Passes
 from rlhf.skipped import failed
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ class ModelWorker:
         shards: tuple[Shard, ...],
         objective: Objective,
         passes: Passes,
-        beside_shards: tuple[Shard, ...] | None,
-        beside: Beside | None,
+        auxiliary_shards: tuple[Shard, ...] | None,
+        auxiliary: AuxiliaryLoss | None,
     ) -> list[dict[str, float]]:
         """One optimizer step per mini-batch and epoch; returns the metrics of each step, over all ranks. Stops after a failed
         step, or where approx_kl exceeds passes.max_kl."""
@@ -83,10 +83,10 @@ class ModelWorker:
 
         batches = minibatches(shards, objective.columns)
         terms: list[Term | None] = [None] * len(batches)
-        if beside is not None:
+        if auxiliary is not None:
             terms = [
-                Term(batch, beside.objective, weight=beside.weight, name=beside.name)
-                for batch in minibatches(beside_shards, beside.objective.columns)
+                Term(batch, auxiliary.objective, weight=auxiliary.weight, name=auxiliary.name)
+                for batch in minibatches(auxiliary_shards, auxiliary.objective.columns)
             ]
         done: list[dict[str, float]] = []
         for batch, term in [*zip(batches, terms, strict=True)] * passes.epochs:

@@ -1,4 +1,4 @@
-"""Runs the phases in order, skips those whose inputs did not change, and leaves the summary."""
+"""Runs the phases in order, skips finished phases with unchanged inputs, and writes the summary."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from data.sources import Rows
 from rlhf.config.load import dump_config
 from rlhf.config.roles import CORPUS, JUDGE, PHASE, needs_cluster, resolve_models, result_role, samples_answers
 from rlhf.config.schema import Config, Phase
@@ -31,7 +32,7 @@ LOOPS = {
 
 
 class Controller:
-    """`connect` opens the cluster; it is called only if some phase has to run."""
+    """Runs a config. `connect` opens the cluster and is called only if a phase that needs it has to run."""
 
     def __init__(
         self,
@@ -45,17 +46,21 @@ class Controller:
         finished: Mapping[str, Artifact] | None = None,
         started: float | None = None,
     ) -> None:
-        """finished: artifacts of those phases that another run has made, by name; they are not run here. started: when the
-        start of this run began, by time.monotonic(); default: now."""
+        """algorithm, reward, rollout: the caller's own objects, used instead of the config's.
+
+        finished: artifacts by phase, made by another run; these phases do not run here.
+        started: time.monotonic() at the start of the program, for the summary's start-up time; default: now.
+        """
         self.config, self.connect = config, connect
         self.finished = dict(finished or {})
-        self.given = {"algorithm": algorithm, "reward": reward, "rollout": rollout}  # instead of the config's
+        self.given = {"algorithm": algorithm, "reward": reward, "rollout": rollout}
+        self.opened: dict[str, Rows] = {}  # data sets of the current phase, see `open_data`
         self.started = time.monotonic() if started is None else started
         self.console = console or Console(stderr=True)
         self.run_directory = RunDirectory(Path(config.run.directory))
 
     def run(self, names: Collection[str] | None = None) -> Summary:
-        """Every phase in order, or those of these names. An interrupted run goes on where its last checkpoint stands."""
+        """Runs every phase in order, or only the named phases. An interrupted run continues from its last checkpoint."""
         self.run_directory.root.mkdir(parents=True, exist_ok=True)
         write_atomically(self.run_directory.root / "config.yaml", dump_config(self.config))
         artifacts = dict(self.finished)
@@ -82,7 +87,7 @@ class Controller:
                 artifacts[phase.name] = self.run_phase(phase, runtime, artifacts, lineage)
                 ran = True
         if not ran:
-            self.console.print("Nothing is left to do. To run it anew: the same command with --fresh.")
+            self.console.print("Nothing is left to do. To run everything again: the same command with --fresh.")
         return summarise(self.config, artifacts, startup, self.run_directory.root)
 
     def run_phase(
@@ -95,6 +100,7 @@ class Controller:
             runtime=runtime,
             run=self.run_directory,
             artifacts=artifacts,
+            opened=self.opened,
             id=fingerprint(lineage),
             staging=self.run_directory.staging(phase.name),
             console=self.console,
@@ -120,8 +126,8 @@ class Controller:
         return artifact
 
     def expected(self, context: PhaseContext) -> tuple[dict[str, str], tuple[str, int] | None]:
-        """({role: pool}, (model path, max_length) of the rollout engines) that the phase will ask for; where it asks for no
-        engines, those of the next phase that does and whose policy exists already."""
+        """({role: pool}, (model path, max_length) of the rollout engines): the processes that the phase will ask for. If it
+        needs no engines, the engines of the next phase that does, so that they start early; None if that policy does not exist."""
         models = needed_models(self.config, context.phase, context.algorithm)
         roles = {role: model.pool for role, model in models.items() if role != JUDGE}
         later = self.config.phases[self.config.phases.index(context.phase) :]
@@ -133,20 +139,21 @@ class Controller:
         return roles, None
 
     def start_of(self, name: str) -> str | None:
-        """Where the model that this phase trains starts from; None where it starts from scratch."""
+        """The path that the phase's trained model starts from; None for a new model."""
         phase = next(phase for phase in self.config.phases if phase.name == name)
         return resolve_models(self.config, phase)[result_role(phase)].path
 
     def clear(self, phase: Phase) -> None:
-        """Removes the work of a finished corpus, which takes as much room as its result."""
+        """Deletes the working files of a finished corpus phase, which are as large as its artifact."""
         if phase.kind == CORPUS:
             shutil.rmtree(self.run_directory.checkpoints(phase.name, "").directory, ignore_errors=True)
 
     def lineage(self, phase: Phase, artifacts: dict[str, Artifact]) -> dict[str, Any]:
-        """Everything that the phase's result depends on (`rlhf.lineage`)."""
-        return lineage_of(self.config, phase, artifacts, self.given_to(phase))
+        """Everything that the phase's result depends on (`rlhf.lineage`). Opens the phase's data sets."""
+        self.opened = {}
+        return lineage_of(self.config, phase, artifacts, self.given_to(phase), self.opened)
 
     def given_to(self, phase: Phase) -> dict[str, Any]:
-        """What this phase has of the caller's own objects."""
+        """The caller's own objects that this kind of phase uses."""
         names = {"rl": ("algorithm", "reward", "rollout"), "best_of_n": ("reward",)}.get(phase.kind, ())
         return {name: self.given[name] for name in names}

@@ -1,5 +1,5 @@
-"""What a phase's result depends on: its config, the code and data that it names, its parents. Where nothing of it changed, a
-finished phase is not run again."""
+"""The inputs that a phase's result depends on: config, named code, data, parent phases. A finished phase runs again only if one
+of them has changed."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from rlhf.phases import supervised
 from rlhf.phases.base import open_data
 from rlhf.rundir import Artifact, fingerprint
 
-# What may change without the phase's result changing: how long calls may take, how often they are tried and where they run
-# decides whether there is a score, and not which, so that a run that failed on a limit goes on under a wider one.
+# Settings that do not change the result. The limits of reward and judge calls (time, retries, place) decide whether there is a
+# score, but not its value: a run that failed on a limit continues under a wider limit.
 LIMITS = {"limits"}
 COSMETIC: dict[str, Any] = {
     "goals": True,
@@ -40,12 +40,17 @@ COSMETIC: dict[str, Any] = {
 
 
 def lineage_of(
-    config: Config, phase: Phase, artifacts: Mapping[str, Artifact], given: Mapping[str, Any]
+    config: Config,
+    phase: Phase,
+    artifacts: Mapping[str, Artifact],
+    given: Mapping[str, Any],
+    opened: dict[str, Rows] | None = None,
 ) -> dict[str, Any]:
-    """JSON values. given: the caller's own objects instead of the config's, by name. `conversions` says which data sets become
-    rows of another kind. Of a function, its own lines count, and not those of what it calls.
+    """All inputs as JSON values. Of a function, its own source counts, not the source of the functions it calls.
 
-    Raises UserError where a function that the config names is not there.
+    given: the caller's own objects, used instead of the config's, by name.
+    opened: receives the phase's data sets, see `open_data`.
+    Raises UserError where a function that the config names does not exist.
     """
     if phase.kind == CORPUS:
         return _of_a_corpus(config, phase, artifacts)
@@ -53,7 +58,7 @@ def lineage_of(
     models = needed_models(config, phase, given.get("algorithm"))
     paths = {role: model.path for role, model in models.items() if model.path}
     corpora = corpora_of(config, phase)
-    rows = {name: open_data(data, artifacts) for name, data in data_sets(phase).items() if name not in corpora}
+    rows = {name: open_data(data, artifacts, opened) for name, data in data_sets(phase).items() if name not in corpora}
     lineage = {
         "phase": settings,
         "models": {role: model.model_dump(mode="json", exclude={"pool"}) for role, model in models.items()},
@@ -71,8 +76,8 @@ def lineage_of(
 
 
 def _of_a_corpus(config: Config, phase: Corpus, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
-    """Files count by name, size and time of their last change: they may be too many to be read before every run. Weights are
-    the business of who trains on it."""
+    """The inputs of a corpus phase. Files count by name, size and modification time, because they may be too many to read before
+    every run. Weights of sources are left out: they are an input of the phase that trains on the corpus."""
     parameters = [value for step in phase.steps for value in strings_in(step.parameters)]
     tokenizer = [phase.tokenizer.path] if phase.tokenizer and phase.tokenizer.path else []
     functions = [path for source in phase.sources for path in strings_in(source.path) if not _is_file(path)]
@@ -91,10 +96,10 @@ def _of_a_corpus(config: Config, phase: Corpus, artifacts: Mapping[str, Artifact
 
 
 def _is_file(text: str) -> bool:
-    """Whether a parameter names a file or directory."""
+    """Whether a parameter is the path of an existing file or directory."""
     try:
         return bool(text) and Path(text).expanduser().exists()
-    except OSError:  # too long for a name
+    except OSError:  # too long for a file name
         return False
 
 
@@ -112,16 +117,16 @@ def _parent(path: str, artifacts: Mapping[str, Artifact]) -> str:
 
 
 def conversions(phase: Phase, rows: Mapping[str, Rows]) -> dict[str, str]:
-    """{data set: what its rows are turned into}, of those that are not of the kind that the phase's loss reads."""
+    """{data set: "kind → kind"} of the data sets whose rows are converted to the kind that the phase's loss reads."""
     if phase.kind not in supervised.RECIPES:
         return {}
-    kind = supervised.rows_of(phase)
+    kind = supervised.row_kind(phase)
     found = {name: conversion_of(kind, rows[name].columns) for name in ("data", "eval_data") if name in rows}
     return {name: text for name, text in found.items() if text}
 
 
 def functions_of(phase: Phase, given: Mapping[str, Any]) -> list[str]:
-    """Every module:attribute that the phase calls by its config, but for what is given in its place and what yields its data."""
+    """Every module:attribute that the phase calls by its config, except data functions and functions that `given` replaces."""
     if given.get("reward") is not None:
         phase = phase.model_copy(update={"reward": []})
     paths = [part.source for part in reward_parts(phase)]
@@ -133,25 +138,25 @@ def functions_of(phase: Phase, given: Mapping[str, Any]) -> list[str]:
 
 
 def source_of(path: str) -> str | None:
-    """A function's or class's source; of any other object, that of the module that makes it: what the object holds may read
-    otherwise in every process. Raises UserError where nothing is there."""
+    """A hash of the function's or class's source. For any other object, of its module's source, because the object's repr may
+    differ between processes. Raises UserError where the path leads nowhere."""
     value = load_object(path)
     if inspect.isfunction(value) or inspect.isclass(value):
         return identity(value)
     try:
         return fingerprint(inspect.getsource(sys.modules[path.partition(":")[0]]))
-    except (OSError, TypeError):  # no Python
+    except (OSError, TypeError):  # not written in Python
         return None
 
 
 def identity(value: Any) -> str | None:
-    """An object's parameters and source, so that an edited algorithm or reward runs again."""
+    """A hash of an object's parameters and source, so that a phase runs again with an edited algorithm or reward."""
     if value is None:
         return None
     code = value if inspect.isfunction(value) or inspect.isclass(value) else type(value)
     try:
         source = inspect.getsource(code)
-    except (OSError, TypeError):  # typed into an interpreter: no source to compare
+    except (OSError, TypeError):  # defined in an interactive session
         source = ""
     described = code.__qualname__ if code is value else f"{value!r} {getattr(value, '__dict__', '')}"
-    return fingerprint([re.sub(r" at 0x[0-9a-f]+", "", described), source])  # an address is another in every process
+    return fingerprint([re.sub(r" at 0x[0-9a-f]+", "", described), source])  # addresses differ between processes

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,8 @@ from data.plain_rows import build_prompts
 from data.sample import Prompt, Sample, Sampling
 from rlhf.config.schema import AnswerEvaluation, SamplingConfig
 from rlhf.interfaces import ModelGroup, RolloutPool
-from rlhf.phases.base import Metrics, PhaseContext, export
+from rlhf.metrics import Timer
+from rlhf.phases.base import ROWS, Metrics, PhaseContext, export
 from rlhf.rollout import play, resolve_rollout
 
 Generate = Callable[[Sequence[Prompt], Sampling], list[Sample]]
@@ -66,6 +68,48 @@ def generator(context: PhaseContext, rollouts: RolloutPool) -> Generate:
         return play(played, prompts, sampling, rollouts, context.tokenizer, context.phase.max_length)
 
     return generate
+
+
+@dataclass
+class SampledStep:
+    """Some prompts' samples. The phase fills in what became of them, before it asks for the next round."""
+
+    samples: list[Sample]
+    timer: Timer
+    rows: Sequence[dict[str, Any]] = ()  # for the phase's data set
+    figures: Metrics = field(default_factory=dict)
+    notes: Sequence[str] = ()  # for the user
+
+
+def sampled_steps(context: PhaseContext, prompts: Sequence[Prompt], shown: tuple[str, ...]) -> Iterator[SampledStep]:
+    """The samples of `prompts_per_step` prompts after the other; writes the phase's data set, its metrics and its bar."""
+    phase = context.phase
+    policy = context.build("policy")
+    rollouts = start_rollouts(context, policy)
+    rollouts.sync(policy)
+    steps = range(0, len(prompts), phase.prompts_per_step)
+    with context.tracking(len(steps), 0, shown) as track, open(context.staging / ROWS, "w") as file:
+        for step, first in enumerate(steps):
+            timer = Timer()
+            with timer("generate"):
+                asked = prompts[first : first + phase.prompts_per_step]
+                samples = rollouts.generate(asked, sampling(context, phase.sampling, step))
+            sampled = SampledStep(samples, timer)
+            yield sampled
+            for row in sampled.rows:
+                file.write(json.dumps(row) + "\n")
+            for text in sampled.notes:
+                track.note(step + 1, text)
+            track.step(step + 1, sampled.figures | timer.seconds)
+
+
+def read_prompts(context: PhaseContext) -> list[Prompt]:
+    """The phase's prompts that leave room for an answer."""
+    phase = context.phase
+    room = phase.max_length - phase.sampling.max_new_tokens
+    prompts, report = build_prompts(context.open(phase.data), context.tokenizer, room)
+    context.read(report)
+    return prompts
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What every phase has in hand: its config, the cluster, the run directory, the artifacts of the phases before it."""
+"""What every phase works with: its config, the cluster, the run directory, the artifacts of earlier phases."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from rlhf.metrics import Bar, MetricLog
 from rlhf.rundir import Artifact, Checkpoints, RunDirectory
 
 Metrics = dict[str, float]
-ROWS = "rows.jsonl"  # of the data set that a phase leaves
+ROWS = "rows.jsonl"  # in the artifact of a phase that writes a data set
 
 
 @dataclass
 class PhaseContext:
-    """A phase reads its inputs from here and returns its metrics; the controller turns them into an artifact."""
+    """The inputs of one phase. The phase returns its metrics, and the controller writes them into the artifact."""
 
     config: Config
     phase: PhaseBase
@@ -44,14 +44,15 @@ class PhaseContext:
     run: RunDirectory
     artifacts: Mapping[str, Artifact]  # finished phases, by name
     id: str  # fingerprint of the phase's inputs
-    staging: Path  # where the artifact is put together
+    staging: Path  # directory that becomes the artifact
     console: Console
-    algorithm: Algorithm | None = None  # given by value, instead of the config's
+    algorithm: Algorithm | None = None  # the caller's own object, instead of the config's
     reward: Any = None  # likewise
     rollout: Any = None  # likewise
-    reports: list[DataReport] = field(default_factory=list)  # what became of each data set's rows
-    answers: list[dict[str, Any]] = field(default_factory=list)  # prompts with answers, for the summary
-    reward_groups: dict[str, ModelGroup] = field(default_factory=dict)  # reward models of the phase in place, by role
+    opened: dict[str, Rows] = field(default_factory=dict)  # data sets opened so far, see `open_data`
+    reports: list[DataReport] = field(default_factory=list)  # of each data set: rows read, dropped and why
+    answers: list[dict[str, Any]] = field(default_factory=list)  # a few prompts with answers, for the summary
+    reward_groups: dict[str, ModelGroup] = field(default_factory=dict)  # reward models built so far, by role
 
     @property
     def seed(self) -> int:
@@ -66,28 +67,29 @@ class PhaseContext:
         return self.run.checkpoints(self.phase.name, self.id)
 
     def path_of(self, role: str) -> str | None:
-        """Where the role's initial weights lie: `phase:x` is that phase's artifact."""
+        """The directory or name of the role's initial weights; None for a new model."""
         path = self.models[role].path
         return resolve_path(path, self.artifacts) if path else None
 
     def open(self, data: Data) -> Rows:
-        """The data's rows: `phase:x` is the data set that this phase wrote."""
-        return open_data(data, self.artifacts)
+        """The data set's rows, see `open_data`."""
+        return open_data(data, self.artifacts, self.opened)
 
     def read(self, report: DataReport) -> None:
-        """Tells, and keeps for the artifact, what became of a data set's rows."""
+        """Prints the report of a data set's rows and keeps it for the artifact."""
         self.reports.append(report)
         self.console.print(f"[bold]{self.phase.name:<9}[/] {escape(str(report))}", highlight=False, soft_wrap=True)
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The policy's (or reward model's) own tokenizer; phases that train one set it instead."""
+        """The tokenizer of the policy, or of the reward model. A phase that trains a tokenizer assigns its own."""
         role = "policy" if "policy" in self.models else "reward"
         return ensure_chat_template(load_tokenizer(self.path_of(role)))
 
     @cached_property
     def judge(self) -> JudgeModel:
-        """The phase's judge: a model of this run, whose server starts now and ends with the phase, or one served elsewhere."""
+        """The phase's judge. A model of this run gets a server, which starts on first use and stops after the phase; else the
+        judge is served elsewhere."""
         settings = self.phase.judge
         if settings.model:
             served = self.runtime.serve(JUDGE, self.path_of(JUDGE), settings.pool, settings.max_length)
@@ -96,8 +98,8 @@ class PhaseContext:
         return JudgeModel(settings, Client(served, settings), self.seed)
 
     def judge_figures(self) -> Metrics:
-        """`judge/asked` and the other figures of all questions so far; nothing where no judge has been called for."""
-        judge = vars(self).get("judge")  # without starting one
+        """`judge/asked` and the other counts of all questions so far; empty if the phase has used no judge."""
+        judge = vars(self).get("judge")  # the cached property, without starting a judge
         return {f"judge/{name}": value for name, value in judge.metrics().items()} if judge else {}
 
     def build(
@@ -110,8 +112,11 @@ class PhaseContext:
         rows_together: int = 1,
         path: str | None = None,
     ) -> ModelGroup:
-        """The role's group with its model loaded, trained where `optim` is given. rows_together: that must share a
-        micro-batch, which then has room for as many of the longest. path: of other weights than the role starts from."""
+        """The role's group with its model loaded; trained if `optim` is given.
+
+        rows_together: how many rows must share a micro-batch, so that it has room for as many rows of max_length.
+        path: weights to load instead of the role's initial weights.
+        """
         model, path = self.models[role], path or self.path_of(role)
         architecture = None if path else model.architecture
         implied = {} if architecture is None else implied_fields(self.tokenizer, self.phase.max_length)
@@ -135,7 +140,8 @@ class PhaseContext:
 
     @contextmanager
     def tracking(self, total: int, start: int, shown: tuple[str, ...]) -> Iterator[Tracker]:
-        """The phase's metric log and progress bar."""
+        """Opens the phase's metric log and progress bar. The data have been read by now: frees the opened data sets."""
+        self.opened.clear()
         log = MetricLog(self.run.root, self.phase.name, start)
         try:
             with Bar(self.console, self.phase.name, total, start, shown) as bar:
@@ -146,7 +152,7 @@ class PhaseContext:
 
 @dataclass(frozen=True)
 class Tracker:
-    """One call tells of a step everywhere: metrics.jsonl, TensorBoard, the bar, Ray's metrics."""
+    """Reports a step everywhere: metrics.jsonl, TensorBoard, the progress bar, Ray's metrics."""
 
     context: PhaseContext
     log: MetricLog
@@ -154,14 +160,14 @@ class Tracker:
     noted: set[str] = field(default_factory=set)
 
     def note(self, step: int, text: str) -> None:
-        """Tells the user, the first time that it happens."""
+        """Prints a message, once for each text."""
         if text not in self.noted:
             self.noted.add(text)
             line = f"[bold]{self.context.phase.name:<9}[/] step {step}: {escape(text)}"
             self.context.console.print(line, highlight=False, soft_wrap=True)
 
     def back_to(self, step: int, wrong: int, text: str) -> None:
-        """Tells what was wrong at a step, and that the phase goes on from another again; what was logged after it is dropped."""
+        """Prints what went wrong at step `wrong`, and drops the logged metrics after `step`, where the phase continues."""
         self.note(wrong, text)
         self.log.rewind(step)
 
@@ -172,7 +178,7 @@ class Tracker:
 
 
 def implied_fields(tokenizer: Any, max_length: int) -> dict[str, Any]:
-    """What a model from scratch has of its phase's tokenizer and rows."""
+    """Architecture fields of a new model that follow from its tokenizer and the length of rows."""
     return {
         "bos_token_id": None,
         "max_position_embeddings": max_length,
@@ -183,22 +189,26 @@ def implied_fields(tokenizer: Any, max_length: int) -> dict[str, Any]:
 
 
 def tokenizer_of_data(settings: Tokenizer, texts: Iterable[str]) -> Any:
-    """Loaded, or trained from the texts, as the config asks."""
+    """The tokenizer at `settings.path`, or one trained on the texts."""
     if settings.path is not None:
         return ensure_chat_template(load_tokenizer(settings.path))
     return train_tokenizer(texts, settings.vocab_size, settings.kind, settings.special_tokens)
 
 
 def resolve_path(path: str, artifacts: Mapping[str, Artifact]) -> str:
-    """`phase:x` becomes the directory of that phase's artifact; other paths stay."""
+    """The artifact's directory for `phase:x`; any other path unchanged."""
     return str(artifacts[path.removeprefix(PHASE)].path) if path.startswith(PHASE) else path
 
 
-def open_data(data: Data, artifacts: Mapping[str, Artifact]) -> Rows:
-    """The data's rows, in the words of its templates; `phase:x` is the data set that a phase before wrote.
+def open_data(data: Data, artifacts: Mapping[str, Artifact], opened: dict[str, Rows] | None = None) -> Rows:
+    """The data set's rows, with its templates filled; `phase:x` is the data set that an earlier phase wrote.
 
-    Raises UserError where they cannot be read, or that phase has not run yet.
+    opened: rows by settings; a data set that is in it is not opened again, so that its function is called once.
+    Raises UserError where the rows cannot be read, or the earlier phase has not run.
     """
+    opened, key = {} if opened is None else opened, data.model_dump_json()
+    if key in opened:
+        return opened[key]
     names = [data.path] if isinstance(data.path, str) else data.path
     for name in names:
         if name.startswith(PHASE) and name.removeprefix(PHASE) not in artifacts:
@@ -206,13 +216,16 @@ def open_data(data: Data, artifacts: Mapping[str, Artifact]) -> Rows:
     paths = [f"{resolve_path(name, artifacts)}/{ROWS}" if name.startswith(PHASE) else name for name in names]
     path = paths[0] if isinstance(data.path, str) else paths
     rows = open_rows(path, split=data.split, columns=data.columns, args=data.args, limit=data.limit)
-    return Templated(rows, [template.wording for template in data.templates]) if data.templates else rows
+    if data.templates:
+        rows = Templated(rows, [template.wording for template in data.templates])
+    opened[key] = rows
+    return rows
 
 
 def optim_settings(optim: Optim, total_steps: int) -> OptimSettings:
-    """The config's optimiser with its shares turned into step counts.
+    """The config's optimizer settings, with shares of the training converted to step counts.
 
-    Raises UserError where the learning rate would never be reached.
+    Raises UserError where warm-up and decay take more steps than the phase has.
     """
     warmup_steps = round(optim.warmup * total_steps) if optim.warmup_steps is None else optim.warmup_steps
     decay_steps = round(optim.decay * total_steps) if optim.schedule == "wsd" else 0
@@ -237,17 +250,16 @@ def optim_settings(optim: Optim, total_steps: int) -> OptimSettings:
 
 
 def rows_together(objective: Objective) -> int:
-    """How many rows of the objective must share a micro-batch."""
+    """How many rows of an RL batch must share a micro-batch."""
     return 2 if objective.unit == "pairs" else 1
 
 
 def export(context: PhaseContext, group: ModelGroup) -> None:
-    """Writes the group's model and the tokenizer to where the artifact is put together."""
+    """Writes the group's model and the tokenizer into the artifact."""
     group.export(context.staging).result()
     context.tokenizer.save_pretrained(context.staging)
 
 
 def following(step: int, every: int) -> float:
-    """The next multiple of `every` after `step`, where a checkpoint or an evaluation is due: no step beyond it may be in
-    flight. Never, for 0."""
+    """The next multiple of `every` after `step`, at which a checkpoint or an evaluation is due; infinity if `every` is 0."""
     return (step // every + 1) * every if every else math.inf

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from data.sample import Sample
-from rlhf.phases.answers import batch_of
-from rlhf.phases.asking import read_prompts, rounds
+from rlhf.phases.answers import batch_of, read_prompts, sampled_steps
 from rlhf.phases.base import Metrics, PhaseContext
-from rlhf.phases.scoring import Drought, Scorer, failed
+from rlhf.phases.scoring import Drought, Scorer, failure_counts
 
 SHOWN = ("reward", "reward_kept", "kept", "tokens/s")
 
@@ -28,7 +27,7 @@ def run(context: PhaseContext) -> Metrics:
     models = list(scorer.groups.values())
     totals = {"samples": 0, "scored": 0, "kept": 0, "reward": 0.0, "reward_kept": 0.0}
     with scorer:
-        for asked in rounds(context, prompts, SHOWN):
+        for asked in sampled_steps(context, prompts, SHOWN):
             samples = asked.samples
             with asked.timer("score"):
                 staged = context.runtime.stage(batch_of(samples), models) if models else None
@@ -45,7 +44,9 @@ def run(context: PhaseContext) -> Metrics:
             found |= {"reward": float(scored.sum()), "reward_kept": sum(score for _, score in kept)}
             totals = {name: totals[name] + value for name, value in found.items()}
             tokens = sum(len(sample.tokens) for sample in samples)
-            asked.figures = means(found) | failed(scores.failures) | judged | {"tokens/s": tokens / asked.timer.total}
+            asked.figures = (
+                means(found) | failure_counts(scores.failures) | judged | {"tokens/s": tokens / asked.timer.total}
+            )
     return means(totals) | context.judge_figures()
 
 

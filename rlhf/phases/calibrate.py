@@ -14,7 +14,7 @@ from data.batch import Batch
 from data.errors import UserError
 from data.examples import Examples
 from rlhf.phases.base import Metrics
-from rlhf.phases.reading import AT_ONCE, Reading
+from rlhf.phases.supervised_rows import AT_ONCE, Stager
 from rlhf.reports import calibration
 from rlhf.rewards.compose import mean_verdict, weakest_step
 from rlhf.rewards.spec import MOST_QUESTIONS, RewardSpec
@@ -25,18 +25,18 @@ Reads = Literal["answer", "steps", "questions"]
 Scored = tuple[Tensor, Batch]  # (B,) scores or (B, T) values of a batch's rows
 
 
-def calibrate(reading: Reading, train: Examples, held_out: Examples) -> Metrics:
+def calibrate(stager: Stager, train: Examples, held_out: Examples) -> Metrics:
     """Writes reward.json and, of the held-out rows, calibration.json and calibration.png to where the artifact is put
     together; returns the report's headlines. A loss of the user's own may have no report.
 
     Raises UserError where the model's scores are no numbers."""
-    context = reading.context
+    context = stager.context
     questions = questions_of(train)
-    reads = "steps" if reading.objective.output == "values" else "questions" if questions else "answer"
+    reads = "steps" if stager.objective.output == "values" else "questions" if questions else "answer"
     if len(questions) > MOST_QUESTIONS:
         note = f"warning: the rows ask {len(questions):,} questions; no reward asks more than {MOST_QUESTIONS}"
         context.console.print(f"[bold]{context.phase.name:<9}[/] {note}", highlight=False, soft_wrap=True)
-    scored = score(reading, held_out)
+    scored = score(stager, held_out)
     expect_numbers(held_out.report.name, scored)
     spec_of(reads, questions, scored).write(context.staging)
     report = report_of(reads, scored)
@@ -51,13 +51,13 @@ def calibrate(reading: Reading, train: Examples, held_out: Examples) -> Metrics:
     return calibration.headline(report)
 
 
-def score(reading: Reading, examples: Examples) -> list[Scored]:
+def score(stager: Stager, examples: Examples) -> list[Scored]:
     """What the model says of all rows, some units at once."""
     found = []
     for first in range(0, len(examples), AT_ONCE):
         batch = examples.batch(range(first, min(first + AT_ONCE, len(examples))))
-        staged = reading.context.runtime.stage(batch, [reading.model])
-        found.append((reading.model.forward(staged, reading.objective.output).result(), batch))
+        staged = stager.context.runtime.stage(batch, [stager.model])
+        found.append((stager.model.forward(staged, stager.objective.output).result(), batch))
     return found
 
 

@@ -16,7 +16,7 @@ from rlhf.metrics import Timer
 from rlhf.ops.rewards import RunningMoments, shape
 from rlhf.phases.answers import batch_of, sampling
 from rlhf.phases.base import Metrics, PhaseContext
-from rlhf.phases.scoring import Drought, Scorer, failed
+from rlhf.phases.scoring import Drought, Scorer, failure_counts
 from rlhf.rewards.workers import Failure
 
 FORWARDS = {
@@ -192,7 +192,7 @@ def scores_of(draws: Sequence[Draw]) -> Metrics:
     """Of all samples that were drawn: how many have no score, how many each reward part failed to score, the mean of each
     part, and the share of prompts whose samples all have the same reward."""
     figures: Metrics = {"dropped": sum(int((~has_score(draw.batch)).sum()) for draw in draws)}
-    figures |= failed([failure for draw in draws for failure in draw.failures])
+    figures |= failure_counts([failure for draw in draws for failure in draw.failures])
     for name in dict.fromkeys(name for draw in draws for name in draw.parts):
         values = torch.cat([draw.parts[name] for draw in draws if name in draw.parts])
         if not values.isnan().all():

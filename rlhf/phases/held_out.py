@@ -14,19 +14,19 @@ import torch
 
 from data.batch import Batch
 from rlhf.phases.base import Metrics
-from rlhf.phases.reading import AT_ONCE, Reading
+from rlhf.phases.supervised_rows import AT_ONCE, Stager
 
 
 @dataclass(frozen=True)
 class HeldOut:
     """The held-out rows by data set, "" where there is only one: objects with `batch`, a length and a tokenizer."""
 
-    reading: Reading
+    stager: Stager
     sets: Mapping[str, HeldOutSet]
 
     @classmethod
-    def of(cls, reading: Reading, rows: Mapping[str, Any]) -> HeldOut:
-        return cls(reading, {name: HeldOutSet(each) for name, each in rows.items() if len(each)})
+    def of(cls, stager: Stager, rows: Mapping[str, Any]) -> HeldOut:
+        return cls(stager, {name: HeldOutSet(each) for name, each in rows.items() if len(each)})
 
     def evaluate(self) -> Metrics:
         """The figures over all rows, and each set's as set/figure. Without rows, none."""
@@ -39,19 +39,19 @@ class HeldOut:
             count += units
             if name:
                 figures |= {
-                    f"{name}/{figure}": value for figure, value in figures_of(self.reading, found, units, rows).items()
+                    f"{name}/{figure}": value for figure, value in figures_of(self.stager, found, units, rows).items()
                 }
         if not count:
             return {}
         only = next(iter(self.sets.values())) if len(self.sets) == 1 else None
-        return figures_of(self.reading, sums, count, only) | figures
+        return figures_of(self.stager, sums, count, only) | figures
 
     def _sums(self, rows: HeldOutSet) -> tuple[Counter[str], int]:
         """(sums of the loss and the metrics, count of the objective's unit)."""
         sums: Counter[str] = Counter()
         count = 0
         for batch in rows.batches:
-            found, units = self.reading.model.evaluate(self.reading.stage(batch), self.reading.objective).result()
+            found, units = self.stager.model.evaluate(self.stager.stage(batch), self.stager.objective).result()
             sums.update(found)
             count += units
         return sums, count
@@ -79,12 +79,12 @@ class HeldOutSet:
         return float((-(p * p.log()).sum()).exp())
 
 
-def figures_of(reading: Reading, sums: Mapping[str, float], count: int, rows: HeldOutSet | None) -> Metrics:
+def figures_of(stager: Stager, sums: Mapping[str, float], count: int, rows: HeldOutSet | None) -> Metrics:
     """Means, with perplexities where the loss is one of tokens; against the tokens' own frequencies where rows are given."""
     figures = of_untied({name: value / count for name, value in sums.items()})
-    if "accuracy" in figures and reading.objective.unit == "pairs":
+    if "accuracy" in figures and stager.objective.unit == "pairs":
         figures["pair_accuracy"] = figures.pop("accuracy")
-    if reading.objective.output.startswith("logprobs") and reading.objective.unit == "tokens":
+    if stager.objective.output.startswith("logprobs") and stager.objective.unit == "tokens":
         figures["perplexity"] = math.exp(min(surprise(figures), 700.0))
         if rows is not None:
             figures["unigram_perplexity"] = rows.unigram_perplexity

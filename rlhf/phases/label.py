@@ -14,7 +14,7 @@ from data.imports import load_object
 from data.sample import Sample
 from rlhf.judge.judge import Comparison, JudgeModel, Outcome, ring, share
 from rlhf.judge.questions import Verdict
-from rlhf.phases.asking import read_prompts, rounds
+from rlhf.phases.answers import read_prompts, sampled_steps
 from rlhf.phases.base import Metrics, PhaseContext
 
 SHOWN = ("labelled", "position_bound", "first_position", "agreement", "seconds/judge")
@@ -49,7 +49,7 @@ def run(context: PhaseContext) -> Metrics:
     judge = context.judge
     gold = load_object(phase.gold) if phase.gold else None
     totals: Counter[str] = Counter()
-    for asked in rounds(context, prompts, SHOWN):
+    for asked in sampled_steps(context, prompts, SHOWN):
         with asked.timer("judge"):
             judged = compare(judge, asked.samples)
         asked.rows = [row_of(judge, each) for each in judged if each.preference]

@@ -11,7 +11,7 @@ from data.batch import BASE, Batch
 from data.examples import Examples, build_examples
 from data.feeds import Order
 from rlhf.config.schema import Rl
-from rlhf.interfaces import Beside, ModelGroup, Objective, Passes, Staged
+from rlhf.interfaces import AuxiliaryLoss, ModelGroup, Objective, Passes, Staged
 from rlhf.objectives import LanguageModel
 from rlhf.ops.correction import importance_weights
 from rlhf.phases.base import Metrics, PhaseContext
@@ -82,10 +82,10 @@ class Pretraining:
         size = settings.batch_size * context.phase.minibatches
         return cls(context, examples, Order.of_batches(len(examples), size, context.seed), size)
 
-    def beside(self, step: int, staged: Staged, policy: ModelGroup) -> Beside:
+    def beside(self, step: int, staged: Staged, policy: ModelGroup) -> AuxiliaryLoss:
         rows = self.examples.batch(self.order.batch(step, self.batch_size))
         own = self.context.runtime.stage(rows, [policy], staged.minibatches, self.context.seed + step)
-        return Beside("ptx", own, LanguageModel(), self.context.phase.ptx.coef)
+        return AuxiliaryLoss("ptx", own, LanguageModel(), self.context.phase.ptx.coef)
 
 
 def corrected(phase: Rl, batch: Batch) -> tuple[Batch, Metrics]:

@@ -20,8 +20,8 @@ from rlhf.config.explain import did_you_mean
 from rlhf.config.roles import CORPUS, DATA_SETS, PHASE, corpora_of, resolve_models, result_role
 from rlhf.config.schema import Config, Corpus, Phase
 from rlhf.phases.base import PhaseContext, open_data, tokenizer_of_data
-from rlhf.phases.rows import denoised, read_splits
-from rlhf.phases.supervised import RECIPES, options_of, rows_of
+from rlhf.phases.supervised import RECIPES, options_of, row_kind
+from rlhf.phases.supervised_rows import denoised, read_splits
 from rlhf.rundir import Artifact, RunDirectory
 
 Pieces = list[tuple[str, bool]]  # a sample's text, each piece with whether it is trained on
@@ -44,7 +44,7 @@ def preview(config: Config, phase: Phase, count: int) -> dict[str, tuple[DataRep
     context = _context(config, phase, run, artifacts)
     objective = RECIPES[phase.kind].objective(phase)
     found = {}
-    for name, split in read_splits(context, objective, rows_of(phase), options_of(phase)).items():
+    for name, split in read_splits(context, objective, row_kind(phase), options_of(phase)).items():
         rows = denoised(context, split.train, objective)
         samples = [_pieces(rows.batch([number]), context.tokenizer) for number in range(min(count, len(rows)))]
         found[name] = split.train.report, samples
@@ -90,7 +90,7 @@ def tokenizer_of(config: Config, phase: Phase, artifacts: Mapping[str, Artifact]
     path = resolve_models(config, phase)[result_role(phase) or "policy"].path
     if path is None:
         tokenizer = _tokenizer_from_scratch(config, phase, artifacts)
-        # as `rlhf.phases.rows.read_splits` does for a model from scratch
+        # as `rlhf.phases.supervised_rows.read_splits` does for a model from scratch
         objective = RECIPES[phase.kind].objective(phase) if phase.kind in RECIPES else None
         extend(tokenizer, getattr(objective, "special_tokens", ()))
         return tokenizer

@@ -11,8 +11,7 @@ from data.batch import Batch
 from rlhf.algorithms import resolve
 from rlhf.interfaces import Algorithm, ModelGroup, Objective, RolloutPool
 from rlhf.metrics import Timer
-from rlhf.phases.answers import AnswerCheck, generator, start_rollouts
-from rlhf.phases.asking import read_prompts
+from rlhf.phases.answers import AnswerCheck, generator, read_prompts, start_rollouts
 from rlhf.phases.base import Metrics, PhaseContext, export, following, optim_settings, rows_together
 from rlhf.phases.experience import Collector
 from rlhf.phases.lesson import Lesson, Pretraining, corrected, same_rows

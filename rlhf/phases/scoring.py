@@ -35,7 +35,7 @@ PATIENCE = 3  # steps without any score, before the run ends
 
 
 @dataclass(frozen=True)
-class Scores:
+class Rewards:
     """Of a list of samples. NaN = no score."""
 
     rewards: Tensor  # (B,) fp32
@@ -131,7 +131,7 @@ class Scorer:
     def __exit__(self, *exc: object) -> None:
         self.stack.close()
 
-    def score(self, samples: Sequence[Sample], staged: Staged | None) -> Scores:
+    def score(self, samples: Sequence[Sample], staged: Staged | None) -> Rewards:
         """staged: the samples' rows in the object store, needed where `groups` is not empty.
 
         Raises UserError where a source finds a mistake of the user's, such as a column that the prompts lack.
@@ -151,7 +151,7 @@ class Scorer:
         column = self.combine.prompts if self.combine else None
         guarded = guarded_prompts(samples, column) if column else None
         rewards = total(self.parts, found, self.combine, guarded)
-        return Scores(rewards, found, failures, list(self._news(failures)))
+        return Rewards(rewards, found, failures, list(self._news(failures)))
 
     def _news(self, failures: Sequence[Failure]) -> Iterator[str]:
         for failure in failures:
@@ -202,7 +202,7 @@ def roles_of(context: PhaseContext, part: Part) -> list[str]:
     return [of_path[path] for path in part.models]
 
 
-def failed(failures: Sequence[Failure]) -> Metrics:
+def failure_counts(failures: Sequence[Failure]) -> Metrics:
     """How many samples each part failed to score."""
     counts: Counter = Counter()
     for failure in failures:

@@ -19,7 +19,7 @@ import numpy as np
 
 from data.errors import UserError
 from rlhf.config.training import Spikes
-from rlhf.phases.steps import StepPlan
+from rlhf.phases.step_plan import StepPlan
 from rlhf.rundir import write_atomically
 from rlhf.skipped import expect_trained, failed, what_failed
 

@@ -17,10 +17,18 @@ from rlhf.phases.answers import AnswerCheck
 from rlhf.phases.base import Metrics, PhaseContext, export, following, optim_settings
 from rlhf.phases.calibrate import calibrate
 from rlhf.phases.held_out import HeldOut, kept_before, of_untied
-from rlhf.phases.reading import Reading, with_reference_logprobs
-from rlhf.phases.rows import ALONE, expect_margins, feed_of, held_out_of, read_splits, rows_compared
 from rlhf.phases.spikes import Guard
-from rlhf.phases.steps import StepPlan
+from rlhf.phases.step_plan import StepPlan
+from rlhf.phases.supervised_rows import (
+    ALONE,
+    Stager,
+    expect_margins,
+    feed_of,
+    held_out_of,
+    read_splits,
+    rows_compared,
+    with_reference_logprobs,
+)
 
 PREFETCH = 1  # steps submitted ahead of the one waited for: hides staging and the calls' latency
 
@@ -61,7 +69,7 @@ def run(context: PhaseContext) -> Metrics:
     objective = recipe.objective(phase)
 
     # 1. rows
-    splits = read_splits(context, objective, rows_of(phase), options_of(phase))
+    splits = read_splits(context, objective, row_kind(phase), options_of(phase))
     for split in splits.values():
         expect_margins(objective, split.train)
     feed = feed_of(context, splits, objective)
@@ -80,8 +88,8 @@ def run(context: PhaseContext) -> Metrics:
         }
         feed = feed_of(context, splits, objective)
         context.runtime.release("reference")
-    reading = Reading(context, objective, model, None if precomputed else reference)
-    held_out = HeldOut.of(reading, held_out_of(context, splits, objective))
+    stager = Stager(context, objective, model, None if precomputed else reference)
+    held_out = HeldOut.of(stager, held_out_of(context, splits, objective))
     check = AnswerCheck.prepare(context, model, reference)
     progress = context.checkpoints.load({recipe.role: model})
     guard = Guard.of(phase.spikes, context.run.incidents(phase.name), context.id, progress)
@@ -92,7 +100,7 @@ def run(context: PhaseContext) -> Metrics:
 
     # 3. the loop
     def submit(step: int) -> Pending:
-        return model.train(reading.stage(feed.batch(plan.numbers(step, guard.skipped))), objective)
+        return model.train(stager.stage(feed.batch(plan.numbers(step, guard.skipped))), objective)
 
     with context.tracking(steps, step, recipe.shown) as track:
         in_flight: deque[Pending] = deque()
@@ -130,7 +138,7 @@ def run(context: PhaseContext) -> Metrics:
     figures |= {f"epochs/{name}": count for name, count in passes.items()} | guard.figures()
     export(context, model)
     if recipe.role == "reward":
-        figures |= calibrate(reading, splits[ALONE].train, splits[ALONE].held_out)
+        figures |= calibrate(stager, splits[ALONE].train, splits[ALONE].held_out)
     return figures
 
 
@@ -153,7 +161,7 @@ def head_of(objective: Objective) -> str:
     return "masked" if "inputs" in objective.columns else "lm"
 
 
-def rows_of(phase: SupervisedPhase) -> str:
+def row_kind(phase: SupervisedPhase) -> str:
     """The kind of rows that the phase reads (`data.examples.KINDS`): its loss may name one."""
     recipe = RECIPES[phase.kind]
     return getattr(recipe.objective(phase), "rows", recipe.rows)

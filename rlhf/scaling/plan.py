@@ -13,7 +13,7 @@ from rich.table import Table
 from rlhf.config.model_rules import place_of
 from rlhf.config.roles import corpora_of, resolve_models
 from rlhf.config.schema import Config, Pretrain
-from rlhf.phases.steps import StepPlan
+from rlhf.phases.step_plan import StepPlan
 from rlhf.reports.tables import terminal_table
 from rlhf.scaling.grid import FILE, conditions, grid_directory
 from rlhf.scaling.predict import Law, Training

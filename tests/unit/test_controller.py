@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from functools import partial
 from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from rlhf.config.schema import Config
-from rlhf.controller import Controller
+from rlhf.controller import LOOPS, Controller
 from rlhf.lineage import identity
-from rlhf.rundir import fingerprint
+from rlhf.rundir import Artifact, RunDirectory, fingerprint
 
 PROMPTS = {"path": "data.demo.tasks:prompts", "args": {"rows": 4}}
 SCORE = "data.demo.gold:well_formed"
@@ -165,3 +168,33 @@ def test_an_edited_function_of_the_config_runs_again(tmp_path, monkeypatch, phas
 def test_a_function_in_whose_place_another_is_given_need_not_be_there():
     gone = {"kind": "rl", "reward": ["gone:score"], "rollout": "gone:rollout"}
     assert id_of(gone, reward=weigh, rollout=weigh) != id_of(gone, reward=Taste(1.0), rollout=weigh)
+
+
+def drawn(calls: str):
+    """Prompts that differ from call to call. calls: a file with a line for each call."""
+    with open(calls, "a+") as file:
+        file.write("called\n")
+        file.seek(0)
+        yield {"prompt": f"call {len(file.readlines())}"}
+
+
+def test_a_data_function_is_called_once_a_phase(tmp_path, monkeypatch):
+    """Its fingerprint is that of the rows which the phase reads, even where it draws other rows in each call."""
+    data = {"path": f"{__name__}:drawn", "args": {"calls": str(tmp_path / "calls")}}
+    phase = {"kind": "best_of_n", "reward": [SCORE], "data": data}
+    phases = [phase | {"name": "one"}, phase | {"name": "two"}]
+    models = {"policy": "org/a"}
+    config = Config.model_validate({"run": {"output": str(tmp_path)}, "models": models, "phases": phases})
+    read = []
+
+    def run(context) -> dict[str, float]:
+        read.extend(context.open(context.phase.data) for _ in range(2))
+        return {}
+
+    monkeypatch.setitem(LOOPS, "best_of_n", run)
+    runtime = SimpleNamespace(rollout_stats={}, expect=lambda *needed: None, release=lambda role: None)
+    Controller(config, lambda: nullcontext(runtime), console=Console(file=StringIO())).run()
+    assert [list(rows) for rows in read] == [[{"prompt": f"call {number}"}] for number in (1, 1, 2, 2)]
+    for name, rows in zip(("one", "two"), read[::2], strict=True):
+        made = Artifact.read(RunDirectory(Path(config.run.directory)).artifact(name))
+        assert made.lineage["data"] == {"data": rows.fingerprint}

@@ -19,7 +19,7 @@ from data.tokens.store import TokenStore
 from rlhf.config.schema import Config
 from rlhf.controller import Controller
 from rlhf.corpus.mixing import corpus_rows
-from rlhf.phases.rows import rows_wanted
+from rlhf.phases.supervised_rows import rows_wanted
 
 WORDS = [
     "the",

@@ -17,8 +17,8 @@ from rlhf.config.schema import Dpo, RewardModel, Sft
 from rlhf.objectives import Binary, KWise, Pairwise, Pointwise
 from rlhf.phases.calibrate import calibrate, expect_numbers, questions_of, report_of, spec_of
 from rlhf.phases.held_out import of_untied
-from rlhf.phases.rows import ALONE, Split, expect_margins, read_splits, rows_compared
-from rlhf.phases.supervised import options_of, rows_of
+from rlhf.phases.supervised import options_of, row_kind
+from rlhf.phases.supervised_rows import ALONE, Split, expect_margins, read_splits, rows_compared
 from rlhf.rewards.spec import MOST_QUESTIONS, RewardSpec
 
 RANKING = {"prompt": "1 + 1?", "responses": ["two", "three", "four"], "ranks": [1, 2, 2]}
@@ -32,11 +32,11 @@ def phase(loss="pairwise", **settings):
 def test_a_loss_names_the_rows_that_a_phase_reads():
     losses = ("pairwise", "kwise", "plackett_luce", "pointwise", "binary", "process")
     kinds = ["preference", "ranking", "ranking", "rating", "binary", "steps"]
-    assert [rows_of(phase(loss)) for loss in losses] == kinds
+    assert [row_kind(phase(loss)) for loss in losses] == kinds
     dpo = Dpo.model_validate({"kind": "dpo", "data": "rows.jsonl"})
     kto = dpo.model_copy(update={"loss": dpo.loss.model_copy(update={"name": "kto"})})
-    assert [rows_of(dpo), rows_of(kto)] == ["preference", "thumbs"]
-    assert rows_of(Sft.model_validate({"kind": "sft", "data": "rows.jsonl"})) == "chat"
+    assert [row_kind(dpo), row_kind(kto)] == ["preference", "thumbs"]
+    assert row_kind(Sft.model_validate({"kind": "sft", "data": "rows.jsonl"})) == "chat"
 
 
 def test_reward_models_learn_from_ties_and_dpo_does_not():
@@ -86,7 +86,7 @@ def test_weights_of_annotators_are_of_the_training_rows_alone():
         read=reports.append,
         seed=0,
     )
-    split = read_splits(context, Pointwise(), rows_of(settings), options_of(settings))[ALONE]
+    split = read_splits(context, Pointwise(), row_kind(settings), options_of(settings))[ALONE]
     train, held_out = split.train, split.held_out
     assert train.batch(range(4)).weights.tolist() == [1.5, 0.5, 1.5, 0.5]
     assert "weights" not in held_out.batch(range(4))

@@ -41,7 +41,7 @@ class Group:
     def forward(self, staged, output, temperature=1.0) -> Done:
         return Done(torch.where(staged.action_mask, self.logprob, 0.0))
 
-    def train(self, staged, objective, passes, beside=None) -> Done:
+    def train(self, staged, objective, passes, auxiliary=None) -> Done:
         self.weights += 1
         return Done([{"loss": 0.0, "tokens": len(staged)}])
 

@@ -27,7 +27,7 @@ from rlhf.metrics import Timer
 from rlhf.phases.answers import batch_of
 from rlhf.phases.base import PhaseContext, Tracker
 from rlhf.phases.experience import Collector
-from rlhf.phases.scoring import Drought, Scorer, failed
+from rlhf.phases.scoring import Drought, Scorer, failure_counts
 from rlhf.rewards.spec import MOST_QUESTIONS, RewardSpec
 from rlhf.rewards.workers import Failure
 from rlhf.rundir import RunDirectory
@@ -115,7 +115,7 @@ def test_functions_rules_and_models_score_together(tmp_path):
     assert values(scores.parts["model"]) == model
     assert values(scores.parts["raises"]) == [3, 6, None]
     assert values(scores.rewards) == [model[0] + 10, model[1], model[2] + 10]
-    assert failed(scores.failures) == {"reward/raises/failed": 1}
+    assert failure_counts(scores.failures) == {"reward/raises/failed": 1}
     assert context.runtime.builds["reward"].head == "scalar"
 
 

@@ -9,7 +9,7 @@ import pytest
 from data.errors import UserError
 from rlhf.config.training import Spikes
 from rlhf.phases.spikes import Detector, Guard, read_incidents, usual_of
-from rlhf.phases.steps import StepPlan
+from rlhf.phases.step_plan import StepPlan
 
 PLAN = StepPlan(8, 8)
 

@@ -18,7 +18,7 @@ from rlhf.config.schema import Config
 from rlhf.phases.answers import batch_of
 from rlhf.phases.base import PhaseContext, Tracker
 from rlhf.phases.experience import Draw, Experience
-from rlhf.phases.scoring import Scores
+from rlhf.phases.scoring import Rewards
 from rlhf.phases.watching import ALARMS, Watcher
 from rlhf.rundir import RunDirectory
 
@@ -55,8 +55,8 @@ class GoldScorer:
     def __init__(self, *of_prompts: float) -> None:
         self.of_prompts = of_prompts
 
-    def score(self, samples, staged) -> Scores:
-        return Scores(torch.tensor([self.of_prompts[sample.prompt.row] for sample in samples]), {})
+    def score(self, samples, staged) -> Rewards:
+        return Rewards(torch.tensor([self.of_prompts[sample.prompt.row] for sample in samples]), {})
 
 
 @pytest.fixture

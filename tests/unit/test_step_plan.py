@@ -4,7 +4,7 @@ import pytest
 
 from data.errors import UserError
 from rlhf.config.schema import Pretrain
-from rlhf.phases.steps import StepPlan
+from rlhf.phases.step_plan import StepPlan
 
 PLANS = [StepPlan(8, 8), StepPlan(64, 8, 1000), StepPlan(30, 4, 77), StepPlan(5, 5, 40), StepPlan(7, 2, 1)]
 
