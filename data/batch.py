@@ -1,4 +1,4 @@
-"""The batch: typed columns over B rows and T token positions, right-padded. Everything that trains or scores reads one.
+"""The batch: typed columns over B rows and T token positions, right-padded. Models and objectives read batches.
 
 Column t of every (B, T) tensor speaks about token t: `logprobs[b, t] = log p(tokens[b, t] | tokens[b, :t])` and
 `values[b, t]` is the value of the state before token t; both are 0 at t = 0.
@@ -19,17 +19,17 @@ COLUMNS: dict[str, tuple[str, torch.dtype]] = {
     "tokens": ("token", torch.int32),  # token ids, 0 beyond the length
     "lengths": ("row", torch.int32),  # tokens in the row, prompt and response
     "action_mask": ("token", torch.bool),  # True = trained on: sampled, assistant's, or every token of a text
-    "prefix_lengths": ("row", torch.int32),  # tokens at the row's beginning that are read in both directions
-    "inputs": ("token", torch.int32),  # what a masked language model reads in place of the tokens
+    "prefix_lengths": ("row", torch.int32),  # tokens of the row's prefix, which is read in both directions
+    "inputs": ("token", torch.int32),  # the masked tokens, which a masked language model reads in place of `tokens`
     "group_ids": ("row", torch.int32),  # same prompt, or the rows of one comparison (best row first)
-    "ranks": ("row", torch.float32),  # place in its comparison, 1 = best; equal places are a tie
-    "margins": ("row", torch.float32),  # by how much the first row of its comparison of two is better; 0 = not known
-    "weights": ("row", torch.float32),  # how much its comparison, or the row itself, counts; mean 1 over the data set
-    "ratings": ("row", torch.float32),  # what a reward model should say of the row
-    "desirable": ("row", torch.float32),  # 1 = good, 0 = bad, or the share of annotators who found it good
+    "ranks": ("row", torch.float32),  # rank in its comparison, 1 = best; equal ranks are a tie
+    "margins": ("row", torch.float32),  # how much better the chosen row of its pair is; 0 = unknown
+    "weights": ("row", torch.float32),  # weight of the row or its comparison in the loss; mean 1 over the data set
+    "ratings": ("row", torch.float32),  # the score that a reward model should give the row
+    "desirable": ("row", torch.float32),  # 1 = good, 0 = bad, or the share of annotators who called it good
     "step_labels": ("token", torch.float32),  # at the token after each step of an answer: 1 = right, 0 = wrong
     "rewards": ("row", torch.float32),  # NaN = no score
-    "greedy_rewards": ("row", torch.float32),  # of the greedy answer to the row's prompt
+    "greedy_rewards": ("row", torch.float32),  # reward of the greedy answer to the row's prompt
     "truncated": ("row", torch.bool),  # the response hit the length limit before its end token
     "policy_version": ("row", torch.int32),  # version of the weights that sampled the row
     "rollout_logprobs": ("token", torch.float32),  # by the rollout engine, at the sampling temperature
@@ -40,13 +40,13 @@ COLUMNS: dict[str, tuple[str, torch.dtype]] = {
     "returns": ("token", torch.float32),
 }
 
-BASE = frozenset({"tokens", "lengths", "action_mask", "group_ids"})  # what every model and objective reads
+BASE = frozenset({"tokens", "lengths", "action_mask", "group_ids"})  # every model and objective reads these
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B rows of columns. Columns read as attributes (`batch.rewards`); a column outside `COLUMNS` may be added by an
-    algorithm as a (B,) or (B, T) tensor. Never changed in place: every method returns a new batch that shares tensors."""
+    """B rows of columns, which are attributes (`batch.rewards`). An algorithm may add columns outside `COLUMNS` as (B,) or
+    (B, T) tensors. A batch never changes: every method returns a new batch, which shares tensors with the old one."""
 
     columns: dict[str, Tensor]
     meta: tuple[dict[str, Any], ...] = field(default=())
@@ -113,11 +113,11 @@ class Batch:
         return Batch({**self.columns, **added}, self.meta)
 
     def keep(self, names: Iterable[str]) -> Batch:
-        """Only these columns (those that are there), without meta: what is shipped to a worker."""
+        """A batch of those of these columns that exist, without meta: what a worker gets."""
         return Batch({name: self.columns[name] for name in sorted(set(names) & self.columns.keys())})
 
     def select(self, rows: Sequence[int] | Tensor) -> Batch:
-        """The rows at these indices, trimmed to the longest of them."""
+        """The rows at these indices, trimmed to the longest row among them."""
         index = torch.as_tensor(rows, dtype=torch.long)
         width = int(self.lengths[index].max()) if len(index) else 0
         picked = {
@@ -127,7 +127,7 @@ class Batch:
 
     @staticmethod
     def cat(batches: Sequence[Batch]) -> Batch:
-        """Rows of several batches under each other, padded to the widest; they must have the same columns."""
+        """The rows of all batches, padded to the widest. Raises ValueError where the batches have different columns."""
         width = max(batch.width for batch in batches)
         names = batches[0].columns.keys()
         for batch in batches:
@@ -149,7 +149,7 @@ class Batch:
         return [torch.tensor(rows) for rows in rows_of.values()]
 
     def validate(self) -> Batch:
-        """Itself, or ValueError naming the first row that breaks the batch's rules."""
+        """The batch itself. Raises ValueError where lengths, masks or dtypes break the batch's rules."""
         if (self.lengths < 1).any() or (self.lengths > self.width).any():
             raise ValueError(f"lengths must lie in 1..{self.width}, got {self.lengths.min()}..{self.lengths.max()}")
         outside = (self.action_mask & ~self.attention_mask).any(1)
@@ -163,10 +163,10 @@ class Batch:
         return self
 
     def __reduce__(self):
-        # numpy arrays travel through Ray's object store as raw buffers; torch tensors would be pickled
+        # numpy arrays pass through Ray's object store as raw buffers; torch tensors would be pickled
         return _from_arrays, ({name: value.detach().cpu().numpy() for name, value in self.columns.items()}, self.meta)
 
 
 def _from_arrays(arrays: dict[str, np.ndarray], meta: tuple) -> Batch:
-    # the store's buffers are read-only, which torch does not know: copy (ids and floats of one shard, not weights)
+    # torch does not respect the store's read-only buffers, so copy them: ids and floats of one shard, not weights
     return Batch({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}, meta)

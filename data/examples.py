@@ -1,4 +1,4 @@
-"""A data set ready to train on: rows of tokens and masks, stored flat, drawn as units."""
+"""A data set in memory, ready to train on: rows of tokens and masks in flat arrays, drawn in units."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from data.batch import Batch
 from data.errors import UserError
@@ -16,6 +15,7 @@ from data.feedback import kinds
 from data.feedback.columns import FeedbackOptions
 from data.plain_rows import chat_units, text_units
 from data.sources import Rows
+from data.tokenizer import Tokenizer
 from data.unit import DataReport, Example, TrainingUnit, pieces_of
 
 PLAIN = {"text": text_units, "chat": chat_units}
@@ -25,18 +25,18 @@ AS_GIVEN = FeedbackOptions()
 
 @dataclass(frozen=True)
 class Examples:
-    """Units of one row each, or of several for comparisons. All rows lie after each other in flat arrays; `order` says which
-    units belong to this set, so that a split shares the arrays."""
+    """Units of one row each, or of several rows for comparisons. Flat arrays hold all rows one after another. `order` lists the
+    units of this set, so that the two sets of a split share the arrays."""
 
     tokens: np.ndarray  # (all tokens,) int32
     mask: np.ndarray  # (all tokens,) bool, True = trained on
     offsets: np.ndarray  # (rows + 1,) int64: row r is tokens[offsets[r] : offsets[r + 1]]
     meta: tuple[dict[str, Any], ...]  # per row
     units: np.ndarray  # (units + 1,) int64: unit u is the rows units[u] : units[u + 1]
-    sources: np.ndarray  # (units,) int64: units with the same number stay together in a split
+    sources: np.ndarray  # (units,) int64: units of the same source stay together in a split
     order: np.ndarray  # (units of this set,) int64
-    tokenizer: PreTrainedTokenizerBase
-    report: DataReport  # of the whole data set, before any split
+    tokenizer: Tokenizer
+    report: DataReport  # of the whole data set, before a split
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # (rows,) fp32 each
     token_columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # (all tokens,) fp32 each
 
@@ -45,11 +45,11 @@ class Examples:
 
     @cached_property
     def rows_of_largest_unit(self) -> int:
-        """Of the whole data set, before any split."""
+        """Over the whole data set, before a split."""
         return int(np.diff(self.units).max())
 
     def rows(self, unit: int) -> list[Example]:
-        """The unit's rows; of a comparison the best one comes first."""
+        """The unit's rows; a comparison's best row comes first."""
         return [
             Example(
                 self.tokens[span],
@@ -62,12 +62,12 @@ class Examples:
         ]
 
     def spans_of(self, units: Sequence[int]) -> list[slice]:
-        """Where in the flat arrays each row of these units is."""
+        """The place of each row of these units in the flat arrays."""
         return [span for _, span in self._places(units)]
 
     def batch(self, units: Sequence[int]) -> Batch:
-        """These units under each other: tokens, lengths, action_mask, the rows' and the tokens' columns, and meta. For
-        comparisons also group_ids: the rows of a unit are adjacent and share one."""
+        """The rows of these units: tokens, lengths, action_mask, row columns, token columns and meta. Comparisons also have
+        group_ids: the rows of a unit are adjacent and share an id."""
         places = self._places(units)
         rows = [row for row, _ in places]
         columns: dict[str, Any] = {name: column[rows] for name, column in self.columns.items()}
@@ -86,7 +86,7 @@ class Examples:
         return batch.with_columns(**padded)
 
     def with_token_column(self, name: str, values: np.ndarray) -> Examples:
-        """values: (all tokens,) fp32, 0 where this set has no row."""
+        """Adds a token column. values: (all tokens,) fp32, 0 at rows outside this set."""
         return replace(self, token_columns={**self.token_columns, name: values})
 
     def _rows_of(self, unit: int) -> range:
@@ -98,10 +98,10 @@ class Examples:
         return [(row, slice(*self.offsets[row : row + 2].tolist())) for row in rows]
 
     def split(self, holdout: int, seed: int) -> tuple[Examples, Examples]:
-        """(to train on, held out): `holdout` units drawn by the seed, the others in their order. Where units come from one
-        source, all of it is drawn, so that there may be some more.
+        """(training set, held-out set). Draws sources by the seed until they hold `holdout` units; the last source may bring more.
+        Both sets keep the order of units.
 
-        Raises UserError where nothing would be left to train on.
+        Raises UserError where no unit would be left to train on.
         """
         sources, counts = np.unique(self.sources[self.order], return_counts=True)
         shuffled = np.random.default_rng(seed).permutation(len(sources))
@@ -111,7 +111,7 @@ class Examples:
         drawn = np.isin(self.sources[self.order], sources[drawn_sources])
         if drawn.all():
             grouped = len(sources) < len(self)
-            together = f", those of a prompt together (distinct prompts: {len(sources)})" if grouped else ""
+            together = f", and a prompt's rows stay together (distinct prompts: {len(sources)})" if grouped else ""
             raise UserError(
                 f"{self.report.name}: data.holdout is {holdout}, but there are {len(self)} rows to train on{together}: lower "
                 "it, or name eval_data"
@@ -119,20 +119,20 @@ class Examples:
         return replace(self, order=self.order[~drawn]), replace(self, order=self.order[drawn])
 
     def spans(self, unit: int) -> list[tuple[str, bool]]:
-        """The unit's text in pieces, each with whether it is trained on; the rows of a comparison are set off by a line."""
+        """The unit's text as (piece, whether it is trained on), with a line break between a comparison's rows."""
         return pieces_of(self.rows(unit), self.tokenizer)
 
 
 def build_examples(
     kind: str,
     rows: Rows,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     max_length: int,
     options: FeedbackOptions = AS_GIVEN,
 ) -> Examples:
-    """Reads, renders and tokenises all rows. kind: one of `KINDS`; the options are for those of feedback.
+    """Reads, renders and tokenises all rows. kind: one of `KINDS`. options: for kinds of feedback.
 
-    Raises UserError, one line, where a column is missing or a row cannot be used, and where no row is left.
+    Raises UserError where a column is missing or a row has a wrong value, and where no row is left.
     """
     report = DataReport(rows.name, len(rows))
     if kind in PLAIN:
@@ -163,7 +163,6 @@ def build_examples(
 
 
 def _prompts(units: Sequence[TrainingUnit]) -> np.ndarray:
-    """(units,) int64, the same number for units of one prompt: what was said of its answers must not be trained on in one part
-    and held out in the other."""
+    """(units,) int64, a number for each prompt: feedback on answers to one prompt must not be in both sets of a split."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(unit[0].meta["prompt_key"], len(numbers)) for unit in units])

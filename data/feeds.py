@@ -1,5 +1,5 @@
-"""Training rows as an endless sequence: what number n gives is a pure function of n, so that exact resume, batches whose size
-grows and batches that are skipped need nothing but numbers."""
+"""Feeds: training rows as an endless sequence, in which number n always gives the same unit. So numbers alone suffice for exact
+resume, for batches that grow and for batches that are skipped."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from data.unit import Example
 
 
 class Feed(Protocol):
-    """A number stands for one unit of the training: a row, a comparison's rows, a window with all documents in it."""
+    """Gives the unit of each number: a row, a comparison's rows, or a window's documents."""
 
     @property
     def pass_rows(self) -> int:
-        """The numbers of one pass over the data."""
+        """How many numbers one pass over the data has."""
         ...
 
     @property
     def rows_of_largest_unit(self) -> int:
-        """How many rows must stay together in a micro-batch at most."""
+        """The most rows that must stay together in a micro-batch."""
         ...
 
     def batch(self, numbers: Sequence[int]) -> Batch:
-        """The units of these numbers under each other."""
+        """The rows of these numbers' units."""
         ...
 
     def rows(self, number: int) -> list[Example]:
-        """One unit's rows, not padded."""
+        """One unit's rows, without padding."""
         ...
 
     def epochs(self, rows: int) -> dict[str, float]:
-        """How often each data set has been passed after the first so many numbers; {} for a single plain set."""
+        """{data set: passes over it} in the first `rows` numbers; {} for a single set in memory."""
         ...
 
 
@@ -126,10 +126,10 @@ class Shuffled:
 
 @dataclass(frozen=True)
 class Blend:
-    """Several data sets in the mixture's shares; its sources are the feeds, its windows their rows of one pass. meta says of
-    each row its `data_set`.
+    """Several data sets in the shares of a mixture, whose sources are the feeds and whose windows are their rows of one pass.
+    Each row's meta names its `data_set`.
 
-    Raises UserError where the sets' rows have different columns, which no one objective could read.
+    Raises UserError where the sets' rows have different columns: no objective could read them all.
     """
 
     feeds: Mapping[str, Feed]
@@ -142,8 +142,8 @@ class Blend:
             if missing := every - own:
                 having = ", ".join(other for other, found in columns.items() if found & missing)
                 raise UserError(
-                    f"data.mix.{name}: its rows have no {', '.join(sorted(missing))}, as those of {having} have: mix only rows "
-                    "that the phase's objective reads alike"
+                    f"data.mix.{name}: its rows lack {', '.join(sorted(missing))}, which {having} has: mix only data sets of the "
+                    "same columns"
                 )
         if "group_ids" in shared:
             raise ValueError("comparisons cannot be blended: their group_ids are numbered within a set's batch")
@@ -166,7 +166,7 @@ class Blend:
         return [replace(row, meta={**row.meta, "data_set": name}) for row in self.feeds[name].rows(drawn)]
 
     def epochs(self, rows: int) -> dict[str, float]:
-        """By set; of a corpus also by `set/source`."""
+        """By data set, and for a corpus also by `set/source`."""
         given = self.mixture.rows_before(rows)
         passes = {name: given[name] / self.feeds[name].pass_rows for name in self.mixture.drawn}
         inner = {name: self.feeds[name].epochs(given[name]) for name in self.mixture.drawn}
@@ -178,7 +178,7 @@ class Blend:
 
 
 def seed_of(seed: int, name: str) -> int:
-    """Of a named data set's order, so that two sets made of the same rows do not show the same row at the same time."""
+    """The seed of a named data set's order. Two sets of the same rows get different orders."""
     digest = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
     return int(np.random.SeedSequence((seed, digest)).generate_state(1, np.uint64)[0])
 
@@ -189,9 +189,9 @@ def shares(
     caps: Mapping[str, int] | None = None,
     temperature: float = 1.0,
 ) -> dict[str, float]:
-    """A weight for every data set: those that have none share what is left up to 1, by min(rows, cap) ** (1 / temperature)
-    (examples-proportional mixing with a limit and a temperature, Raffel et al. 2020, section 3.5.2; FLAN caps alike, Wei et al.
-    2022, section 2.4). rows: of one pass."""
+    """{data set: weight}. Sets without a given weight share the rest up to 1, in proportion to min(rows, cap) ** (1 / temperature)
+    (examples-proportional mixing with a limit and a temperature, Raffel et al. 2020, section 3.5.2; FLAN has the same caps, Wei
+    et al. 2022, section 2.4). rows: of one pass."""
     caps = caps or {}
     others = {
         name: min(count, caps.get(name, count)) ** (1 / temperature)

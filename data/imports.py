@@ -1,4 +1,4 @@
-"""Objects of the user's own modules, named in a config as `module:attribute`."""
+"""Loads objects of the user's own modules, which a config names as `module:attribute`."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from data.errors import UserError
 
 
 def names_object(spec: str) -> bool:
-    """Whether this reads as `module:attribute` and not as a path."""
+    """Whether the text has the form `module:attribute`, which no path has."""
     return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec) is not None
 
 
 def load_object(spec: str) -> Any:
-    """The object that `module:attribute` names; the attribute may be dotted, the working directory is searched too.
+    """The object that `module:attribute` names. The attribute may be dotted; modules of the working directory are found too.
 
-    Raises UserError where the spec, the module or the attribute is wrong; an error inside the module goes through.
+    Raises UserError where the spec, the module or the attribute is wrong. Errors inside the module pass through.
     """
     module_name, _, attribute = spec.partition(":")
     if not module_name or not attribute:
         raise UserError(f"{spec!r} is not of the form module:attribute, such as my_rewards:brevity")
     if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # last: a user's file must not hide an installed package
+        sys.path.append(os.getcwd())  # at the end: a user's file must not hide an installed package
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and something that it imports is missing
+            raise  # the module exists, but another module that it imports does not
         raise UserError(
             f"{spec!r}: there is no module {error.name!r}; "
             f"put {module_name.replace('.', '/')}.py into {os.getcwd()} or install it"
@@ -48,7 +48,7 @@ def load_object(spec: str) -> Any:
 
 
 def load_call(spec: str, args: Mapping[str, Any], option: str) -> Callable[[], Any]:
-    """The function that `spec` names, bound to its keyword arguments, which the config's `option` gives.
+    """The function that `spec` names, bound to the keyword arguments `args`. `option` is their setting's name, for messages.
 
     Raises UserError as `load_object` does, and where the arguments do not fit the function.
     """

@@ -1,4 +1,4 @@
-"""Values of a row as messages: plain strings, message lists, and `\\n\\nHuman:` / `\\n\\nAssistant:` dialogues."""
+"""Reads a row's values: text, messages (plain strings, message lists, `\\n\\nHuman:` / `\\n\\nAssistant:` dialogues), answers' numbers."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 
 from data.errors import UserError, describe
 
-Message = dict[str, Any]  # {"role": …, "content": …} and whatever else the chat template reads
+Message = dict[str, Any]  # {"role": …, "content": …} and further keys for the chat template
 
 SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 TURN = re.compile(r"\n\n(Human|Assistant):")
-# a minus sign counts only where it is no operator: "16-3" ends in 3
+# a minus sign after a digit, letter or bracket is an operator: "16-3" ends in 3
 NUMBER = re.compile(r"(?:(?<![\w)])-)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")
 
 
 def lookup(row: Mapping[str, Any], name: str) -> Any:
-    """The value of a column, or of a dotted name that reaches into a nested one; None where there is none."""
+    """The value of a column; a dotted name reaches into a nested column. None where the row has no such value."""
     if name in row:
         return row[name]
     value: Any = row
@@ -30,7 +30,7 @@ def lookup(row: Mapping[str, Any], name: str) -> Any:
 
 
 def strings_in(value: Any) -> Iterator[str]:
-    """Every string of a row, in its order: messages are nested."""
+    """Every string of a row, in order, those of nested values (messages) too."""
     if isinstance(value, str):
         yield value
     else:
@@ -40,7 +40,7 @@ def strings_in(value: Any) -> Iterator[str]:
 
 
 def text_of(row: Mapping[str, Any], column: str, origin: str) -> str:
-    """The column's text. Raises UserError where it is anything else."""
+    """The column's text. Raises UserError where the value is not text."""
     value = row.get(column)
     if not isinstance(value, str):
         raise UserError(f"{origin}: column {column!r} must be text, found {describe(value)}")
@@ -48,9 +48,9 @@ def text_of(row: Mapping[str, Any], column: str, origin: str) -> str:
 
 
 def messages_of(row: Mapping[str, Any], column: str, origin: str, role: str = "user") -> list[Message]:
-    """The column's messages: a message list, a dialogue in one string, or else one message of `role`.
+    """The column's messages: its message list, the turns of a dialogue in one string, or one message of `role` for other text.
 
-    Raises UserError where it is neither text nor a list of {"role", "content"}.
+    Raises UserError where the value is neither text nor a list of {"role", "content"}.
     """
     value = row.get(column)
     if isinstance(value, str):
@@ -63,14 +63,17 @@ def messages_of(row: Mapping[str, Any], column: str, origin: str, role: str = "u
 
 
 def prompt_of(row: Mapping[str, Any], origin: str) -> list[Message]:
-    """The messages of the column `prompt`; a dialogue's closing `Assistant:` with nothing after it is the question's end."""
+    """The messages of the column `prompt`, without an empty `Assistant:` turn at the end."""
     messages = messages_of(row, "prompt", origin)
     unanswered = messages and messages[-1]["role"] == "assistant" and not messages[-1]["content"].strip()
     return messages[:-1] if unanswered else messages
 
 
 def dialogue_of(row: Mapping[str, Any], column: str, origin: str) -> list[Message]:
-    """The whole dialogue; an answer in `column` may be given with or without the prompt's messages before it."""
+    """The prompt's messages and the answer in `column`, which may itself begin with the prompt's messages.
+
+    Raises UserError where the dialogue does not end with an assistant's answer to some message.
+    """
     if row.get("prompt") is None:
         messages = messages_of(row, column, origin)
     else:
@@ -85,17 +88,16 @@ def dialogue_of(row: Mapping[str, Any], column: str, origin: str) -> list[Messag
 
 
 def prompt_key(messages: Sequence[Message]) -> str:
-    """Stands for the messages before an answer, in few characters; blanks around a content, which many templates strip, do
-    not count."""
+    """Hex hash of the messages before an answer. Ignores blanks around contents, which many templates strip."""
     stripped = [{**message, "content": message["content"].strip()} for message in messages]
     text = json.dumps(stripped, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def parse_dialogue(text: str) -> list[Message]:
-    """The messages of a dialogue in hh-rlhf's form, each without its surrounding blanks; [] where the text is not one.
+    """The messages of a dialogue in hh-rlhf's form, their contents stripped; [] where the text is no such dialogue.
 
-    A marker counts as a turn wherever it stands: the form has no way to quote one.
+    Every marker begins a turn: the form has no way to quote one.
     """
     opening, *turns = TURN.split(text)
     if opening.strip() or not turns or turns[0] != "Human":
@@ -104,8 +106,8 @@ def parse_dialogue(text: str) -> list[Message]:
 
 
 def number_in(text: str) -> Decimal | None:
-    """The first number after the text's last `####` (GSM8K's mark, Cobbe et al. 2021); without the mark, its last. None
-    where there is none."""
+    """The number that a text gives as its answer: the first after the last `####` (GSM8K's mark, Cobbe et al. 2021) or, without
+    the mark, the text's last. None where there is no number. 72, 72.0 and $72 are equal."""
     _, mark, marked = text.rpartition("####")
     numbers = NUMBER.findall(marked)
     if not numbers:
@@ -119,5 +121,5 @@ def _checked(message: Any, where: str) -> Message:
     for key in ("role", "content"):
         if not isinstance(message.get(key), str):
             raise UserError(f"{where}: {key!r} must be text, found {describe(message.get(key))}")
-    # Arrow gives every message the keys of all; a template must not see those that the row does not have
+    # Arrow gives every message the keys of all messages; the chat template must see only the row's own
     return {key: value for key, value in message.items() if value is not None}

@@ -1,4 +1,4 @@
-"""How rows are laid out: balanced over shards, packed into rows of fixed length. Pure functions of lengths."""
+"""Spreads rows evenly over shards and packs sequences into rows of fixed length. Pure functions of costs and lengths."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 
 def balance(costs: Sequence[int], parts: int) -> list[list[int]]:
-    """Splits items into `parts` lists of about equal cost and, where it divides, equal count.
+    """Splits items into `parts` lists of about equal cost; the counts are equal where `parts` divides the number of items.
 
-    Longest first onto the cheapest part that still has room (LPT scheduling, Graham 1969). Every item lands in exactly
-    one part and each part's indices ascend, so that the split depends on the costs alone.
+    Puts the most expensive item first onto the cheapest part with room (LPT scheduling, Graham 1969). Each item is in one part,
+    and each part's indices ascend.
     """
     room = -(-len(costs) // parts)
     heap = [(0, part) for part in range(parts)]
@@ -24,8 +24,8 @@ def balance(costs: Sequence[int], parts: int) -> list[list[int]]:
 
 
 def pack(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
-    """Packs sequences into rows of at most `row_tokens` tokens: first-fit decreasing (Johnson 1973), which needs at most
-    11/9 of the fewest possible rows, plus one.
+    """Packs sequences into rows of at most `row_tokens` tokens by first-fit decreasing (Johnson 1973), which takes at most 11/9
+    of the fewest possible rows, plus one.
 
     Raises ValueError where a sequence is longer than a row.
     """

@@ -1,4 +1,4 @@
-"""Rows without feedback, read: texts and dialogues to train on, and prompts for reinforcement learning."""
+"""Readers of rows without feedback: texts and dialogues to train on, and prompts for reinforcement learning."""
 
 from __future__ import annotations
 
@@ -6,24 +6,28 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from data.errors import UserError
 from data.messages import Message, messages_of, prompt_of, text_of
 from data.render import TOKENIZED_AT_ONCE, ChatTemplate, Dialogue, batched
 from data.sample import Prompt
 from data.sources import Rows
-from data.tokenizer import end_of_text
+from data.tokenizer import Tokenizer, end_of_text
 from data.unit import DataReport, Example, TrainingUnit
 
-FORMS = (("messages",), ("prompt", "response"), ("instruction", "output"))  # the first whose columns are all there
+FORMS = (
+    ("messages",),
+    ("prompt", "response"),
+    ("instruction", "output"),
+)  # columns of a chat row; the first form whose columns all exist is read
 
 
-def text_units(
-    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, report: DataReport
-) -> Iterator[TrainingUnit]:
-    """Column `text`. Every token is trained on but a row's first, which nothing predicts; each cut repeats one token as the
-    next row's first, so that every token of a document but its very first is predicted once."""
+def text_units(rows: Rows, tokenizer: Tokenizer, max_length: int, report: DataReport) -> Iterator[TrainingUnit]:
+    """Documents from the column `text`, each ended by the end-of-text token and cut into rows of at most max_length tokens.
+
+    All tokens of a row but its first are trained on. Each row starts with the last token of the row before, so that every token
+    of a document but its first is predicted once.
+    """
     rows.require("text")
     end = end_of_text(tokenizer)
     for numbers in batched(range(len(rows)), TOKENIZED_AT_ONCE):
@@ -43,19 +47,14 @@ def text_units(
                 yield (Example(chunk, mask, {"row": number}),)
 
 
-def chat_units(
-    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, report: DataReport
-) -> Iterator[TrainingUnit]:
-    """Columns `messages`, or `prompt` and `response`, or `instruction`, `output` and perhaps `input`.
+def chat_units(rows: Rows, tokenizer: Tokenizer, max_length: int, report: DataReport) -> Iterator[TrainingUnit]:
+    """Dialogues from the columns `messages`, or `prompt` and `response`, or `instruction`, `output` and optionally `input`. All
+    of the assistant's turns are trained on.
 
-    Dropped: rows with an empty answer, rows longer than max_length (a cut answer would teach to stop anywhere).
+    Drops rows with an empty answer, and rows longer than max_length: a cut answer would teach to stop anywhere.
     """
     template = ChatTemplate(tokenizer)
-    for example in template.encode(_chat_dialogues(rows, template, report)):
-        if len(example.tokens) > max_length:
-            report.drop_long(len(example.tokens), max_length)
-        else:
-            yield (example,)
+    return report.fitting(template.encode(_chat_dialogues(rows, template, report)), max_length)
 
 
 def _chat_dialogues(rows: Rows, template: ChatTemplate, report: DataReport) -> Iterator[Dialogue]:
@@ -86,15 +85,13 @@ def _chat_messages(row: Mapping[str, Any], form: tuple[str, ...], origin: str) -
     return [{"role": "user", "content": question}, {"role": "assistant", "content": text_of(row, "output", origin)}]
 
 
-def build_prompts(
-    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int
-) -> tuple[list[Prompt], DataReport]:
-    """Column `prompt`, a string or messages, rendered with the generation prompt; all other columns go into `meta`.
+def build_prompts(rows: Rows, tokenizer: Tokenizer, max_prompt_tokens: int) -> tuple[list[Prompt], DataReport]:
+    """Prompts from the column `prompt`, a string or messages, rendered with the generation prompt. `meta` has the other columns.
 
-    A dialogue that ends with an answer is asked again from the turn before it, so that a preference file's `chosen` can
-    serve as prompts. Dropped: empty prompts, and prompts of more than max_prompt_tokens.
+    An answer at the end of a dialogue is removed, so that a preference file's `chosen` can serve as prompts. Drops empty prompts,
+    and prompts longer than max_prompt_tokens.
 
-    Raises UserError where nothing is left.
+    Raises UserError where no prompt is left.
     """
     if max_prompt_tokens < 1:
         raise UserError("no room for a prompt: max_length must be greater than sampling.max_new_tokens")
@@ -107,25 +104,27 @@ def build_prompts(
     return prompts, report
 
 
-def _prompts(rows: Rows, tokenizer: PreTrainedTokenizerBase, limit: int, report: DataReport) -> Iterator[Prompt]:
-    template = ChatTemplate(tokenizer)
-    for numbers in batched(range(len(rows)), TOKENIZED_AT_ONCE):
-        asked = []  # (row number, messages, rendered text, meta)
-        for number in numbers:
-            row, origin = rows[number], rows.origin(number)
-            messages = messages_of(row, "prompt", origin)
-            if messages and messages[-1]["role"] == "assistant":
-                messages = messages[:-1]
-            if not messages or not messages[-1]["content"].strip():
-                report.drop("with an empty prompt")
-                continue
-            meta = {name: value for name, value in row.items() if name != "prompt"}
-            asked.append((number, messages, template.prompt(messages, origin), meta))
-        if not asked:
-            continue
-        encoded = tokenizer([text for _, _, text, _ in asked], add_special_tokens=False, verbose=False)["input_ids"]
-        for (number, messages, _, meta), tokens in zip(asked, encoded, strict=True):
+def _prompts(rows: Rows, tokenizer: Tokenizer, limit: int, report: DataReport) -> Iterator[Prompt]:
+    for asked in batched(_rendered_prompts(rows, ChatTemplate(tokenizer), report), TOKENIZED_AT_ONCE):
+        encoded = tokenizer([text for text, *_ in asked], add_special_tokens=False, verbose=False)["input_ids"]
+        for tokens, (_, number, meta, messages) in zip(encoded, asked, strict=True):
             if len(tokens) > limit:
                 report.drop_long(len(tokens), limit)
             else:
                 yield Prompt(tuple(tokens), messages[-1]["content"], number, meta, tuple(messages))
+
+
+def _rendered_prompts(
+    rows: Rows, template: ChatTemplate, report: DataReport
+) -> Iterator[tuple[str, int, dict[str, Any], list[Message]]]:
+    """(text, row number, meta, messages) of each prompt that is not empty."""
+    for number, row in enumerate(rows):
+        origin = rows.origin(number)
+        messages = messages_of(row, "prompt", origin)
+        if messages and messages[-1]["role"] == "assistant":
+            messages = messages[:-1]
+        if messages and messages[-1]["content"].strip():
+            meta = {name: value for name, value in row.items() if name != "prompt"}
+            yield template.prompt(messages, origin), number, meta, messages
+        else:
+            report.drop("with an empty prompt")

@@ -1,8 +1,7 @@
-"""Messages to tokens and loss masks through the tokenizer's chat template.
+"""Turns messages into tokens and loss masks with the tokenizer's chat template.
 
-The mask comes from rendering, never from searching text: what the template writes up to an answer is the dialogue before
-it rendered with the generation prompt, exactly what the model sees when it is asked; the answer ends with the first
-end-of-turn token after that.
+The mask comes from rendering: an answer starts where the dialogue before it, rendered with the generation prompt as the model
+sees it when asked, ends. The answer ends with the first end-of-turn token after its start.
 """
 
 from __future__ import annotations
@@ -10,42 +9,40 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import jinja2
 import numpy as np
 
 from data.errors import UserError
 from data.messages import Message
-from data.tokenizer import end_of_turn, ensure_chat_template, shared_prefix
+from data.tokenizer import Tokenizer, end_of_turn, ensure_chat_template, shared_prefix
 from data.unit import Example
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-STEP = "\n"  # between the steps of an answer
-TOKENIZED_AT_ONCE = 1024  # texts: enough to keep the tokenizer's threads busy, few enough to bound memory
+STEP = "\n"  # separates the steps of an answer
+TOKENIZED_AT_ONCE = 1024  # texts per call: enough for all of the tokenizer's threads, with bounded memory
 
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Rendered messages, and what of them is trained on: answers, or the ends of an answer's steps, or the last token."""
+    """Rendered messages and the parts to train on: answers, the ends of an answer's steps, or the last token."""
 
     text: str
-    starts: tuple[int, ...]  # character offsets where the answers to be trained on start; () = the last token alone
+    starts: tuple[
+        int, ...
+    ]  # character offsets of the starts of the trained answers; () = train on the last token alone
     origin: str
     meta: dict[str, Any]
     columns: Mapping[str, float] = field(default_factory=dict)  # for the row's Example
-    steps: tuple[int, ...] | None = None  # character offsets where the steps of the one answer end
+    steps: tuple[int, ...] | None = None  # character offsets of the ends of the only answer's steps
 
 
 class ChatTemplate:
-    """The chat template of a tokenizer, ChatML where it has none.
+    """The chat template of a tokenizer, or ChatML where the tokenizer has none.
 
-    Raises UserError where it writes no end-of-turn token, so that no model could learn from it when to stop.
+    Raises UserError where the template writes no end-of-turn token: no model could learn when to stop.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = ensure_chat_template(tokenizer)
         end = end_of_turn(tokenizer)
         if end is None:
@@ -59,10 +56,10 @@ class ChatTemplate:
         return self._render(messages, origin, add_generation_prompt=True)
 
     def observation(self, text: str, answer_end: int) -> list[int]:
-        """The tokens between an answer, whose last token is answer_end, and the next one where the user says `text` in
-        between: what the template still writes of the answer's turn, the user's turn, the generation prompt.
+        """The tokens between two answers where the user says `text` after the first, which ended with the token `answer_end`: the
+        rest of the answer's turn, the user's turn and the generation prompt.
 
-        Raises UserError where the template refuses a second question, or writes an answer differently before one.
+        Raises UserError where the template refuses a second question, or renders an answer differently when one follows.
         """
         origin, asked = "a rollout of several turns", [{"role": "user", "content": "a"}]
         messages = [*asked, {"role": "assistant", "content": "b"}, {"role": "user", "content": text}]
@@ -72,9 +69,9 @@ class ChatTemplate:
             raise UserError(
                 f"{origin}: the chat template writes no end-of-turn token after an answer to be followed up"
             )
-        # from the end-of-turn token on, because some tokenizers strip or add blanks after it
+        # include the end-of-turn token, because some tokenizers strip or add blanks after it
         tokens = self._tokenizer.encode(dialogue[place:], add_special_tokens=False)
-        # an answer may have ended with the end-of-text token instead: then its turn is closed here
+        # an answer that ended with the end-of-text token still needs its end-of-turn token
         return tokens[1:] if answer_end == self._end else tokens
 
     def dialogue(
@@ -86,10 +83,9 @@ class ChatTemplate:
         columns: Mapping[str, float] | None = None,
         **meta: Any,
     ) -> Dialogue:
-        """Renders messages and finds where their answers start: all of them, or the last message only.
+        """Renders messages and finds the starts of all answers, or of the last message only.
 
-        Raises UserError where there is no answer, or where the template does not render earlier turns alike when later
-        ones follow.
+        Raises UserError where there is no answer, or where the template renders earlier turns differently when later turns follow.
         """
         answers = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
         if not answers or (last_only and answers[-1] != len(messages) - 1):
@@ -103,10 +99,10 @@ class ChatTemplate:
         return Dialogue(text, starts, origin, meta, columns or {})
 
     def stepwise(self, prompt: Sequence[Message], steps: Sequence[str], origin: str, **meta: Any) -> Dialogue:
-        """An answer to the prompt, made of steps on lines of their own, of which only the step ends are trained on: the token
-        right after each step's last character, for the last step the end-of-turn token.
+        """The prompt and an answer with one step a line. Only step ends are trained on: the token after each step's last character,
+        and the end-of-turn token for the last step.
 
-        steps: without line breaks, none of them blank. Raises UserError where the template changes the answer.
+        steps: not blank, without line breaks. Raises UserError where the template changes the answer.
         """
         answer = STEP.join(steps).strip()  # many templates strip it
         messages = [*prompt, {"role": "assistant", "content": answer}]
@@ -120,15 +116,13 @@ class ChatTemplate:
     def question(
         self, messages: Sequence[Message], origin: str, *, columns: Mapping[str, float] | None = None, **meta: Any
     ) -> Dialogue:
-        """The dialogue up to where the next answer would start, generation prompt included; only its last token is
-        marked."""
+        """The dialogue with the generation prompt. Only its last token is trained on."""
         return Dialogue(self.prompt(messages, origin), (), origin, meta, columns or {})
 
     def encode(self, dialogues: Iterable[Dialogue]) -> Iterator[Example]:
-        """Tokens and masks of each dialogue, in order, up to its last trained token: what the template writes after that
-        is nothing that a sampled answer would have.
+        """Tokens and mask of each dialogue, in order, cut after the last trained token: a sampled answer has nothing after it.
 
-        Raises UserError where the mask would be all False or all True.
+        Raises UserError where an answer has no end-of-turn token, and where the mask would be all True.
         """
         for batch in batched(dialogues, TOKENIZED_AT_ONCE):
             encoded = self._tokenizer(
@@ -146,7 +140,7 @@ class ChatTemplate:
         if not dialogue.starts:
             mask[last] = True
         for start in dialogue.starts:
-            # a token that spans the border belongs to the question: it starts before the answer
+            # a token across the border belongs to the question: it starts before the answer
             first = np.searchsorted(offsets, start)
             last = self._answer_end(dialogue, tokens, first)
             if dialogue.steps is None:
@@ -161,35 +155,37 @@ class ChatTemplate:
         return Example(tokens[: last + 1], mask[: last + 1], dialogue.meta, dialogue.columns)
 
     def _answer_end(self, dialogue: Dialogue, tokens: np.ndarray, first: int) -> int:
-        """The place of the end-of-turn token of the answer whose first token is this."""
+        """The place of the end-of-turn token of the answer that starts at token `first`."""
         ends = np.flatnonzero(tokens[first:] == self._end)
         if not len(ends):
             raise UserError(f"{dialogue.origin}: the chat template writes no end-of-turn token after this answer")
         return int(first + ends[0])
 
     def _start(self, before: Sequence[Message], text: str, origin: str) -> int:
-        """The offset in `text` of the answer to the messages `before`."""
+        """The character offset in `text` of the answer to the messages `before`."""
         prompt = self._render(before, origin, add_generation_prompt=True)
         if text.startswith(prompt):
             return len(prompt)
-        # a generation prompt may open with words (of a thought) that a finished answer does not have
+        # a generation prompt may open a thought, which a finished answer lacks
         shared = shared_prefix(prompt, text)
         if shared < len(self._render(before, origin)):
             raise UserError(
-                f"{origin}: the chat template renders earlier turns differently when later ones follow, so that no mask fits; "
-                "keep one answer a row, or set a chat template without this"
+                f"{origin}: the chat template renders earlier turns differently when later ones follow, so they cannot be "
+                "masked; keep one answer a row, or set another chat template"
             )
         return shared
 
     def _render(self, messages: Sequence[Message], origin: str, **options: Any) -> str:
+        from jinja2 import TemplateError
+
         try:
             return self._tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
-        except jinja2.TemplateError as error:
+        except TemplateError as error:
             raise UserError(f"{origin}: the chat template refuses these messages: {error}") from error
 
 
 def batched(items: Iterable, size: int) -> Iterator[list]:
-    """Consecutive lists of `size` items; the last may be shorter."""
+    """Consecutive lists of `size` items; the last list may be shorter."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch

@@ -1,4 +1,4 @@
-"""Rows put into words by templates: several phrasings of a task, its inverse, answers after their reasoning."""
+"""Templates that word a row as text: several phrasings of a task, the inverse task, answers after their reasoning."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from typing import Any
 from data.errors import UserError, describe
 from data.sources import Rows, missing_column
 
-Piece = tuple[str, str | None]  # text, and the name of the column whose value follows it, if any
-PLAIN = (str, int, float)  # values that have one obvious wording; bool is an int
+Piece = tuple[str, str | None]  # text, and the column whose value follows it, if any
+PLAIN = (str, int, float)  # types of values with one obvious text; bool is an int
 
 
 def parsed(text: str) -> list[Piece]:
-    """`{name}` stands for a column's value, `{{` and `}}` for braces. Raises ValueError, one line, for anything else in braces:
-    attributes, indices and formats would reach into values that the data's author chose."""
+    """The pieces of a template, in which `{name}` stands for a column's value, and `{{` and `}}` for braces.
+
+    Raises ValueError for anything else in braces: attributes, indices and formats would reach into values that the data's author
+    chose.
+    """
     try:
         pieces = list(Formatter().parse(text))
     except ValueError as error:
@@ -37,25 +40,22 @@ def parsed(text: str) -> list[Piece]:
 
 @dataclass(frozen=True)
 class Wording:
-    """One way to say a row: several phrasings of a task, its inverse, or its answer after the reasoning are wordings, each.
-
-    forms: by the column that is made, its text. weight: how often it is taken beside the others.
-    """
+    """One way to word a row. forms: {column to make: its template}. weight: how often this wording is drawn, relative to others."""
 
     forms: Mapping[str, str]
     weight: float = 1.0
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """Those that it needs."""
+        """The columns whose values the templates need."""
         return tuple(dict.fromkeys(name for pieces in self._pieces.values() for _, name in pieces if name is not None))
 
     def fits(self, row: Mapping[str, Any]) -> bool:
-        """Whether the row has a value in every column that it needs; blanks are none."""
+        """Whether the row has a value in every needed column. Blank text is no value."""
         return all(row.get(name) is not None and str(row[name]).strip() for name in self.columns)
 
     def words(self, row: Mapping[str, Any]) -> dict[str, str]:
-        """By made column, its text."""
+        """{made column: its text}."""
         return {
             made: "".join(before + ("" if name is None else str(row[name])) for before, name in pieces)
             for made, pieces in self._pieces.items()
@@ -67,19 +67,18 @@ class Wording:
 
 
 def drawn(wordings: Sequence[Wording], row: Mapping[str, Any], number: int) -> Wording | None:
-    """One of those that fit the row, by their weights and the row's number alone: the same in every epoch, run and process.
-    None where none fits."""
+    """A wording that fits the row, drawn by weight with the row's number as seed, so that every epoch, run and process draws the
+    same one. None where no wording fits."""
     fitting = [wording for wording in wordings if wording.fits(row)]
     weights = [wording.weight for wording in fitting]
     return random.Random(number).choices(fitting, weights)[0] if fitting else None
 
 
 class Templated(Rows):
-    """The rows of `source`, each with the columns that one of the wordings makes; which one, its number decides. A row that no
-    wording fits, because it has no value in a column that each of them needs, has these columns empty, so that its reader drops
-    it. The other columns stay, but for `messages`, which a reader would take instead.
+    """Wraps `source`: fills one wording, chosen by row number, and adds the columns it makes. Where no wording fits a row, these
+    columns are empty, so that the reader drops the row. Keeps other columns except `messages`, which a reader would prefer.
 
-    Raises UserError where a column that a wording needs is in no row, and where a value is a list or a mapping.
+    Raises UserError where a wording needs a column that no row has, and where a needed value is a list or a mapping.
     """
 
     def __init__(self, source: Rows, wordings: Sequence[Wording]):
@@ -115,7 +114,7 @@ class Templated(Rows):
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the content and of the wordings, in hexadecimal."""
+        """Hex hash of the content and of the wordings."""
         described = [self._source.fingerprint, [[dict(wording.forms), wording.weight] for wording in self._wordings]]
         return hashlib.blake2b(json.dumps(described).encode(), digest_size=16).hexdigest()
 

@@ -1,7 +1,7 @@
-"""Tokenizers trained from texts: byte-level BPE, WordPiece and Unigram, and how many tokens a tokenizer takes for a byte.
+"""Trains byte-level BPE, WordPiece and Unigram tokenizers, and measures how many tokens a tokenizer takes for a byte.
 
-All three see a text as its UTF-8 bytes, each written as one printable character (Radford et al. 2019, GPT-2, section 2.2), and
-know all 256 of them: every text is encoded without an unknown token and comes back exactly.
+All three read a text as UTF-8 bytes, each written as one printable character (Radford et al. 2019, GPT-2, section 2.2), and their
+vocabularies have all 256 bytes: every text is encoded without an unknown token and decoded exactly.
 """
 
 from __future__ import annotations
@@ -12,36 +12,38 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Literal
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from data.corpus.document import Document
 from data.errors import UserError
-from data.tokenizer import CHATML, END_OF_TEXT, PADDING, TURN_END, TURN_START
+from data.tokenizer import CHATML, END_OF_TEXT, PADDING, TURN_END, TURN_START, Tokenizer
 from data.tokens.encode import cuts, encode
 
 Kind = Literal["bpe", "wordpiece", "unigram"]
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
-CONTINUATION = "…"  # marks a WordPiece token inside a word; "##" would not do, for "#" stands for a byte
-LONGEST_WORD_BYTES = 64  # of WordPiece: longer words are cut, since the search takes quadratic time in a word's length
-WORD_BREAK = "\u2028"  # of sentencepiece; stands for no byte, either
-UNIGRAM_THREADS = 8  # fixed: sums are added up by thread, so that another number gives other scores
+CONTINUATION = "…"  # marks a WordPiece token inside a word; not "##", because "#" stands for a byte
+LONGEST_WORD_BYTES = 64  # WordPiece cuts longer words: its search takes time quadratic in a word's length
+WORD_BREAK = "\u2028"  # for sentencepiece; stands for no byte
+UNIGRAM_THREADS = 8  # fixed: each thread sums up its own part, so another number of threads gives other scores
 
 
 def train_tokenizer(
     texts: Iterable[str], vocab_size: int, kind: Kind = "bpe", special_tokens: Sequence[str] = ()
-) -> PreTrainedTokenizerFast:
-    """A tokenizer with a ChatML template; equal texts in the same order give an equal one, byte for byte.
+) -> Tokenizer:
+    """A tokenizer with a ChatML template. Equal texts in the same order give an equal tokenizer, byte for byte.
 
     kind: "bpe" (Sennrich et al. 2016), "wordpiece" (Schuster and Nakajima 2012; learnt by BPE's merges, as in `tokenizers`) or
         "unigram" (Kudo 2018).
-    special_tokens: further ones; they follow the four that every tokenizer has, which are first.
-    A small corpus may give fewer than `vocab_size` tokens. Memory grows with the distinct words of the texts.
+    special_tokens: further special tokens, after the four that every tokenizer has.
+    A small corpus may give fewer than `vocab_size` tokens. Memory grows with the number of distinct words.
 
-    Raises UserError where `vocab_size` has no room for the bytes and the special tokens, a special token cannot be one, or
-    there is no text.
+    Raises UserError where `vocab_size` has no room for the bytes and the special tokens, where a special token is invalid, and
+    where there is no text.
     """
+    from transformers import PreTrainedTokenizerFast
+
     special = all_special(vocab_size, kind, special_tokens)
     parts = (text[start:stop] for text in texts for start, stop in cuts(text) if text)
     first = next(parts, None)
@@ -59,7 +61,7 @@ def train_tokenizer(
 
 
 def all_special(vocab_size: int, kind: Kind, special_tokens: Sequence[str]) -> list[str]:
-    """The special tokens of a tokenizer to be trained. Raises UserError where `train_tokenizer` could not train it."""
+    """All special tokens of a tokenizer to train. Raises UserError where `train_tokenizer` would refuse `vocab_size` or a token."""
     special = [END_OF_TEXT, TURN_START, TURN_END, PADDING, *special_tokens]
     _check_special(special)
     smallest = len(special) + (2 if kind == "wordpiece" else 1) * len(BYTES)
@@ -71,9 +73,9 @@ def all_special(vocab_size: int, kind: Kind, special_tokens: Sequence[str]) -> l
     return special
 
 
-def fertility(tokenizer: PreTrainedTokenizerBase, documents: Iterable[Document]) -> dict[str, Any]:
-    """Tokens for each UTF-8 byte of the documents, special tokens not counted: {"tokens", "bytes", "tokens_per_byte"} over all,
-    and the same by name under "sources" and "languages" (ISO 639-1; "" where nobody said). JSON values."""
+def fertility(tokenizer: Tokenizer, documents: Iterable[Document]) -> dict[str, Any]:
+    """Tokens per UTF-8 byte of the documents, without special tokens: {"tokens", "bytes", "tokens_per_byte"} over all documents,
+    and the same by name under "sources" and "languages" (ISO 639-1; "" = unknown). JSON values."""
     tokens: Counter[tuple[str, str]] = Counter()
     size_bytes: Counter[tuple[str, str]] = Counter()
 
@@ -112,8 +114,8 @@ def _byte_level() -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.ByteLevel(add_prefix_space=False)
 
 
-def _bpe(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
+def _bpe(texts: Iterable[str], vocab_size: int, special: list[str]) -> tokenizers.Tokenizer:
+    tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = _byte_level()
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -123,13 +125,13 @@ def _bpe(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer
     return tokenizer
 
 
-def _wordpiece(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
-    learning = Tokenizer(models.WordPiece())
+def _wordpiece(texts: Iterable[str], vocab_size: int, special: list[str]) -> tokenizers.Tokenizer:
+    learning = tokenizers.Tokenizer(models.WordPiece())
     words = pre_tokenizers.Sequence([_byte_level(), pre_tokenizers.FixedLength(LONGEST_WORD_BYTES)])
     learning.pre_tokenizer = words
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
-        # the trainer keeps every special token: so all bytes are known inside a word, too, whether the texts have them or not
+        # the trainer keeps every special token, so the vocabulary has all bytes inside words, whether the texts have them or not
         special_tokens=special + [CONTINUATION + byte for byte in BYTES],
         initial_alphabet=BYTES,
         continuing_subword_prefix=CONTINUATION,
@@ -138,27 +140,27 @@ def _wordpiece(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tok
     learning.train_from_iterator(texts, trainer)
     model = models.WordPiece(
         learning.get_vocab(with_added_tokens=False),
-        unk_token=END_OF_TEXT,  # the model wants one; with all bytes known it is never given
+        unk_token=END_OF_TEXT,  # the model demands one; it is never used, since all bytes are known
         max_input_chars_per_word=LONGEST_WORD_BYTES,
         continuing_subword_prefix=CONTINUATION,
     )
-    tokenizer = Tokenizer(model)
+    tokenizer = tokenizers.Tokenizer(model)
     tokenizer.add_special_tokens(special)
     tokenizer.pre_tokenizer = words
     tokenizer.decoder = decoders.Sequence([decoders.Replace(CONTINUATION, ""), decoders.ByteLevel()])
     return tokenizer
 
 
-def _unigram(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
-    """Trained by sentencepiece: the trainer of `tokenizers` gives other scores each time, since it walks through hash tables
-    with a random seed, and finds no word that is always on its own."""
+def _unigram(texts: Iterable[str], vocab_size: int, special: list[str]) -> tokenizers.Tokenizer:
+    """Trains with sentencepiece. The trainer of `tokenizers` gives other scores in each run, because it walks through hash tables
+    with random seeds, and never finds a word that only occurs alone."""
     split = _byte_level()
     words = Counter(word for text in texts for word, _ in split.pre_tokenize_str(text))
     missing = sorted(set(BYTES).difference(*words))
     pieces = _unigram_pieces(words, vocab_size - len(special) - len(missing))
     lowest = min(score for _, score in pieces)
     unseen = [(byte, lowest - 1) for byte in missing]
-    tokenizer = Tokenizer(models.Unigram([(token, lowest - 1) for token in special] + pieces + unseen))
+    tokenizer = tokenizers.Tokenizer(models.Unigram([(token, lowest - 1) for token in special] + pieces + unseen))
     tokenizer.add_special_tokens(special)
     tokenizer.pre_tokenizer = split
     tokenizer.decoder = decoders.ByteLevel()
@@ -166,11 +168,11 @@ def _unigram(texts: Iterable[str], vocab_size: int, special: list[str]) -> Token
 
 
 def _unigram_pieces(words: Counter[str], count: int) -> list[tuple[str, float]]:
-    """At most `count` pieces, among them all characters of the words, with their log probabilities."""
+    """(piece, log probability) of at most `count` pieces, including all characters of the words."""
     import sentencepiece
 
     def sentences() -> Iterator[str]:
-        # candidates are what occurs twice in the sentences, however often these count: so a word that is frequent comes twice
+        # sentencepiece ignores counts when it collects candidates, which must occur twice: so write frequent words twice
         for word, times in sorted(words.items()):
             if times > 1:
                 yield f"{word}{WORD_BREAK}{word}\t{times // 2}"
@@ -181,11 +183,11 @@ def _unigram_pieces(words: Counter[str], count: int) -> list[tuple[str, float]]:
     characters = set().union(*words)
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=sentences(),
-        input_format="tsv",  # a sentence and how often it counts
+        input_format="tsv",  # a sentence and its count
         pretokenization_delimiter=WORD_BREAK,
         model_writer=model,
         model_type="unigram",
-        vocab_size=max(count, len(characters) + 1) + 1,  # with its unknown token
+        vocab_size=max(count, len(characters) + 1) + 1,  # one more for the unknown token
         hard_vocab_limit=False,
         character_coverage=1.0,
         normalization_rule_name="identity",

@@ -1,24 +1,22 @@
-"""What the reader of each kind of rows makes: units of ready rows, and a report of what became of the data."""
+"""The result of every reader: tokenised examples, drawn in units, and a report of how many rows were kept and dropped."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from data.errors import UserError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from data.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row of a batch, not padded."""
+    """One row of a batch, without padding."""
 
     tokens: np.ndarray  # (T,) int32
     mask: np.ndarray  # (T,) bool, True = trained on
@@ -27,11 +25,11 @@ class Example:
     token_columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # (T,) fp32 each
 
 
-TrainingUnit = tuple[Example, ...]  # what is drawn as a whole: one row, or those of a comparison, the best first
+TrainingUnit = tuple[Example, ...]  # rows that are drawn together: one row, or a comparison's rows, the best first
 
 
-def pieces_of(rows: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:
-    """The rows' text in pieces, each with whether it is trained on; rows are set off by a line."""
+def pieces_of(rows: Sequence[Example], tokenizer: Tokenizer) -> list[tuple[str, bool]]:
+    """The rows' text as (piece, whether it is trained on), with a line break between rows."""
     pieces: list[tuple[str, bool]] = []
     for row in rows:
         if pieces:
@@ -43,19 +41,19 @@ def pieces_of(rows: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> li
 
 @dataclass
 class DataReport:
-    """What became of a data set's rows. `units` and the token counts are those that are left to train on."""
+    """How many rows of a data set were read, dropped and kept. `units` and the token counts are of the kept rows."""
 
     name: str
     rows: int
     units: int = 0
     tokens: int = 0
     trained_tokens: int = 0
-    truncated: int = 0  # documents that were cut into several rows; nothing of them is lost
+    truncated: int = 0  # documents that were cut into several rows, without loss
     dropped: Counter[str] = field(default_factory=Counter)  # reason -> rows
     shortest_long: int | None = None  # tokens of the shortest row that was too long
-    converted: str = ""  # where rows became others: how many of what became how many of what
-    agreement: dict[str, Any] = field(default_factory=dict)  # of annotators, see data/feedback/agreement.py
-    warnings: list[str] = field(default_factory=list)  # what is usable, but looks wrong
+    converted: str = ""  # a conversion of rows with its counts: "1,000 rankings into 3,112 pairs"
+    agreement: dict[str, Any] = field(default_factory=dict)  # of annotators, see `data.feedback.agreement.agreement`
+    warnings: list[str] = field(default_factory=list)  # usable data that looks wrong
 
     def drop(self, reason: str) -> None:
         self.dropped[reason] += 1
@@ -63,6 +61,14 @@ class DataReport:
     def drop_long(self, length: int, limit: int) -> None:
         self.drop(f"longer than {limit} tokens")
         self.shortest_long = min(length, self.shortest_long or length)
+
+    def fitting(self, examples: Iterable[Example], max_length: int) -> Iterator[TrainingUnit]:
+        """A unit of each example of at most max_length tokens; counts the longer ones as dropped."""
+        for example in examples:
+            if len(example.tokens) > max_length:
+                self.drop_long(len(example.tokens), max_length)
+            else:
+                yield (example,)
 
     def check_any_left(self, limit: int, advice: str) -> None:
         """Raises UserError where no unit is left."""
@@ -75,7 +81,7 @@ class DataReport:
         raise UserError(f"no row of {self.name} can be used: {self._dropped()} of {self.rows} rows")
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """The report as JSON values."""
         return {
             "name": self.name,
             "rows": self.rows,

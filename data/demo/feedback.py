@@ -1,6 +1,6 @@
-"""Further feedback on the demo's answers, for reward models of every kind: rankings, ratings, two goods, and bad labels.
+"""More feedback on the demo's answers, for all kinds of reward models: rankings, ratings, pairs by one good, and wrong labels.
 
-Each generator yields rows and serves as a data source `data.demo.feedback:<name>`, with `split` as in data/demo/tasks.py.
+Each generator yields rows and is a data source `data.demo.feedback:<name>`, with `split` as in data/demo/tasks.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ GOODS = {"helpful": HELPFUL, "safe": SAFE}
 
 
 def rankings(rows: int, size: int = 4, seed: int = 0, split: str = "train") -> Iterator[dict]:
-    """Rows of `prompt`, `responses` (`size` of them) and `ranks` by gold, 1 = best; equal gold is a tie."""
+    """Rows of `prompt`, `size` `responses`, and their `ranks` by gold, 1 = best; equal gold is a tie."""
     rng = stream("rankings", split, seed)
     for _ in range(rows):
         request = Request.draw(rng, split)
@@ -27,7 +27,7 @@ def rankings(rows: int, size: int = 4, seed: int = 0, split: str = "train") -> I
 
 
 def ratings(rows: int, seed: int = 0, split: str = "train") -> Iterator[dict]:
-    """Rows of `prompt`, `response` and `rating` from 0 to 1: how helpful the answer is, and how safe."""
+    """Rows of `prompt`, `response` and `rating`, {"helpful", "safe"}, each from 0 to 1."""
     rng = stream("ratings", split, seed)
     for _ in range(rows):
         request = Request.draw(rng, split)
@@ -37,7 +37,7 @@ def ratings(rows: int, seed: int = 0, split: str = "train") -> Iterator[dict]:
 
 
 def pairs_of(good: str, rows: int, seed: int = 0, split: str = "train") -> Iterator[dict]:
-    """Rows of `prompt`, `chosen` and `rejected` by one good alone: helpful (topic, truth, detail) or safe (greeting,
+    """Rows of `prompt`, `chosen` and `rejected`, judged by one good alone: helpful (topic, truth, detail) or safe (greeting,
     kindness, farewell)."""
     if good not in GOODS:
         raise UserError(f"data.demo.feedback:pairs_of got good {good!r}; use one of {', '.join(GOODS)}")
@@ -53,7 +53,7 @@ def pairs_of(good: str, rows: int, seed: int = 0, split: str = "train") -> Itera
 
 
 def noisy_pairs(rows: int, wrong: float, seed: int = 0, split: str = "train") -> Iterator[dict]:
-    """The demo's pairs, the share `wrong` of them with their answers exchanged."""
+    """The demo's pairs, with `chosen` and `rejected` exchanged in a share `wrong` of them."""
     rng = stream("noise", split, seed)
     for row in pairs(rows, seed, split):
         if rng.random() < wrong:

@@ -1,7 +1,6 @@
-"""Rows that teach a small model to judge: which of two answers to a villager's request is the better one, by gold.
+"""Rows that teach a small model to judge which of two answers to a villager's request is better, by gold.
 
-`questions` serves as a data source `data.demo.judging:questions`. The template is that of the judge which the model becomes,
-so that it is asked what it was taught.
+`questions` is a data source `data.demo.judging:questions`. Its template must be the template of the judge that the model becomes.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ VERDICTS = ("A", "B")
 
 
 def questions(rows: int, template: str, seed: int = 0, split: str = "train") -> Iterator[dict]:
-    """Rows of `prompt` and `response`: the template with {prompt}, {first} and {second} filled in, the better answer as often
-    first as second, and the verdict, A or B."""
+    """Rows of `prompt`, the template with {prompt}, {first} and {second} filled in, and `response`, the verdict A or B. The better
+    answer is equally often first and second."""
     rng = stream("questions", split, seed)
     for pair in pairs(rows, seed, split):
         better = rng.randrange(2)

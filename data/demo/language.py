@@ -1,7 +1,7 @@
-"""A small written language: the words and facts of a village, and the seeded stories that its people tell.
+"""A small written language: the words and facts of a village, and the seeded stories of its people.
 
-The stories hold what a language model can learn: what each animal eats and where it lives, who speaks to whom,
-agreement of number, tense and gender, and things that are named again after they were introduced.
+A language model can learn from the stories what each animal eats and where it lives, who speaks to whom, agreement of number,
+tense and gender, and references to things named before.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Animal:
     plural: str
     food: str  # the fact that every story keeps to
     home: str
-    looks: tuple[str, str]  # the details that fit it
+    looks: tuple[str, str]  # fitting adjectives
 
 
 ANIMALS: Mapping[str, Animal] = {
@@ -39,7 +39,7 @@ PEOPLE: Mapping[str, tuple[str, str]] = {  # name: pronoun and possessive
     "greta": ("she", "her"),
     "hugo": ("he", "his"),
 }
-PLACES: Mapping[str, tuple[str, str]] = {  # the details that fit them
+PLACES: Mapping[str, tuple[str, str]] = {  # place: fitting adjectives
     "garden": ("green", "sunny"),
     "market": ("busy", "sunny"),
     "barn": ("warm", "quiet"),
@@ -77,7 +77,7 @@ def is_or_are(food: str) -> str:
 
 
 def portrait(rng: Random) -> str:
-    """What everybody knows of an animal, in the present: plural and singular."""
+    """The facts about an animal, in the present tense, plural and singular."""
     name, animal = rng.choice(list(ANIMALS.items()))
     first, second = rng.sample(animal.looks, 2)
     young = rng.choice(RESTING)[0].removesuffix("s")
@@ -90,12 +90,12 @@ def portrait(rng: Random) -> str:
 
 
 def some_food(rng: Random, animal: Animal) -> str:
-    """As often the animal's own food as not."""
+    """The animal's own food, or with equal probability another food."""
     return animal.food if rng.random() < 0.5 else rng.choice([food for food in FOODS if food != animal.food])
 
 
 def visit(rng: Random) -> str:
-    """Somebody offers food to an animal, in the past; it eats its own food alone."""
+    """Somebody offers food to an animal, in the past tense. The animal only eats its own food."""
     name, animal = rng.choice(list(ANIMALS.items()))
     person, (pronoun, possessive) = rng.choice(list(PEOPLE.items()))
     place, taste, food = rng.choice(list(PLACES)), rng.choice(TASTES), some_food(rng, animal)
@@ -119,7 +119,7 @@ def visit(rng: Random) -> str:
 
 
 def trade(rng: Random) -> str:
-    """Two people trade at the market, politely or not; nobody sells food that the animal does not eat."""
+    """Two people trade at the market, politely or rudely. Nobody sells food that the animal does not eat."""
     buyer, seller = rng.sample(list(PEOPLE), 2)
     name, animal = rng.choice(list(ANIMALS.items()))
     manners, taste, food = rng.randrange(len(GREETINGS)), rng.choice(TASTES), some_food(rng, animal)

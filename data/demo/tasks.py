@@ -1,7 +1,7 @@
-"""The demo's task: people of the village ask for a note or a tale about an animal in a place, and get one.
+"""The demo's task: villagers ask for a note or a tale about an animal in a place, and get one.
 
-Each public generator yields rows and serves as a data source `data.demo.tasks:<name>`. `split` is "train" or "heldout":
-a text or a request belongs to one of them by its fingerprint, so that nothing held out is ever trained on.
+Each public generator yields rows and is a data source `data.demo.tasks:<name>`. `split` is "train" or "heldout". The fingerprint
+of a text or a request decides its split, so that held-out ones are never trained on.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ PHRASES = {
     ),
 }
 SPLITS = ("train", "heldout")
-HELDOUT_SHARE = 8  # one text or request of so many is held out
+HELDOUT_SHARE = 8  # one of so many texts or requests is held out
 LETTERS = 0.25  # share of the corpus
-MARGIN = 0.1  # of gold, between the two answers of a pair at least
+MARGIN = 0.1  # least difference of gold between the two answers of a pair
 FAULTY = 0.2  # share of pairs with an answer that breaks the asked format
 
 
 def split_of(text: str) -> str:
-    """The split that a text belongs to, fixed by the text alone."""
+    """The split of a text, from the text alone."""
     return SPLITS[zlib.crc32(text.encode()) % HELDOUT_SHARE == 0]
 
 
 def stream(source: str, split: str, seed: int) -> Random:
-    """The random stream of one source of rows."""
+    """The random generator of one source of rows."""
     if split not in SPLITS:
         raise UserError(f"data.demo.tasks:{source} got split {split!r}; use one of {', '.join(SPLITS)}")
     return Random(f"{source} {split} {seed}")
@@ -85,7 +85,7 @@ class Request:
 
 
 def write_letter(rng: Random, request: Request) -> str:
-    """An answer without its heading, of mixed quality: whatever the gold judge looks at is left to chance."""
+    """An answer without its heading, of mixed quality: everything that the gold judge scores is random."""
     animal, tense = ANIMALS[request.animal], KINDS.index(request.kind)
 
     def sometimes(word: str, share: float) -> str:
@@ -112,7 +112,7 @@ def write_answer(rng: Random, request: Request) -> str:
 
 
 def spoil(rng: Random, request: Request) -> str:
-    """An answer with one fault of form: of the other kind, cut short, without its heading, or a remark said twice."""
+    """An answer with one formal fault: the other kind, cut short, no heading, or a repeated sentence."""
     fault = rng.choice(("kind", "kind", "cut", "heading", "twice"))
     if fault == "kind":
         (other,) = set(KINDS) - {request.kind}
@@ -152,7 +152,7 @@ def instructions(rows: int, seed: int = 0, split: str = "train") -> Iterator[dic
 
 
 def pairs(rows: int, seed: int = 0, split: str = "train") -> Iterator[dict]:
-    """Rows of `prompt`, `chosen` and `rejected`: two answers, the chosen one better by MARGIN of gold at least."""
+    """Rows of `prompt`, `chosen` and `rejected`: two answers whose gold differs by at least MARGIN."""
     rng = stream("pairs", split, seed)
     for _ in range(rows):
         request = Request.draw(rng, split)
@@ -166,7 +166,7 @@ def pairs(rows: int, seed: int = 0, split: str = "train") -> Iterator[dict]:
 
 
 def prompts(rows: int, seed: int = 0, split: str = "train") -> Iterator[dict]:
-    """Rows of `prompt` and what the judge must know of it: `kind`, `name`, `animal`, `place`."""
+    """Rows of `prompt` and the request that the judge needs: `kind`, `name`, `animal`, `place`."""
     rng = stream("prompts", split, seed)
     for _ in range(rows):
         request = Request.draw(rng, split)

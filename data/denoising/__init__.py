@@ -1,1 +1,1 @@
-"""Texts made into something to restore: masked tokens, dropped spans, a hidden rest. Pure functions of tokens and a generator."""
+"""Corrupts texts for models to restore: masks tokens, drops spans, hides the end. Pure functions of tokens and a random generator."""

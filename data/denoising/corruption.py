@@ -1,4 +1,4 @@
-"""The seam of denoising: what becomes of a text before a model learns to restore it."""
+"""The interface of all corruptions, and the simplest corruption: a prefix language model reads a text's prefix and predicts the rest."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from data.errors import UserError
 
 @dataclass(frozen=True)
 class Corrupted:
-    """One row of a batch. tokens (T,) int32; mask (T,) bool, True = restored by the model, and trained on.
+    """One row of a batch. tokens: (T,) int32. mask: (T,) bool, True = the model restores this token, and trains on it.
 
-    prefix_length: tokens at the row's beginning that are read in both directions (by an encoder, where there is one).
-    inputs: (T,) int32, what is read in place of the tokens; the model says at each masked place what the token was.
+    prefix_length: tokens of the row's prefix, which is read in both directions (by the encoder, in models that have one).
+    inputs: (T,) int32, read in place of the tokens; at each masked position the model predicts the token.
     """
 
     tokens: np.ndarray
@@ -26,28 +26,28 @@ class Corrupted:
 
 
 class Corruption(Protocol):
-    """A frozen dataclass whose fields are its parameters."""
+    """Implementations are frozen dataclasses whose fields are the parameters."""
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
-        """That the vocabulary must have."""
+        """Tokens that the vocabulary must have."""
         ...
 
     def raw_length(self, length: int) -> int:
-        """The most tokens of a text whose row is never longer than `length`."""
+        """The most tokens that a text may have so that its row is never longer than `length`."""
         ...
 
     def corrupt(self, tokens: np.ndarray, vocabulary: Vocabulary, rng: np.random.Generator) -> Corrupted:
-        """tokens: (n,) int32, a text of at least two tokens. Another draw of the generator gives another row."""
+        """tokens: (n,) int32, a text of at least two tokens. Each draw of the generator gives another row."""
         ...
 
 
 @dataclass(frozen=True)
 class PrefixSplit:
-    """The prefix's length is uniform between the shares `least` and `most` of the text (Raffel et al. 2020, section 3.2.3), but at
-    least one token, and at least one is left.
+    """The prefix has a uniform length between the shares `least` and `most` of the text (Raffel et al. 2020, section 3.2.3). Prefix
+    and rest have at least one token each.
 
-    Raises UserError where these are no shares in order.
+    Raises UserError unless 0 <= least <= most <= 1.
     """
 
     least: float = 0.0
@@ -74,5 +74,5 @@ class PrefixSplit:
 
 
 def split_at(tokens: np.ndarray, prefix_length: int) -> Corrupted:
-    """tokens: (n,) int32. Those from `prefix_length` on are restored."""
+    """tokens: (n,) int32. The model restores the tokens from `prefix_length` on."""
     return Corrupted(tokens, np.arange(len(tokens)) >= prefix_length, prefix_length)

@@ -1,4 +1,4 @@
-"""Rows of text as a model is to restore them: corrupted as they are drawn, so that every pass over the data asks otherwise."""
+"""Rows that are corrupted as they are drawn, so that every pass over the data corrupts them differently."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from data.unit import DataReport
 
 @dataclass(frozen=True)
 class Denoised:
-    """A feed (`data.feeds`) or a set of examples whose rows are corrupted. What a number gives is a pure function of it.
+    """Wraps a feed (`data.feeds`) or a set of examples and corrupts its rows. A number always gives the same corrupted rows.
 
-    Rows with an answer to learn, of instructions, are not texts: where a corruption has a prefix, theirs is the prompt, and the
-    rest is predicted as it stands.
+    Rows with a prompt and an answer are not texts: where the corruption has a prefix, their prefix is the prompt, and the model
+    predicts the rest unchanged.
     """
 
     rows: Any  # Feed, Examples or TokenRows
@@ -63,12 +63,12 @@ class Denoised:
         found = self.corruption.corrupt(tokens, self.vocabulary, generator)
         if found.prefix_length is None or mask[1:].all():
             return found
-        # of a row without an answer nothing is predicted
+        # in a row without an answer the model predicts nothing
         return Corrupted(tokens, mask, prefix_length=int(mask.argmax()) if mask.any() else len(tokens) - 1)
 
 
 def batch_of(rows: Sequence[Corrupted], meta: Sequence[dict[str, Any]] = ()) -> Batch:
-    """The rows under each other, padded. All have a prefix, or all have inputs, or none has either."""
+    """A batch of the rows, padded. All rows have a prefix, or all have inputs, or none has either."""
     batch = Batch.from_rows([row.tokens for row in rows], [row.mask for row in rows], meta)
     if rows[0].prefix_length is not None:
         return batch.with_columns(prefix_lengths=[row.prefix_length for row in rows])

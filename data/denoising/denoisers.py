@@ -1,4 +1,4 @@
-"""A mixture of denoisers: each text loses short spans, long or many spans, or its end, and a mode token says which (UL2)."""
+"""A mixture of denoisers (UL2): drops short spans, long or many spans, or the end of each text; a mode token tells which."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from data.denoising.spans import (
 from data.denoising.vocabulary import Vocabulary
 from data.errors import UserError
 
-REGULAR, SEQUENTIAL, EXTREME = "<mode_r>", "<mode_s>", "<mode_x>"  # R, S and X of the paper
+REGULAR, SEQUENTIAL, EXTREME = "<mode_r>", "<mode_s>", "<mode_x>"  # R, S and X in the paper
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """A prefix and what follows it, in the form of span corruption with one span, the last.
+    """Hides the end of a text, in the form of span corruption with one span.
 
-    rate: share of the tokens that is restored, on average: uniform from one token to twice the share.
+    rate: mean share of hidden tokens; their number is uniform from one to twice this share.
 
-    Raises UserError where it is no share up to a half.
+    Raises UserError unless 0 < rate <= 0.5.
     """
 
     rate: float = 0.25
@@ -48,7 +48,7 @@ class Continuation:
         return corrupt_spans(tokens, vocabulary, lambda count: self.draw(count, rng))
 
     def counts(self, count: int) -> tuple[int, int]:
-        """How many of `count` tokens are restored at most, and in how many spans."""
+        """(most hidden tokens, spans) of a text of `count` tokens."""
         return min(max(round(2 * self.rate * count), 1), max(count - 1, 1)), 1
 
     def draw(self, count: int, rng: np.random.Generator) -> Spans:
@@ -60,11 +60,11 @@ class Continuation:
 
 @dataclass(frozen=True)
 class MixtureOfDenoisers:
-    """regular, extreme: (mean span in tokens, rate) of denoisers of either mode; sequential: the rate of the one that hides a
-    text's end, None for none. All are drawn equally often. The defaults are the paper's (Tay et al. 2022, UL2, table 1, and
-    section 3.1.2), with spans as in `SpanCorruption` where the paper draws their lengths from a normal distribution.
+    """regular, extreme: (mean span in tokens, rate) of each denoiser of these modes. sequential: the rate of the denoiser that hides
+    a text's end, or None. All denoisers are drawn equally often. The defaults are the paper's (Tay et al. 2022, UL2, table 1 and
+    section 3.1.2), with spans as in `SpanCorruption`, where the paper draws lengths from a normal distribution.
 
-    Raises UserError where a rate or a span's length cannot be one, or no denoiser is left.
+    Raises UserError where a rate or a length is out of range, and where there is no denoiser.
     """
 
     regular: tuple[tuple[float, float], ...] = ((3, 0.15), (8, 0.15))
@@ -77,7 +77,7 @@ class MixtureOfDenoisers:
 
     @cached_property
     def denoisers(self) -> list[tuple[str, SpanCorruption | Continuation]]:
-        """Each with its mode token."""
+        """(mode token, denoiser) of all denoisers."""
         pairs = [(REGULAR, pair) for pair in self.regular] + [(EXTREME, pair) for pair in self.extreme]
         spans = [(mode, SpanCorruption(rate, mean_span)) for mode, (mean_span, rate) in pairs]
         return spans + ([] if self.sequential is None else [(SEQUENTIAL, Continuation(self.sequential))])
@@ -101,6 +101,6 @@ class MixtureOfDenoisers:
 
 
 def after_mode(row: Corrupted, mode: int) -> Corrupted:
-    """The row (T,) with the mode token before its source: (T + 1,)."""
+    """The row (T,) with the mode token in front: (T + 1,)."""
     tokens = np.concatenate([np.array([mode], np.int32), row.tokens])
     return Corrupted(tokens, np.concatenate([[False], row.mask]), 1 + row.prefix_length)

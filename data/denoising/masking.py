@@ -1,4 +1,4 @@
-"""Masked language modelling: some tokens of a text are hidden or swapped, and the model says what they were (BERT)."""
+"""Masked language modelling (BERT): hides or swaps some tokens of a text; the model predicts them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from data.denoising.spans import check_rate
 from data.denoising.vocabulary import MASK, Vocabulary
 from data.errors import UserError
 
-LONGEST_SPAN = 10  # of Joshi et al. 2020
+LONGEST_SPAN = 10  # tokens or words; as in Joshi et al. 2020
 
 
 @dataclass(frozen=True)
 class Masking:
-    """rate: share of the ordinary tokens that are chosen. Of these the share `masked` is read as `<mask>`, the share `random` as
-    some ordinary token, and the others as they are (Devlin et al. 2019, section 3.1). Each call draws anew (Liu et al. 2019,
+    """rate: share of the ordinary tokens to choose. Of the chosen tokens, the share `masked` becomes `<mask>`, the share `random`
+    becomes a random ordinary token, and the rest stays (Devlin et al. 2019, section 3.1). Each call draws anew (Liu et al. 2019,
     RoBERTa, section 4.1).
 
-    whole_words: words are chosen, each with all its tokens; the rate is that of the words.
-    mean_span: spans of tokens, or of whole words, are chosen, so long on average, and what each is read as is drawn for it as a
-        whole; lengths are geometric from 1 to 10 (Joshi et al. 2020, SpanBERT, section 3.1, where the mean is 3.8). A special
-        token within a span is passed over.
+    whole_words: choose words with all their tokens; the rate is a share of the words.
+    mean_span: choose spans of tokens or whole words of this mean length, and draw one replacement (mask, random or none) for the
+        whole span. Lengths are geometric from 1 to 10 (Joshi et al. 2020, SpanBERT, section 3.1, with mean 3.8). Spans skip
+        special tokens.
 
-    At least one token or word is chosen. A row's first token never is, nor the word it begins: a batch has no mask there, since
-    other objectives have nothing to predict it from.
+    At least one token or word is chosen. A row's first token, or the word it begins, never is: a batch has no mask there, because
+    other objectives cannot predict the first token.
 
-    Raises UserError where a share is none, or no geometric lengths have this mean.
+    Raises UserError where a share is not between 0 and 1, and where no geometric distribution has this mean.
     """
 
     rate: float = 0.15
@@ -70,7 +70,7 @@ class Masking:
         return apply_mask(tokens, chosen, fates, others, (self.masked, self.random), vocabulary.ids[MASK])
 
     def _units(self, tokens: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-        """(n,) int64: the number of the token or word that may be chosen, from 0 on; -1 where none may."""
+        """(n,) int64: the number of each token's unit, a token or word that may be chosen, from 0; -1 for other tokens."""
         ordinary = ~vocabulary.special[tokens]
         starts = vocabulary.word_starts(tokens) if self.whole_words else np.ones(len(tokens), bool)
         words = np.cumsum(starts)
@@ -78,7 +78,7 @@ class Masking:
         return np.where(eligible, np.cumsum(starts & eligible) - 1, -1)
 
     def _lengths(self, chosen: int, rng: np.random.Generator) -> np.ndarray:
-        """(spans,) int64: how many tokens or words each span has; they add up to `chosen`, for which the last may be cut."""
+        """(spans,) int64: the tokens or words of each span. They add up to `chosen`; the last span may be cut."""
         if self.mean_span is None:
             return np.ones(chosen, int)
         at_most = np.cumsum(length_probabilities(self.mean_span))[:-1]
@@ -90,9 +90,9 @@ class Masking:
 
 @cache
 def length_probabilities(mean: float) -> np.ndarray:
-    """(10,) float64: of spans of 1 to 10, geometric: as r ** length, with the one r that gives the mean, from 1 to 5.5."""
+    """(10,) float64: probabilities of the lengths 1 to 10, proportional to r ** length, with the r that gives the mean (1 to 5.5)."""
     lengths = np.arange(1, LONGEST_SPAN + 1)
-    # of the sum of (length - mean) * r ** (length - 1), which by Descartes' rule of signs has one root that is not negative
+    # r is a root of the sum of (length - mean) * r ** (length - 1), which by Descartes' rule of signs has one root >= 0
     roots = np.roots((lengths - mean)[::-1])
     ratio = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real >= 0)].max()
     weights = ratio ** (lengths - 1.0)
@@ -100,9 +100,11 @@ def length_probabilities(mean: float) -> np.ndarray:
 
 
 def arrange(lengths: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """(count,) int64: the number of the span in which each of `count` units is, -1 in none. lengths: (spans,) int64, in the spans'
-    order. All arrangements are alike; spans may touch."""
-    blocks = np.full(count - lengths.sum() + len(lengths), -1)  # each span, and each unit that is in none
+    """(count,) int64: the number of each unit's span, or -1. lengths: (spans,) int64, in order. All arrangements are equally likely;
+    spans may touch."""
+    blocks = np.full(
+        count - lengths.sum() + len(lengths), -1
+    )  # one block for each span, and one for each unit outside spans
     blocks[np.sort(rng.choice(len(blocks), len(lengths), replace=False))] = np.arange(len(lengths))
     sizes = np.ones(len(blocks), int)
     sizes[blocks >= 0] = lengths
@@ -117,8 +119,8 @@ def apply_mask(
     shares: tuple[float, float],
     mask: int,
 ) -> Corrupted:
-    """tokens, others: (n,) int32; chosen: (n,) bool; fates: (n,) float64 in [0, 1). A chosen token whose fate lies below the first
-    share is read as `mask`, below both shares together as the other token in its place."""
+    """tokens, others: (n,) int32. chosen: (n,) bool. fates: (n,) float64 in [0, 1). A chosen token becomes `mask` where its fate is
+    below the first share, and the token of `others` where it is below the sum of both shares."""
     masked, random = shares
     swapped = np.where(fates < masked, mask, np.where(fates < masked + random, others, tokens))
     return Corrupted(tokens, chosen, inputs=np.where(chosen, swapped, tokens).astype(np.int32))

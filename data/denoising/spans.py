@@ -1,7 +1,7 @@
-"""Span corruption: spans drop out of a text, a sentinel stands for each, and the model writes them (T5).
+"""Span corruption (T5): replaces spans of a text by sentinels; the model writes the spans.
 
-A row is a source and a target: the text with its sentinels and the end of text, then each sentinel with the span that it stands
-for, one more sentinel and the end of text (Raffel et al. 2020, figure 2).
+A row is a source and a target. The source is the text with sentinels, and the end of text. The target is each sentinel followed by
+its span, one more sentinel, and the end of text (Raffel et al. 2020, figure 2).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ MOST_SPANS = len(SENTINELS) - 1  # the last sentinel ends the target
 
 @dataclass(frozen=True)
 class SpanCorruption:
-    """rate: share of the tokens that drop out. mean_span: tokens of a span, on average.
+    """rate: share of the tokens to drop. mean_span: mean length of a span in tokens.
 
-    How many tokens and how many spans drop out is fixed by the text's length; the spans' lengths and places are random, all
-    divisions alike (Raffel et al. 2020, section 3.3.4). A text that asks for more spans than there are sentinels, or than there
-    are tokens to set them apart, has fewer and longer ones.
+    The text's length fixes the numbers of dropped tokens and of spans. The spans' lengths and places are random, all divisions
+    equally likely (Raffel et al. 2020, section 3.3.4). Where a text would need more spans than there are sentinels, or than there
+    are tokens to separate them, it has fewer and longer spans.
 
-    Raises UserError where these are no share and no length.
+    Raises UserError unless 0 < rate < 1 and mean_span >= 1.
     """
 
     rate: float = 0.15
@@ -53,7 +53,7 @@ class SpanCorruption:
         return corrupt_spans(tokens, vocabulary, lambda count: self.draw(count, rng))
 
     def counts(self, count: int) -> tuple[int, int]:
-        """How many of `count` tokens drop out, and in how many spans; both at least 1, and both never fall as `count` grows."""
+        """(dropped tokens, spans) of a text of `count` tokens. Both are at least 1 and never decrease with `count`."""
         dropped = min(max(round(count * self.rate), 1), max(count - 1, 1))
         spans = min(max(round(dropped / self.mean_span), 1), dropped, count - dropped + 1, MOST_SPANS)
         return dropped, spans
@@ -68,24 +68,23 @@ class SpanCorruption:
 
 
 def check_rate(name: str, rate: float) -> None:
-    """Raises UserError where it is no share, or nothing or everything."""
+    """Raises UserError unless 0 < rate < 1."""
     if not 0 < rate < 1:
         raise UserError(f"{name} is {rate}; give a share of the tokens above 0 and below 1, such as 0.15")
 
 
 def longest_text(length: int, spans: Callable[[int], int], before: int = 0) -> int:
-    """The most tokens of a text whose row fits in `length`.
+    """The most tokens that a text may have so that its row fits in `length`. Lengths exclude the end-of-text token, whether or not
+    the text already has one.
 
-    spans: how many a text of so many tokens has at most; must not fall. before: tokens that come before the source.
+    spans: the most spans of a text of so many tokens; must not decrease. before: number of tokens before the source.
 
-    The end of text is counted as if the text had none yet: it takes no space from the row where the text has it, and adds no
-    span. Raises UserError where not even a text of two tokens fits.
+    Raises UserError where not even a text of two tokens fits.
     """
 
     def row_length(count: int) -> int:
-        return (
-            before + count + 2 * spans(count) + 3
-        )  # each sentinel twice, the target's last sentinel, two ends of text
+        # each span's sentinel twice, the target's last sentinel, two ends of text
+        return before + count + 2 * spans(count) + 3
 
     if length < row_length(2):
         raise UserError(f"max_length is {length}; a row of spans and sentinels needs {row_length(2)} or more")
@@ -93,8 +92,8 @@ def longest_text(length: int, spans: Callable[[int], int], before: int = 0) -> i
 
 
 def corrupt_spans(tokens: np.ndarray, vocabulary: Vocabulary, draw: Callable[[int], Spans]) -> Corrupted:
-    """tokens: (n,) int32, with or without the end of text. draw: the spans of a text of so many tokens, the end of text not
-    counted. Where documents were joined, a span ends before an end of text within."""
+    """tokens: (n,) int32, with or without the end of text. draw: gives the spans of a text of so many tokens, without the end of
+    text. In joined documents a span ends before an end of text inside."""
     end = vocabulary.end
     text = tokens[:-1] if tokens[-1] == end else tokens
     starts, lengths = _up_to(np.flatnonzero(text == end), *draw(len(text)))
@@ -105,7 +104,7 @@ def corrupt_spans(tokens: np.ndarray, vocabulary: Vocabulary, draw: Callable[[in
 def apply_spans(
     text: np.ndarray, starts: np.ndarray, lengths: np.ndarray, sentinels: np.ndarray, end: int
 ) -> Corrupted:
-    """text: (n,) int32 without end of text; starts, lengths: (spans,) int, ascending, not touching, at least 1 long.
+    """text: (n,) int32 without end of text. starts, lengths: (spans,) int; spans ascend, do not touch, and have 1 or more tokens.
 
     sentinels: (spans + 1,) int32. The row is (n + 2 * spans + 3,).
     """
@@ -123,7 +122,7 @@ def apply_spans(
 
 
 def _up_to(ends: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> Spans:
-    """The spans, each cut before the first of the places `ends` that lies in it; those of which nothing is left are gone."""
+    """The spans, each cut before the first of the positions `ends` inside it, without spans that become empty."""
     if not len(ends):
         return starts, lengths
     following = np.append(ends, np.iinfo(ends.dtype).max)[np.searchsorted(ends, starts)]

@@ -1,43 +1,39 @@
-"""What denoising knows about a tokenizer: which tokens are special, where words begin, the ids of masks and sentinels."""
+"""A tokenizer's vocabulary for denoising: special tokens, tokens that begin words, ids of masks and sentinels."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data.errors import UserError
-from data.tokenizer import end_of_text
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from data.tokenizer import Tokenizer, end_of_text
 
 MASK = "<mask>"
-BLANK = "▁"  # of sentencepiece, for a space
-# what a piece begins or ends with: a new word begins where these change, but for ANY, which goes with all
+BLANK = "▁"  # sentencepiece writes it for a space
+# kinds of a piece's first or last character: a new word begins where the kind changes, except from or to ANY
 ANY, LETTER, DIGIT, SPACE, MARK, SPECIAL = range(6)
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """size: the highest id, and one."""
+    """Arrays over token ids. size: the highest id + 1."""
 
-    ordinary: np.ndarray  # (ordinary tokens,) int32: ids of all that are not special
+    ordinary: np.ndarray  # (ordinary tokens,) int32: ids of all tokens that are not special
     special: np.ndarray  # (size,) bool
-    begins_word: np.ndarray  # (size,) bool, True = whatever stands before it
-    first_kind: np.ndarray  # (size,) int8, of a token's first character
-    last_kind: np.ndarray  # (size,) int8, of its last
-    ids: dict[str, int]  # of the special tokens that a corruption asked for
-    end: int  # end of text
+    begins_word: np.ndarray  # (size,) bool, True = the token begins a word after any token
+    first_kind: np.ndarray  # (size,) int8, kind of a token's first character
+    last_kind: np.ndarray  # (size,) int8, kind of a token's last character
+    ids: dict[str, int]  # of the special tokens that the corruption needs
+    end: int  # id of the end of text
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase, special_tokens: Sequence[str] = ()) -> Vocabulary:
-        """special_tokens: `<mask>` may be the tokenizer's mask token under another name, such as BERT's.
+    def of(cls, tokenizer: Tokenizer, special_tokens: Sequence[str] = ()) -> Vocabulary:
+        """special_tokens: needed by the corruption. `<mask>` also stands for a mask token of another name, such as BERT's.
 
-        Raises UserError where one is missing, or the tokenizer has no end of text.
+        Raises UserError where a special token or the end of text is missing.
         """
         known = tokenizer.get_vocab()
         if MASK not in known and tokenizer.mask_token_id is not None:
@@ -60,10 +56,10 @@ class Vocabulary:
         return cls(np.array(sorted(ordinary), np.int32), special, begins, first, last, ids, end)
 
     def word_starts(self, tokens: np.ndarray) -> np.ndarray:
-        """(n,) bool: where a word begins in tokens (n,) int32. The first token begins one, and each special token is one.
+        """(n,) bool: which of the tokens, (n,) int32, begin a word. The first token does; each special token is a word.
 
-        A word is what the tokenizer's continuation marks hold together (WordPiece); with other tokenizers a run of letters, of
-        digits or of other marks, with a space before it (Radford et al. 2019, GPT-2, section 2.2).
+        In WordPiece, continuation marks tell the parts of a word. With other tokenizers a word is a run of letters, of digits or of
+        other marks, with a space before it (Radford et al. 2019, GPT-2, section 2.2).
         """
         starts = self.begins_word[tokens]
         before, after = self.last_kind[tokens[:-1]], self.first_kind[tokens[1:]]
@@ -72,8 +68,8 @@ class Vocabulary:
         return starts
 
 
-def extend(tokenizer: PreTrainedTokenizerBase, special_tokens: Sequence[str]) -> None:
-    """Adds those that the tokenizer lacks at the end of its vocabulary; `<mask>` becomes its mask token where it has none."""
+def extend(tokenizer: Tokenizer, special_tokens: Sequence[str]) -> None:
+    """Adds missing special tokens to the end of the tokenizer's vocabulary. `<mask>` becomes its mask token if it has none."""
     known = tokenizer.get_vocab()
     missing = [token for token in special_tokens if token not in known]
     if MASK in missing and tokenizer.mask_token is not None:
@@ -84,10 +80,8 @@ def extend(tokenizer: PreTrainedTokenizerBase, special_tokens: Sequence[str]) ->
         tokenizer.mask_token = MASK
 
 
-def _edges(
-    pieces: dict[int, str], tokenizer: PreTrainedTokenizerBase, size: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(size,) bool and twice (size,) int8: which pieces begin a word wherever they stand, and the kinds of their ends."""
+def _edges(pieces: dict[int, str], tokenizer: Tokenizer, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`begins_word`, `first_kind` and `last_kind` of the pieces, (size,) each."""
     from tokenizers import models
 
     begins, first, last = np.zeros(size, bool), np.zeros(size, np.int8), np.zeros(size, np.int8)
@@ -99,15 +93,15 @@ def _edges(
     for number, text in _texts(pieces, tokenizer).items():
         begins[number] = text[:1].isspace()
         first[number] = _kind(text[:1])
-        last[number] = _kind(text[-1:]) if not text.endswith(" ") else ANY  # a space belongs to the word after it
+        last[number] = _kind(text[-1:]) if not text.endswith(" ") else ANY  # a trailing space belongs to the next word
     return begins, first, last
 
 
-def _texts(pieces: dict[int, str], tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
-    """What each piece writes; U+FFFD stands for a part of a character."""
+def _texts(pieces: dict[int, str], tokenizer: Tokenizer) -> dict[int, str]:
+    """The text of each piece; U+FFFD stands for a part of a character."""
     from tokenizers import decoders, pre_tokenizers
 
-    added = tokenizer.added_tokens_decoder.keys()  # these are written as they are
+    added = tokenizer.added_tokens_decoder.keys()  # added tokens are their own text
     learnt = {number: piece for number, piece in pieces.items() if number not in added}
     if set().union(*learnt.values()) <= set(pre_tokenizers.ByteLevel.alphabet()):
         decoder = decoders.ByteLevel()
@@ -116,7 +110,7 @@ def _texts(pieces: dict[int, str], tokenizer: PreTrainedTokenizerBase) -> dict[i
 
 
 def _kind(character: str) -> int:
-    if character in ("", "\ufffd"):  # a part of a character, which belongs to what stands around it
+    if character in ("", "\ufffd"):  # a part of a character goes with its neighbours
         return ANY
     if character.isspace():
         return SPACE

@@ -1,4 +1,4 @@
-"""How far annotators agree: Krippendorff's alpha, Cohen's kappa of each two, and each one's agreement with the others."""
+"""Agreement of annotators: Krippendorff's alpha, Cohen's kappa of pairs, and each annotator's agreement with the others."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
-import krippendorff
 import numpy as np
 
 Level = Literal["nominal", "ordinal", "interval"]
-Item = tuple  # what was judged, hashable
+Item = tuple  # identifies what was judged; hashable
 
-LEVELS = 50  # distinct ratings, at most; more are rounded to this many steps of their range
-# items * values * values that the coincidences of alpha may take in memory; more items are drawn from
+LEVELS = 50  # most distinct ratings; more are rounded to this many steps of their range
+# most items * values * values in memory for alpha; of more items a sample is taken
 CELLS = 20_000_000
-KAPPAS = 20  # pairs of annotators that are told, those with the most items in common
+KAPPAS = 20  # most pairs of annotators reported: those with the most items in common
 
 
 class Judgment(NamedTuple):
-    """What one annotator said of one item."""
+    """One annotator's judgment of one item."""
 
     item: Item
     annotator: str
@@ -29,10 +28,10 @@ class Judgment(NamedTuple):
 
 
 def agreement(judgments: Iterable[Judgment], level: Level, ranks: Iterable[Judgment] = ()) -> dict[str, Any]:
-    """As JSON values: annotators and items (judged by several) counted; alpha; of labels and directions kappa, {"a, b": κ};
-    with_others, {annotator: share} (see `with_others`). What is not defined on these items is left out.
+    """JSON values: the numbers of annotators and of items with several judgments; alpha; kappa of labels and directions,
+    {"a, b": κ}; with_others, {annotator: share} (see `with_others`). Leaves out measures that are undefined on these items.
 
-    level: of the judgments. ranks: of rankings, each answer's place; alpha is then theirs, on the ordinal level.
+    level: level of measurement of the judgments. ranks: each answer's rank, for rankings; alpha is then of the ranks, ordinal.
     """
     judgments = list(judgments)
     shared = by_item(judgments)
@@ -48,7 +47,7 @@ def agreement(judgments: Iterable[Judgment], level: Level, ranks: Iterable[Judgm
 
 
 def by_item(judgments: Iterable[Judgment]) -> dict[Item, dict[str, float]]:
-    """{item: {annotator: value}} of the items that several annotators judged; who judged one twice counts with the last."""
+    """{item: {annotator: value}} of items with several annotators. An annotator's last judgment of an item counts."""
     found: dict[Item, dict[str, float]] = defaultdict(dict)
     for item, annotator, value in judgments:
         found[item][annotator] = value
@@ -56,10 +55,10 @@ def by_item(judgments: Iterable[Judgment]) -> dict[Item, dict[str, float]]:
 
 
 def krippendorff_alpha(shared: Mapping[Item, Mapping[str, float]], level: Level) -> float | None:
-    """Krippendorff's alpha (Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability"): 1 = full agreement, 0 = as by
-    chance. None where it is not defined: no shared items, or every value the same.
+    """Krippendorff's alpha (Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability"): 1 = full agreement, 0 = chance.
+    None where it is undefined: no shared items, or all values equal.
 
-    More than `LEVELS` distinct values are rounded; of more items than memory holds, a fixed draw stands for all.
+    Rounds more than `LEVELS` distinct values, and takes a fixed random sample of too many items (`CELLS`).
     """
     table = [list(said.values()) for said in shared.values()]
     seen = np.unique(np.concatenate(table)) if table else np.array([])
@@ -69,14 +68,16 @@ def krippendorff_alpha(shared: Mapping[Item, Mapping[str, float]], level: Level)
     most = CELLS // len(domain) ** 2
     if len(table) > most:
         table = [table[place] for place in np.random.default_rng(0).permutation(len(table))[:most]]
-    borders = (domain[1:] + domain[:-1]) / 2  # between each value and the next
+    borders = (domain[1:] + domain[:-1]) / 2  # midway between neighbouring values
     counts = np.array([np.bincount(np.searchsorted(borders, said), minlength=len(domain)) for said in table])
+    import krippendorff
+
     alpha = float(krippendorff.alpha(value_counts=counts, value_domain=domain, level_of_measurement=level))
     return alpha if math.isfinite(alpha) else None
 
 
 def kappas(shared: Mapping[Item, Mapping[str, float]]) -> dict[tuple[str, str], float]:
-    """Cohen's kappa of each two annotators on the items that both judged, for the `KAPPAS` pairs with the most of these."""
+    """{pair of annotators: Cohen's kappa on the items both judged}, for the `KAPPAS` pairs with the most such items."""
     values: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for said in shared.values():
         for one, other in combinations(sorted(said), 2):
@@ -87,20 +88,18 @@ def kappas(shared: Mapping[Item, Mapping[str, float]]) -> dict[tuple[str, str], 
 
 
 def cohens_kappa(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Cohen's kappa of two annotators' labels of the same items (Cohen 1960, equation 1): (p_o - p_e) / (1 - p_e), with p_o
-    the share of items labelled alike and p_e the share expected if both labelled at random, each with the own frequencies.
-    None where p_e is 1: both gave one and the same label to all."""
-    count = len(first)
-    observed = sum(one == other for one, other in zip(first, second, strict=True)) / count
-    labels, others = Counter(first), Counter(second)
-    expected = sum(labels[label] * others[label] for label in labels) / count**2
-    return None if expected == 1 else (observed - expected) / (1 - expected)
+    """Cohen's kappa of two annotators' labels of the same items (Cohen 1960, equation 1). None where it is undefined: all labels
+    are equal."""
+    from sklearn.metrics import cohen_kappa_score
+
+    labels = np.unique([*first, *second], return_inverse=True)[1]
+    return float(cohen_kappa_score(labels[: len(first)], labels[len(first) :])) if labels.any() else None
 
 
 def with_others(shared: Mapping[Item, Mapping[str, float]], level: Level) -> dict[str, float]:
-    """Each annotator's agreement with the others, 0..1. Of labels: the share of items where it said what most of the others
-    did, those left out where the others have no most frequent label. Of ratings: 1 less the mean distance to the others'
-    mean, as a share of the range of all ratings."""
+    """Each annotator's agreement with the others, 0..1. Labels: the share of items on which the annotator gave the others' most
+    frequent label, without items that have no most frequent label. Ratings: 1 minus the mean distance to the others' mean, as a
+    share of the range of all ratings."""
     agreed: dict[str, list[float]] = defaultdict(list)
     everything = [value for said in shared.values() for value in said.values()]
     spread = (max(everything) - min(everything) or 1.0) if everything else 1.0

@@ -1,4 +1,4 @@
-"""Who said what of which answers, read from units; and how much each annotator's rows count."""
+"""Reads annotators' judgments from units, reports their agreement, and weights each annotator's rows."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from data.feedback.agreement import Judgment, Level, agreement
 from data.feedback.columns import FeedbackOptions
 from data.unit import DataReport, TrainingUnit
 
-# below this alpha not even tentative conclusions hold (Krippendorff 2004, Content Analysis, chapter 11)
+# a lower alpha allows not even tentative conclusions (Krippendorff 2004, Content Analysis, chapter 11)
 DOUBTFUL = 0.667
 
 
 def tell_agreement(kind: str, units: Sequence[TrainingUnit], report: DataReport) -> None:
-    """Puts the annotators' agreement into the report, with a warning where it is low."""
+    """Adds the annotators' agreement to the report, and a warning where it is low."""
     judgments = [judgment for unit in units for judgment in judgments_of(unit)]
     if not judgments:
         return
@@ -38,19 +38,20 @@ def tell_agreement(kind: str, units: Sequence[TrainingUnit], report: DataReport)
 
 
 def weighted(units: Sequence[TrainingUnit], options: FeedbackOptions, report: DataReport) -> list[TrainingUnit]:
-    """The units with a column weights: their annotator's, divided by the mean over all units.
+    """The units with a column `weights`: their annotator's weight, divided by the mean over all units.
 
-    Raises UserError where weights are given to annotators that are not there, or for their agreement where there is none.
+    Raises UserError where a weight is for an unknown annotator, and where agreement is asked for but no answer has several
+    annotators.
     """
     names = sorted({name for unit in units if (name := annotator_of(unit)) is not None})
     if options.annotators == "agreement":
         shares = report.agreement.get("with_others")
         if not shares:
             raise UserError(
-                f"{report.name}: annotators: agreement needs answers that several annotators judged, but there is none; "
+                f"{report.name}: annotators: agreement needs answers that several annotators judged; there are none; "
                 "give weights by name: {<annotator>: <weight>}"
             )
-        usual = sum(shares.values()) / len(shares)  # of those who judged nothing that others did
+        usual = sum(shares.values()) / len(shares)  # for annotators who share no item with others
         weights = {name: shares.get(name, usual) for name in names}
     else:
         unknown = next((name for name in options.annotators if name not in names), None)
@@ -69,20 +70,20 @@ def weighted(units: Sequence[TrainingUnit], options: FeedbackOptions, report: Da
 
 
 def annotator_of(unit: TrainingUnit) -> Any:
-    """The annotator's name; None where the row names none."""
+    """The annotator's name, or None."""
     return unit[0].meta.get("annotator")
 
 
 def judgments_of(unit: TrainingUnit) -> Iterator[Judgment]:
-    """What the unit's annotator said of it; nothing where there is none. Of a comparison: of each two answers which is better,
-    1.0 or -1.0 or, for a tie, 0.0; else the label or rating of the answer, or the label of each of its steps."""
+    """The judgments of the unit's annotator, if it has one: of a comparison, which of each two answers is better (1.0, -1.0, or 0.0
+    for a tie); else the answer's label or rating, or the label of each of its steps."""
     annotator = annotator_of(unit)
     if annotator is None:
         return
     for better, worse in combinations(unit, 2):
         first, second = key(better.tokens), key(worse.tokens)
         sign = float(np.sign(worse.columns["ranks"] - better.columns["ranks"]))
-        # in the order of the keys, which has nothing to do with the answers
+        # an order that does not depend on the judgment
         yield Judgment((min(first, second), max(first, second)), annotator, sign if first < second else -sign)
     if len(unit) > 1:
         return
@@ -96,7 +97,7 @@ def judgments_of(unit: TrainingUnit) -> Iterator[Judgment]:
 
 
 def ranks_of(unit: TrainingUnit) -> Iterator[Judgment]:
-    """The place of each answer of a ranking."""
+    """The rank of each answer of a ranking, as judgments."""
     annotator = annotator_of(unit)
     if annotator is not None:
         together = tuple(sorted(key(row.tokens) for row in unit))
@@ -105,5 +106,5 @@ def ranks_of(unit: TrainingUnit) -> Iterator[Judgment]:
 
 
 def key(tokens: np.ndarray) -> bytes:
-    """Stands for a text, in few bytes."""
+    """A short hash of a text."""
     return hashlib.blake2b(tokens.tobytes(), digest_size=12).digest()

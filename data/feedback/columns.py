@@ -1,4 +1,4 @@
-"""Columns of feedback rows: the options by which they are read, the conversions that they ask for, and their values, checked."""
+"""Columns of feedback rows: options for reading them, the conversions that they imply, and checks of their values."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, Literal
 from data.errors import UserError, describe
 from data.messages import Message, prompt_key
 
-# what says which of a row's `responses` is better; the first of these columns that is there
+# columns that order a row's `responses`; the first one present counts
 ORDERED_BY = ("ratings", "ranks", "correct", "answer")
 
-CONVERSIONS = {  # (kind that is trained on, form of the rows) -> the conversion
+CONVERSIONS = {  # (kind to train on, form of the rows) -> the conversion
     ("preference", "ratings"): "ratings → pairs with margin",
     ("preference", "ranking"): "ranking → pairs",
     ("preference", "verifiable"): "verifiable answers → pairs",
@@ -28,11 +28,14 @@ MANY = {"ranking": "rankings", "ratings": "rows of ratings", "verifiable answers
 
 @dataclass(frozen=True)
 class FeedbackOptions:
-    """attributes: of ratings by attribute, {name: weight}; empty: all alike. annotators: {name: weight} of their rows, 1 where
-    not named, or "agreement": each annotator's agreement with the others. ties: whether answers that were found equally good
-    are kept, for a loss that learns from them.
+    """How to read feedback rows.
 
-    Raises UserError where no attribute counts, or an annotator counts less than nothing."""
+    attributes: {attribute of ratings: weight}; empty = equal weights. annotators: {name: weight of their rows}, 1 for others; or
+    "agreement", which takes each annotator's agreement with the others. ties: keep answers that were judged equally good, for a
+    loss that learns from them.
+
+    Raises UserError where all attributes have weight 0, or an annotator's weight is below 0.
+    """
 
     attributes: Mapping[str, float] = field(default_factory=dict)
     annotators: Mapping[str, float] | Literal["agreement"] = field(default_factory=dict)
@@ -48,18 +51,18 @@ class FeedbackOptions:
 
 
 def order_column(columns: Collection[str]) -> str | None:
-    """Of rows of several responses: the column that orders them; None = they are listed from best to worst."""
+    """The column that orders a row's responses; None = they are listed from best to worst."""
     return next((name for name in ORDERED_BY if name in columns), None)
 
 
 def conversion_of(kind: str, columns: Collection[str]) -> str | None:
-    """What becomes of rows with these columns where a phase trains on `kind` (`data.examples.KINDS`): "ranking → pairs", say.
-    None where they are read as they are, or cannot be read."""
+    """The conversion, such as "ranking → pairs", of rows with these columns for a phase that trains on `kind`
+    (`data.examples.KINDS`). None where rows are read without conversion, or cannot be read."""
     return CONVERSIONS.get((kind, _form(kind, columns)))
 
 
 def counted(conversion: str, rows: int, units: int) -> str:
-    """The conversion with numbers: "1,000 rankings into 3,112 pairs"."""
+    """The conversion with counts: "1,000 rankings into 3,112 pairs"."""
     source, target = conversion.split(" → ")
     return f"{rows:,} {MANY.get(source, source)} into {units:,} {MANY.get(target, target)}"
 
@@ -80,22 +83,22 @@ def _form(kind: str, columns: Collection[str]) -> str | None:
 def checked_number(
     value: Any, where: str, least: float = -math.inf, most: float = math.inf, wanted: str = "a number"
 ) -> float:
-    """The value as a finite number of least..most. Raises UserError, `where` in front, where it is anything else."""
+    """The value as a float from `least` to `most`. Raises UserError, which begins with `where`, for any other value."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most or math.isinf(value):
         raise UserError(f"{where} must be {wanted}, found {reprlib.repr(value)}")
     return float(value)
 
 
 def checked_flag(value: Any, where: str, meaning: str = "") -> bool:
-    """True or False, which may be written as 1 or 0."""
-    if not isinstance(value, int | float) or value not in (0, 1):  # True and False are among them
+    """True or False, also from 1 or 0. Raises UserError for any other value."""
+    if not isinstance(value, int | float) or value not in (0, 1):  # True == 1 and False == 0
         hint = f": {meaning}" if meaning else ""
         raise UserError(f"{where} must be true or false (or 1 or 0{hint}), found {reprlib.repr(value)}")
     return bool(value)
 
 
 def checked_items(row: Mapping[str, Any], column: str, origin: str, like: tuple[str, int] | None = None) -> list[Any]:
-    """The column's list. like: another column and how many items it has, which this one must have, too."""
+    """The column's list. like: (another column, its number of items), which this list must have too. Raises UserError otherwise."""
     value = row.get(column)
     if not isinstance(value, list | tuple):
         raise UserError(f"{origin}: column {column!r} must be a list, found {describe(value)}")
@@ -105,12 +108,12 @@ def checked_items(row: Mapping[str, Any], column: str, origin: str, like: tuple[
 
 
 def item_place(column: str, origin: str, place: int) -> str:
-    """Where an item is found, to name it in an error; counted from 1."""
+    """An item's place for messages, counted from 1."""
     return f"{origin}: column {column!r}, item {place + 1}"
 
 
 def _annotator(row: Mapping[str, Any], origin: str) -> dict[str, str]:
-    """{"annotator": name} for the row's meta; {} where the row names none."""
+    """{"annotator": name}, or {} where the row names none."""
     value = row.get("annotator")
     if value is None:
         return {}
@@ -120,14 +123,13 @@ def _annotator(row: Mapping[str, Any], origin: str) -> dict[str, str]:
 
 
 def row_meta(number: int, row: Mapping[str, Any], prompt: Sequence[Message], origin: str) -> dict[str, Any]:
-    """What every unit of feedback says of where it is from: its row, its prompt's key, and its annotator where the row names
-    one."""
+    """The meta of every unit of feedback: row, prompt key, and the annotator where the row names one."""
     return {"row": number, "prompt_key": prompt_key(prompt), **_annotator(row, origin)}
 
 
 def rating_of(value: Any, where: str, options: FeedbackOptions) -> float:
-    """One number: of several attributes the mean, weighted by options.attributes and divided by the sum of the weights'
-    sizes, so that a weight below 0 counts against an answer.
+    """A rating as one number. Attributes become their mean, weighted by options.attributes and divided by the sum of the weights'
+    absolute values, so that a weight below 0 counts against an answer.
 
     Raises UserError where the value is neither a number nor an object of numbers, or lacks an attribute that has a weight.
     """
@@ -139,7 +141,7 @@ def rating_of(value: Any, where: str, options: FeedbackOptions) -> float:
                 f"{where} is one number, so that the attributes {named} cannot be weighted: remove attributes"
             )
         return rating
-    # Arrow gives every object the keys of all
+    # Arrow gives every object the keys of all objects
     rated = {name: checked_number(each, f"{where}, {name!r}") for name, each in value.items() if each is not None}
     if not rated:
         raise UserError(f"{where} must be a number, or an object of numbers by attribute, found one without any")

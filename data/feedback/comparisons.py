@@ -1,5 +1,5 @@
-"""Rows that compare answers to one prompt: pairs, rankings, ratings of several answers, answers that can be checked. They
-become pairs, or rankings of K answers, the best first."""
+"""Readers of rows with several answers to one prompt: pairs, rankings, ratings, answers that can be checked. They give pairs, or
+rankings of K answers, the best first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from itertools import combinations, groupby
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from data.errors import UserError
 from data.feedback.columns import (
@@ -25,33 +24,33 @@ from data.feedback.columns import (
 from data.messages import Message, dialogue_of, number_in, text_of
 from data.render import ChatTemplate, Dialogue
 from data.sources import Rows
+from data.tokenizer import Tokenizer
 from data.unit import DataReport, Example, TrainingUnit
 
 
 @dataclass(frozen=True)
 class RankedAnswers:
-    """A row's answers, each with the whole dialogue that it ends, and what was said of them."""
+    """A row's answers, each at the end of its whole dialogue, with their ranks and scores."""
 
     answers: Sequence[list[Message]]
     ranks: Sequence[float]  # lower is better, equal = a tie
-    # by how much one is better than another is their difference; all 0 = only the order is known
-    scores: Sequence[float]
+    scores: Sequence[float]  # their difference is the margin of two answers; all 0 = only the order is known
 
     def take(self, places: Sequence[int]) -> RankedAnswers:
         """These answers, in this order."""
         return RankedAnswers(*([part[place] for place in places] for part in (self.answers, self.ranks, self.scores)))
 
 
-Reader = Callable[[Mapping[str, Any], str], RankedAnswers]  # a row, and where it is found
+Reader = Callable[[Mapping[str, Any], str], RankedAnswers]  # of a row and its place
 
 
 def preference_units(
-    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, report: DataReport, options: FeedbackOptions
+    rows: Rows, tokenizer: Tokenizer, max_length: int, report: DataReport, options: FeedbackOptions
 ) -> Iterator[TrainingUnit]:
-    """Pairs, the better answer first, with ranks and margins (0 where a margin is not known). Of a row with several answers
-    every two of unequal rank; with options.ties also those of equal rank, unless they are equal because both are right.
+    """Pairs, the better answer first, with ranks and margins (0 = unknown): every two answers of a row whose ranks differ. With
+    options.ties also answers of equal rank, unless both are equal because both are right.
 
-    Columns and what is dropped: see `ranked_units`.
+    `ranked_units` says which columns are read and which rows are dropped.
     """
     for ranking in ranked_units(rows, tokenizer, max_length, report, options):
         for better, worse in combinations(ranking, 2):
@@ -66,11 +65,11 @@ def preference_units(
 
 
 def ranking_units(
-    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, report: DataReport, options: FeedbackOptions
+    rows: Rows, tokenizer: Tokenizer, max_length: int, report: DataReport, options: FeedbackOptions
 ) -> Iterator[TrainingUnit]:
-    """All answers of a row, the best first, with their ranks: 1, 2, …, equal ones the same. A pair is a ranking of two.
+    """All answers of a row, the best first, with ranks 1, 2, …; ties share a rank. A pair is a ranking of two.
 
-    Columns and what is dropped: see `ranked_units`.
+    `ranked_units` says which columns are read and which rows are dropped.
     """
     for ranking in ranked_units(rows, tokenizer, max_length, report, options):
         dense = _dense([row.columns["ranks"] for row in ranking])
@@ -78,19 +77,17 @@ def ranking_units(
 
 
 def ranked_units(
-    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, report: DataReport, options: FeedbackOptions
+    rows: Rows, tokenizer: Tokenizer, max_length: int, report: DataReport, options: FeedbackOptions
 ) -> Iterator[list[Example]]:
-    """Each row's answers, the best first, as examples with the columns ranks and scores. Only an answer is trained on.
+    """Each row's answers, the best first, as examples with the columns `ranks` and `scores`. Only the answers are trained on.
 
-    Columns: `chosen` and `rejected`, perhaps `margin` and `tie`; or `responses` and one of `ratings`, `ranks`, `correct` and
-    `answer` (the number that an answer must give), or none of them where the responses are listed from best to worst. All
-    are answers to `prompt`, or, without that column, full dialogues (message lists or hh-rlhf text) that differ in their
-    last answer.
+    Columns: `chosen` and `rejected`, optionally `margin` and `tie`; or `responses` and one of `ratings`, `ranks`, `correct` and
+    `answer` (the number that a response must give); without these, responses are listed from best to worst. All are answers to
+    `prompt` or, without that column, full dialogues (message lists or hh-rlhf text) that differ in their last answer.
 
-    Dropped: rows with an empty answer, with equal answers, with dialogues that part before the last answer, with an answer
-    longer than max_length, and rows where no answer is better than another, unless ties are kept. Of more than two answers
-    only those that are empty or too long are left out, and of equal ones of equal rank all but the first. Answers that differ
-    in the blanks around them are equal: many templates strip these.
+    Drops rows with fewer than two usable answers: answers that are not empty, not longer than max_length, and differ in more than
+    the blanks around them, which many templates strip. Drops rows whose dialogues differ before the last answer, rows with equal
+    answers of different rank and, unless ties are kept, rows where no answer is better than another.
     """
     read = _reader(rows, options)
     template, ties = ChatTemplate(tokenizer), keeps_ties(rows, options)
@@ -99,7 +96,7 @@ def ranked_units(
         ranking = list(group)
         fitting = [example for example in ranking if len(example.tokens) <= max_length]
         if len(fitting) < 2:
-            # what max_length had to be to leave two answers
+            # the max_length that would keep two answers
             report.drop_long(sorted(len(example.tokens) for example in ranking)[1], max_length)
             continue
         if len(fitting) < len(ranking):
@@ -111,7 +108,7 @@ def ranked_units(
 
 
 def keeps_ties(rows: Rows, options: FeedbackOptions) -> bool:
-    """Whether equal ranks are learned from. Two right answers were not found equally good, they only are both right."""
+    """Whether to keep answers of equal rank. Two answers that are both right need not be equally good."""
     checked = "chosen" not in rows.columns and order_column(rows.columns) in ("correct", "answer")
     return options.ties and not checked
 
@@ -133,7 +130,7 @@ def _dialogues(rows: Rows, read: Reader, template: ChatTemplate, report: DataRep
 
 
 def _usable(comparison: RankedAnswers, report: DataReport) -> RankedAnswers | None:
-    """The answers that can be compared, the best first; None, and counted, where fewer than two are left."""
+    """The usable answers, the best first. None where fewer than two are left; the report then counts the row."""
     answers, ranks = comparison.answers, comparison.ranks
     order = sorted(range(len(answers)), key=lambda place: ranks[place])
     filled = [place for place in order if answers[place][-1]["content"].strip()]
@@ -162,7 +159,7 @@ def _usable(comparison: RankedAnswers, report: DataReport) -> RankedAnswers | No
 
 
 def _reader(rows: Rows, options: FeedbackOptions) -> Reader:
-    """(row, origin) -> RankedAnswers, for rows with these columns."""
+    """The reader of rows with these columns."""
     columns = set(rows.columns)
     if not {"chosen", "rejected", "responses"} & columns:
         raise UserError(
@@ -190,13 +187,13 @@ def _reader(rows: Rows, options: FeedbackOptions) -> Reader:
 
 
 def answer_of(messages: Sequence[Message]) -> Message:
-    """A dialogue's last message, to compare it: without the blanks around its content."""
+    """A dialogue's last message, without the blanks around its content, for comparison."""
     return {**messages[-1], "content": messages[-1]["content"].strip()}
 
 
 def pair_of(row: Mapping[str, Any], origin: str) -> RankedAnswers:
-    """The answers `chosen` and `rejected`, in this order, with what `margin` and `tie` say of them. Raises UserError where
-    these are wrong, or speak against each other."""
+    """The answers `chosen` and `rejected`, with ranks and scores from `margin` and `tie`. Raises UserError where these have wrong
+    values, or contradict each other."""
     margin, tie = row.get("margin"), row.get("tie")
     margin = (
         0.0
@@ -213,7 +210,7 @@ def pair_of(row: Mapping[str, Any], origin: str) -> RankedAnswers:
 def _order(
     row: Mapping[str, Any], column: str | None, answers: Sequence[list[Message]], origin: str, options: FeedbackOptions
 ) -> tuple[Sequence[float], Sequence[float]]:
-    """(ranks, scores) of the row's answers by what the column says."""
+    """(ranks, scores) of the row's answers from the column; None = the answers are listed from best to worst."""
     unknown = [0.0] * len(answers)
     if column is None:
         return range(1, len(answers) + 1), unknown
@@ -232,7 +229,7 @@ def _order(
 
 
 def _gives(row: Mapping[str, Any], answers: Sequence[list[Message]], origin: str) -> list[bool]:
-    """Of each answer, whether it gives the number that the column `answer` asks for."""
+    """Whether each answer gives the number in the column `answer`."""
     value = row.get("answer")
     asked = (
         str(value) if isinstance(value, int | float) and not isinstance(value, bool) else text_of(row, "answer", origin)
@@ -244,5 +241,5 @@ def _gives(row: Mapping[str, Any], answers: Sequence[list[Message]], origin: str
 
 
 def _dense(ranks: Sequence[float]) -> list[float]:
-    """Ranks as 1, 2, … without gaps."""
+    """The ranks, renumbered 1, 2, … without gaps."""
     return (np.unique(ranks, return_inverse=True)[1] + 1.0).tolist()

@@ -1,4 +1,4 @@
-"""Where preferences contradict themselves: pairs that were judged both ways, and cycles such as A > B > C > A."""
+"""Finds contradictory preferences: pairs judged both ways, and cycles such as A > B > C > A."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from itertools import combinations
 
-import networkx
-
 from data.feedback.annotators import key
 from data.unit import TrainingUnit
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-Votes = Counter[tuple[bytes, bytes]]  # (better answer, worse answer) -> how often it was said
+Votes = Counter[tuple[bytes, bytes]]  # (better answer, worse answer) -> number of judgments
 
 
 def contradictions(units: Iterable[TrainingUnit]) -> list[str]:
-    """Warnings, one for each of the two kinds. Cycles are those of the majority: of a pair that was judged both ways equally
-    often, neither answer counts as the better one."""
+    """At most two warnings: of pairs judged both ways, and of cycles. Cycles follow the majority: where a pair was judged both ways
+    equally often, neither answer is better."""
     votes: dict[str, Votes] = defaultdict(Counter)
-    rows: dict[str, dict[int, None]] = defaultdict(dict)  # of each prompt, in their order
+    rows: dict[str, dict[int, None]] = defaultdict(dict)  # of each prompt, in order
     for unit in units:
         prompt, answers = unit[0].meta["prompt_key"], [key(row.tokens) for row in unit]
         rows[prompt][unit[0].meta["row"]] = None
@@ -48,10 +46,12 @@ def _both_ways(votes: Votes) -> int:
 
 
 def _cycle(votes: Votes) -> str:
-    """One cycle of the majority's preferences, answers named by letters; "" where there is none."""
+    """A cycle of the majority's preferences, with letters for answers; "" where there is none."""
     majority = [pair for pair, count in votes.items() if count > votes.get(pair[::-1], 0)]
     if len(majority) < 3:
         return ""
+    import networkx
+
     graph = networkx.DiGraph(majority)
     for component in networkx.strongly_connected_components(graph):
         if len(component) > 1:
@@ -62,7 +62,7 @@ def _cycle(votes: Votes) -> str:
 
 
 def _numbers(rows: Iterable[int]) -> str:
-    """Row numbers, counted from 1, the first few."""
+    """The first four row numbers, counted from 1."""
     first = [str(row + 1) for row in rows]
     return ", ".join(first[:4]) + (", …" if len(first) > 4 else "")
 

@@ -1,8 +1,6 @@
-"""All kinds of feedback in one place: rows to units, with what the report has to say of conversions and annotators."""
+"""All kinds of feedback: reads rows into units, and reports conversions, contradictions and annotators' agreement."""
 
 from __future__ import annotations
-
-from transformers import PreTrainedTokenizerBase
 
 from data.errors import UserError
 from data.feedback.annotators import annotator_of, tell_agreement, weighted
@@ -12,6 +10,7 @@ from data.feedback.consistency import contradictions
 from data.feedback.single_answers import binary_units, rating_units, thumbs_units
 from data.feedback.step_labels import step_units
 from data.sources import Rows
+from data.tokenizer import Tokenizer
 from data.unit import DataReport, TrainingUnit
 
 READERS = {
@@ -27,13 +26,12 @@ READERS = {
 def feedback_units(
     kind: str,
     rows: Rows,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     max_length: int,
     report: DataReport,
     options: FeedbackOptions,
 ) -> list[TrainingUnit]:
-    """All units of the kind. Raises UserError where a row is wrong, and where the options speak of columns that are not
-    there."""
+    """All units of the kind. Raises UserError where a row is wrong, and where an option needs a missing column."""
     if options.attributes and not {"rating", "ratings"} & set(rows.columns):
         raise UserError(
             f"{rows.name}: attributes are given weights, but no column 'rating' or 'ratings' has attributes"

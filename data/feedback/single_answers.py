@@ -1,4 +1,8 @@
-"""Answers judged one by one: ratings, thumbs up or down, verdicts on rules and answers to questions about them."""
+"""Readers of answers judged one by one: ratings, thumbs up or down, verdicts on rules, and answers to questions about them.
+
+A verdict (Sparrow, Glaese et al. 2022) or a question (WebGPT, Nakano et al. 2021) is a user's turn after the dialogue. Its score is
+that of the last token, where the next answer would start.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,6 @@ import reprlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
-
-from transformers import PreTrainedTokenizerBase
 
 from data.batch import Batch
 from data.errors import UserError
@@ -17,25 +19,22 @@ from data.messages import Message, dialogue_of, text_of
 from data.render import ChatTemplate, Dialogue
 from data.sample import Sample
 from data.sources import Rows
+from data.tokenizer import Tokenizer
 from data.unit import DataReport, TrainingUnit
 
 YES_NO = {"yes": 1.0, "no": 0.0}
 
 
 def rating_units(
-    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, report: DataReport, options: FeedbackOptions
+    rows: Rows, tokenizer: Tokenizer, max_length: int, report: DataReport, options: FeedbackOptions
 ) -> Iterator[TrainingUnit]:
-    """Columns `response` and `rating`, or `responses` and `ratings`: answers to `prompt`, or, without that column, full
-    dialogues. A rating is a number, or an object {attribute: number}. One unit an answer, with the column ratings.
+    """One unit for each answer, with the column `ratings`. Read from `response` and `rating`, or from `responses` and `ratings`:
+    answers to `prompt` or, without that column, full dialogues. A rating is a number, or an object {attribute: number}.
 
-    Dropped: empty answers, and answers longer than max_length; of rows of several answers each counts as a row.
+    Drops empty answers, and answers longer than max_length. The report counts each answer as a row.
     """
     template = ChatTemplate(tokenizer)
-    for example in template.encode(_rating_dialogues(rows, template, report, options)):
-        if len(example.tokens) > max_length:
-            report.drop_long(len(example.tokens), max_length)
-        else:
-            yield (example,)
+    return report.fitting(template.encode(_rating_dialogues(rows, template, report, options)), max_length)
 
 
 def _rating_dialogues(
@@ -68,7 +67,7 @@ def _rating_dialogues(
 
 
 class Judged(NamedTuple):
-    """A dialogue whose last answer was found good or bad."""
+    """A dialogue, and whether its last answer is good."""
 
     messages: list[Message]
     desirable: bool
@@ -77,10 +76,10 @@ class Judged(NamedTuple):
 
 
 def thumbs_units(
-    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, report: DataReport, options: FeedbackOptions
+    rows: Rows, tokenizer: Tokenizer, max_length: int, report: DataReport, options: FeedbackOptions
 ) -> Iterator[TrainingUnit]:
-    """`thumb_units` for KTO. Raises UserError where all answers that are left are good, or all are bad: KTO would learn
-    nothing from them but to write more, or less, of all."""
+    """`thumb_units` for KTO. Raises UserError where all kept answers are good, or all are bad: KTO would only learn to make all
+    answers likelier, or all less likely."""
     kept: Counter[bool] = Counter()
     for unit in thumb_units(rows, tokenizer, max_length, report, options):
         kept[unit[0].columns["desirable"] > 0] += 1
@@ -95,34 +94,30 @@ def thumbs_units(
 
 
 def thumb_units(
-    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, report: DataReport, options: FeedbackOptions
+    rows: Rows, tokenizer: Tokenizer, max_length: int, report: DataReport, options: FeedbackOptions
 ) -> Iterator[TrainingUnit]:
-    """Columns `label` (true or 1 for good, false or 0 for bad) and `response`: an answer to `prompt`, or, without that
-    column, a full dialogue. Or the columns of preference rows, see `from_pairs`. Only the last answer is trained on; the
-    column desirable says 1 or 0.
+    """One unit for each answer, with the column `desirable`, 1 or 0. Read from `label` (true or 1 = good, false or 0 = bad) and
+    `response`, an answer to `prompt` or, without that column, a full dialogue; or from preference rows, see `from_pairs`. Only the
+    last answer is trained on.
 
-    Dropped: rows with an empty answer, rows longer than max_length. Raises UserError where a label is none.
+    Drops rows with an empty answer, and rows longer than max_length. Raises UserError where a label is neither.
     """
     template = ChatTemplate(tokenizer)
-    for example in template.encode(_thumb_dialogues(rows, template, report)):
-        if len(example.tokens) > max_length:
-            report.drop_long(len(example.tokens), max_length)
-        else:
-            yield (example,)
+    return report.fitting(template.encode(_thumb_dialogues(rows, template, report)), max_length)
 
 
 def from_label(rows: Rows) -> Iterator[Judged]:
-    """One answer of each row, in the column `response`, with its `label`."""
+    """The answer `response` of each row, with its `label`."""
     for number, row in enumerate(rows):
         origin = rows.origin(number)
-        good = checked_flag(row["label"], f"{origin}: column 'label'", "thumbs up or down")
+        good = checked_flag(row.get("label"), f"{origin}: column 'label'", "thumbs up or down")
         messages = dialogue_of(row, "response", origin)
         yield Judged(messages, good, origin, row_meta(number, row, messages[:-1], origin))
 
 
 def from_pairs(rows: Rows, report: DataReport) -> Iterator[Judged]:
-    """Two answers of each row, `chosen` as a good one and `rejected` as a bad one; the report counts each as a row.
-    Equal answers are dropped, for they cannot be both, and so are ties, which say of neither that it is good or bad."""
+    """Two answers of each row: `chosen` is good, `rejected` is bad. The report counts each answer as a row. Drops equal answers,
+    and ties, which call neither answer good or bad."""
     report.rows = 2 * len(rows)
     for number, row in enumerate(rows):
         origin = rows.origin(number)
@@ -138,13 +133,13 @@ def from_pairs(rows: Rows, report: DataReport) -> Iterator[Judged]:
 
 
 def mismatched(batch: Batch, max_length: int) -> Batch:
-    """Each row's prompt followed by the answer of the row half the batch away, counted round; cut to max_length. What KTO
-    measures its baseline on (Ethayarajh et al. 2024, section 4.1).
+    """Each row's prompt with the answer of the row half the batch further on (modulo the batch), cut to max_length: the rows on
+    which KTO measures its baseline (Ethayarajh et al. 2024, section 4.1).
 
-    batch: at least two rows, each with a prompt of up to max_length - 1 tokens and an answer, which starts at the row's
-    first action token and ends with the row. Returns tokens, lengths and action_mask, which is the answer's.
+    batch: at least two rows. Each has a prompt of at most max_length - 1 tokens and an answer, from the first action token to the
+    row's end. Returns tokens, lengths and the answers' action_mask.
 
-    Raises UserError where there is only one row.
+    Raises UserError where the batch has only one row.
     """
     if len(batch) < 2:
         raise UserError(
@@ -154,7 +149,7 @@ def mismatched(batch: Batch, max_length: int) -> Batch:
     starts, lengths = batch.action_mask.int().argmax(1).tolist(), batch.lengths.tolist()
     tokens, masks = [], []
     for row, start in enumerate(starts):
-        other = (row + len(batch) // 2) % len(batch)  # far off: a pair's two answers may lie side by side
+        other = (row + len(batch) // 2) % len(batch)  # far off, because a pair's two answers may be neighbours
         answer = slice(starts[other], lengths[other])
         tokens.append([*batch.tokens[row, :start].tolist(), *batch.tokens[other, answer].tolist()][:max_length])
         masks.append([*[False] * start, *batch.action_mask[other, answer].tolist()][:max_length])
@@ -182,10 +177,10 @@ def _judged(rows: Rows, report: DataReport) -> Iterator[Judged]:
 
 
 def binary_units(
-    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, report: DataReport, options: FeedbackOptions
+    rows: Rows, tokenizer: Tokenizer, max_length: int, report: DataReport, options: FeedbackOptions
 ) -> Iterator[TrainingUnit]:
-    """Whatever says good or bad of an answer, in the column desirable: thumbs (see `thumb_units`), verdicts or answers to
-    questions (see `question_units`), by the columns that are there. The report warns where all are alike."""
+    """Good and bad answers, with the column `desirable`: thumbs (see `thumb_units`), or verdicts and answers to questions (see
+    `question_units`), depending on the columns. The report warns where all rows are good, or all are bad."""
     columns = set(rows.columns)
     if not {"label", "rule", "question", "chosen"} & columns:
         raise UserError(
@@ -205,26 +200,22 @@ def binary_units(
 
 
 def question_units(
-    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, report: DataReport, options: FeedbackOptions
+    rows: Rows, tokenizer: Tokenizer, max_length: int, report: DataReport, options: FeedbackOptions
 ) -> Iterator[TrainingUnit]:
-    """Columns `response`, an answer to `prompt` or a full dialogue, and `rule` and `violated` (true or false), or `question`
-    and `answer` (yes or no, true or false, or a number from 0 to 1). desirable is 1 where the rule is kept, or the answer;
-    meta keeps the question.
+    """One unit for each row: the dialogue and a question about its last answer. Read from `response`, an answer to `prompt` or a
+    full dialogue, and from `rule` and `violated` (true or false), or `question` and `answer` (yes or no, true or false, or a
+    number from 0 to 1). `desirable` is 1 where the rule is kept, or the answer as a number; meta has the question.
 
-    Dropped: rows with an empty answer, rows longer than max_length.
+    Drops rows with an empty answer, and rows longer than max_length.
     """
     rows.require(*(("response", "rule", "violated") if "rule" in rows.columns else ("response", "question", "answer")))
     template = ChatTemplate(tokenizer)
-    for example in template.encode(_question_dialogues(rows, template, report)):
-        if len(example.tokens) > max_length:
-            report.drop_long(len(example.tokens), max_length)
-        else:
-            yield (example,)
+    return report.fitting(template.encode(_question_dialogues(rows, template, report)), max_length)
 
 
-def question_batch(samples: Sequence[Sample], questions: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Batch:
-    """Each sample's prompt and answer with each question after it, as `question_units` writes them: the first sample with all
-    questions, then the second. A rule is asked by `rule_question(rule)`."""
+def question_batch(samples: Sequence[Sample], questions: Sequence[str], tokenizer: Tokenizer) -> Batch:
+    """A row for each sample and question, as `question_units` writes it: the first sample with all questions, then the second.
+    `rule_question(rule)` asks about a rule."""
     template = ChatTemplate(tokenizer)
     dialogues = (
         template.question(
@@ -241,12 +232,12 @@ def question_batch(samples: Sequence[Sample], questions: Sequence[str], tokenize
 
 
 def rule_question(rule: str) -> str:
-    """What is asked about a rule; yes = it is kept."""
+    """The question whether an answer keeps to a rule; yes = it does."""
     return f"Does the answer keep to this rule: {rule}"
 
 
 def asked(messages: Sequence[Message], question: str) -> list[Message]:
-    """The dialogue with the question about its last answer."""
+    """The dialogue, followed by a question about its last answer."""
     return [*messages, {"role": "user", "content": question}]
 
 
@@ -275,7 +266,7 @@ def _filled(row: Mapping[str, Any], column: str, origin: str) -> str:
 
 
 def _answer(value: Any, origin: str) -> float:
-    """How much of a yes the value is, 0..1."""
+    """The answer to a question as a number: 1 = yes, 0 = no."""
     if isinstance(value, str) and value.strip().lower() in YES_NO:
         return YES_NO[value.strip().lower()]
     if isinstance(value, int | float) and 0 <= value <= 1:

@@ -1,7 +1,7 @@
-"""Step labels: answers of which each step was found right or wrong. What process reward models learn from, and read.
+"""Step labels: answers whose steps were judged right or wrong, for process reward models.
 
-An answer's steps are its lines. A step is judged at the token right after its last character, the last one at the
-end-of-turn token: column t of values speaks of the state before token t, so that the whole step has been read there.
+An answer's steps are its lines. A step is judged at the token after its last character, the last step at the end-of-turn token:
+column t of the values speaks about the state before token t, where the whole step has been read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from data.batch import Batch
 from data.errors import UserError
@@ -19,16 +18,17 @@ from data.messages import prompt_of
 from data.render import STEP, ChatTemplate, Dialogue
 from data.sample import Sample
 from data.sources import Rows
+from data.tokenizer import Tokenizer
 from data.unit import DataReport, TrainingUnit
 
 
 def step_units(
-    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, report: DataReport, options: FeedbackOptions
+    rows: Rows, tokenizer: Tokenizer, max_length: int, report: DataReport, options: FeedbackOptions
 ) -> Iterator[TrainingUnit]:
-    """Columns `prompt`, `steps` (texts without line breaks) and `labels` (of each step: true or 1 for right, false or 0 for
-    wrong). action_mask is set at the step ends, the token column step_labels holds 1 or 0 there.
+    """One unit for each row, from the columns `prompt`, `steps` (texts without line breaks) and `labels` (for each step true or 1 =
+    right, false or 0 = wrong). action_mask is set at the step ends, where the token column `step_labels` has 1 or 0.
 
-    Dropped: rows longer than max_length, and rows where the tokenizer merges the ends of two steps into one token.
+    Drops rows longer than max_length, and rows where the tokenizer merges the ends of two steps into one token.
     """
     rows.require("prompt", "steps", "labels")
     template = ChatTemplate(tokenizer)
@@ -44,9 +44,9 @@ def step_units(
             yield (replace(example, token_columns={"step_labels": column}),)
 
 
-def step_batch(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> Batch:
-    """One row for each sample: its prompt and its answer as `step_units` writes them, action_mask set at the step ends; none
-    where the answer has no steps. Where the tokenizer merges the ends of two steps into one token, it is set once."""
+def step_batch(samples: Sequence[Sample], tokenizer: Tokenizer) -> Batch:
+    """A row for each sample: prompt and answer as `step_units` writes them, with action_mask set at the step ends, or nowhere if the
+    answer has no steps. Where the tokenizer merges the ends of two steps into one token, the mask is set once."""
     template = ChatTemplate(tokenizer)
     dialogues = [
         template.stepwise(
@@ -59,7 +59,7 @@ def step_batch(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) ->
 
 
 def steps_of(text: str) -> list[str]:
-    """The steps of an answer: its lines, blank ones left out."""
+    """The steps of an answer: its lines that are not blank."""
     return [line for line in text.split(STEP) if line.strip()]
 
 
@@ -74,7 +74,7 @@ def _dialogues(rows: Rows, template: ChatTemplate) -> Iterator[Dialogue]:
             if not isinstance(step, str) or not step.strip():
                 raise UserError(f"{where} must be the text of a step, found {step!r:.40}")
             if STEP in step:
-                raise UserError(f"{where} has a line break, which is what ends a step: split it there into two steps")
+                raise UserError(f"{where} has a line break, which ends a step: split it there into two steps")
         labels = [
             float(checked_flag(label, item_place("labels", origin, place), "right or wrong"))
             for place, label in enumerate(checked_items(row, "labels", origin, like=("steps", len(steps))))

@@ -1,8 +1,8 @@
-"""Which source each row of a training run comes from: a pure function of the row's number.
+"""The source of each row of a training, as a pure function of the row's number.
 
-Row r draws the point frac(r / golden ratio + offset) of a low-discrepancy sequence (Weyl 1916; Niederreiter 1992, section 3.1)
-and takes the source in whose share of [0, 1) it lies. So every stretch of rows has nearly the asked shares, and how many rows a
-source had given before any row is a sum that is known without walking there: nothing has to be stored to go on exactly.
+Row r has the point frac(r / golden ratio + offset) of a low-discrepancy sequence (Weyl 1916; Niederreiter 1992, section 3.1) and
+takes the source whose share of [0, 1) contains the point. So every stretch of rows has nearly the wanted shares. The number of
+rows of a source before any row is a sum with a closed form, so exact resume needs no stored state.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import numpy as np
 
 from data.errors import UserError
 
-ONE = 2**64  # points are 64-bit fractions: integers, the same on every machine
-GOLDEN = 11400714819323198485  # 2**64 / golden ratio, to the nearest odd integer
-SCHEDULE_STEPS = 1000  # a schedule's weights stay the same for a thousandth of the training
+ONE = 2**64  # points are 64-bit fractions, as integers: the same on every machine
+GOLDEN = 11400714819323198485  # 2**64 / golden ratio, rounded to an odd integer
+SCHEDULE_STEPS = 1000  # a schedule's weights are constant over a thousandth of the training
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """windows: how many rows each source has for one pass.
-    weights: of each source; any scale. None: proportional to windows ** (1 / temperature) (Conneau and Lample 2019, section 3.1;
-        Xue et al. 2021, mT5, section 3.2): 1 takes sources as they are, more lifts the small ones.
-    schedule: instead of weights, (share of the training done, weights) with the shares ascending; linear in between, and
-        beyond the first and the last as these say. Followed in `SCHEDULE_STEPS` steps.
-    total_rows: of the whole training, by default one pass; the schedule reads it, and later rows go on as its end says.
+    """windows: {source: rows in one pass}.
+    weights: {source: weight}, of any scale. None: in proportion to windows ** (1 / temperature) (Conneau and Lample 2019, section
+        3.1; Xue et al. 2021, mT5, section 3.2); temperature 1 is proportional to size, higher ones favour small sources.
+    schedule: instead of weights, (share of the training done, weights), ascending. Linear in between, constant before the first
+        and after the last entry, in `SCHEDULE_STEPS` steps.
+    total_rows: rows of the whole training, by default one pass; the end of the schedule. Later rows keep the last weights.
 
     Raises UserError where weights do not fit the sources.
     """
@@ -57,7 +57,7 @@ class Mixture:
 
     @property
     def drawn(self) -> list[str]:
-        """The sources that give rows at any time."""
+        """The sources with rows in the training: those with windows, and with a weight above 0 at some time."""
         given = self._given()
         return [
             source
@@ -67,7 +67,7 @@ class Mixture:
 
     @property
     def pass_rows(self) -> int:
-        """The rows of one pass: all windows of the sources that are drawn from."""
+        """The rows of one pass: all windows of the drawn sources."""
         return sum(self.windows[source] for source in self.drawn)
 
     @cached_property
@@ -78,18 +78,18 @@ class Mixture:
         return [weights for _, weights in self.schedule] or ([] if self.weights is None else [self.weights])
 
     def locate(self, row: int) -> tuple[str, int]:
-        """The row's source, and which of this source's rows it is, counted from 0 since the beginning of the training."""
+        """(source of the row, the row's number among this source's rows, from 0 over the whole training)."""
         piece = self._piece(row)
         source = bisect_right(self._bounds[piece], self._point(row)) - 1
         return self.sources[source], self._rows_before(source, row, piece)
 
     def rows_before(self, row: int) -> dict[str, int]:
-        """How many of the rows before this one each source gives."""
+        """{source: its rows before this row}."""
         piece = self._piece(row)
         return {source: self._rows_before(number, row, piece) for number, source in enumerate(self.sources)}
 
     def epochs(self, rows: int) -> dict[str, float]:
-        """How often each source has been passed after this many rows; a fraction."""
+        """{source: passes over it in the first `rows` rows}, as fractions."""
         return {source: count / max(self.windows[source], 1) for source, count in self.rows_before(rows).items()}
 
     @cached_property
@@ -97,7 +97,7 @@ class Mixture:
         return tuple(self.windows)
 
     def shares(self, done: float) -> dict[str, float]:
-        """The sources' shares, of sum 1, when this share of the training is done."""
+        """{source: its share} after this share of the training; the sum is 1."""
         if self.schedule:
             at = [share for share, _ in self.schedule]
             weights = [float(np.interp(done, at, [w[source] for _, w in self.schedule])) for source in self.windows]
@@ -124,12 +124,12 @@ class Mixture:
             raise UserError("mixture: all weights are 0")
 
     def _piece(self, row: int) -> int:
-        """The stretch of rows with the same weights that the row is in."""
+        """The number of the row's stretch: rows with the same weights."""
         return bisect_right(self._starts, row) - 1
 
     @cached_property
     def _starts(self) -> list[int]:
-        """The first row of each stretch of rows with the same weights."""
+        """The first row of each stretch."""
         if not self.schedule:
             return [0]
         return sorted({step * self._total_rows // SCHEDULE_STEPS for step in range(SCHEDULE_STEPS)})
@@ -145,11 +145,11 @@ class Mixture:
         shares = list(self.shares(done).values())
         bounds = [min(int(end * ONE), ONE) for end in accumulate(shares, initial=0.0)]
         last = max(number for number, share in enumerate(shares) if share > 0)
-        return bounds[: last + 1] + [ONE] * (len(bounds) - last - 1)  # sums of floats may end below 1
+        return bounds[: last + 1] + [ONE] * (len(bounds) - last - 1)  # a sum of floats may end below 1
 
     @cached_property
     def _before_stretch(self) -> list[list[int]]:
-        """(stretches, sources): how many rows before the stretch each source gives."""
+        """(stretches, sources): rows of each source before the stretch."""
         counts = [[0] * len(self.windows)]
         for (start, bounds), stop in zip(zip(self._starts, self._bounds), self._starts[1:]):
             given = [self._points_in(*bounds[number : number + 2], start, stop) for number in range(len(self.windows))]
@@ -168,25 +168,27 @@ class Mixture:
         return (row * GOLDEN + self._offset) % ONE
 
     def _points_in(self, lower: int, upper: int, start: int, stop: int) -> int:
-        """How many rows from start to stop have their point between the bounds: the difference of two sums, since
+        """How many rows from start to stop have a point between the bounds. A difference of two sums, because
         [x mod m < bound] = floor(x / m) - floor((x - bound) / m)."""
         first, count = self._point(start), stop - start
         return sum_of_floors(count, ONE, GOLDEN, first - lower) - sum_of_floors(count, ONE, GOLDEN, first - upper)
 
 
 def sum_of_floors(count: int, divisor: int, factor: int, offset: int) -> int:
-    """The sum of floor((factor * i + offset) / divisor) for i from 0 to count - 1, in time that grows with the logarithm of
-    count, by the reciprocity of such sums (Graham, Knuth and Patashnik, Concrete Mathematics, section 3.5): whole multiples are
-    taken out, and counting what is left along the other axis is a sum of the same kind with factor and divisor swapped."""
+    """The sum of floor((factor * i + offset) / divisor) for i from 0 to count - 1, in time logarithmic in count.
+
+    By the reciprocity of these sums (Graham, Knuth and Patashnik, Concrete Mathematics, section 3.5): take out whole multiples,
+    then count the rest along the other axis, a sum of the same form with factor and divisor swapped.
+    """
     total, sign = 0, 1
     while count > 0:
         whole, factor = divmod(factor, divisor)
         rest, offset = divmod(offset, divisor)
         total += sign * (whole * (count * (count - 1) // 2) + rest * count)
-        height = (factor * (count - 1) + offset) // divisor  # of the last term
+        height = (factor * (count - 1) + offset) // divisor  # value of the last term
         if height == 0:
             break
-        # each i counts the levels 1 … height at or below its line: level j + 1 is reached from i = ceil((divisor (j + 1) - offset) / factor) on
+        # each i counts the levels 1 … height at or below its line, and reaches level j + 1 from i = ceil((divisor (j + 1) - offset) / factor) on
         total += sign * count * height
         sign, offset = -sign, divisor - offset + factor - 1
         count, divisor, factor = height, factor, divisor

@@ -1,4 +1,4 @@
-"""Tokenised documents at rest, memory-mapped: each source is one stream of tokens, cut into windows of equal length.
+"""Reads token files by memory map: each source is one stream of tokens, cut into windows of equal length.
 
 `data.tokens.write` describes the files.
 """
@@ -20,31 +20,33 @@ from data.errors import UserError
 from data.tokens.write import HELD_OUT, INDEX, TRAINED
 from data.unit import Example
 
-SHORTEST_WINDOW = 3  # tokens; one of two may hold the end of a document and the start of the next: nothing to predict
+SHORTEST_WINDOW = (
+    3  # tokens; a window of two may hold one document's end and the next one's start, with nothing to predict
+)
 
 
 @dataclass(frozen=True)
 class TokenFile:
-    """One file of tokens, opened where it is first read, on every machine anew."""
+    """One file of tokens. Each process opens it at the first read."""
 
     directory: str
-    name: str  # of the unit, and of held-out documents with .held-out
+    name: str  # the unit's name, with .held-out for held-out documents
     tokens: int
     documents: int
     dtype: str
 
     @cached_property
     def ids(self) -> np.ndarray:
-        """(tokens,), of the store's dtype."""
+        """(tokens,) ids, in the store's dtype."""
         return np.memmap(f"{self.directory}/{self.name}.tokens", self.dtype, "r")
 
     @cached_property
     def places(self) -> np.ndarray:
-        """(2, documents) int64: where each document starts, and its row in the unit's parquet file."""
+        """(2, documents) int64: the first token of each document, and its row in the unit's parquet file."""
         return np.load(f"{self.directory}/{self.name}.documents.npy", mmap_mode="r", allow_pickle=False)
 
     def examples(self, start: int, stop: int, source: str) -> Iterator[Example]:
-        """The tokens from start to stop, a row for each document in them that has two or more."""
+        """A row for each document with two or more tokens between start and stop."""
         starts, rows = self.places
         first, end = np.searchsorted(starts, start, "right") - 1, np.searchsorted(starts, stop, "left")
         bounds = [start, *starts[first + 1 : end].tolist(), stop]
@@ -56,13 +58,13 @@ class TokenFile:
                 yield Example(self.ids[left:right].astype(np.int32), mask, meta)
 
     def __getstate__(self) -> dict[str, Any]:
-        # a memory map would travel as the whole file
+        # pickling a memory map would copy the whole file
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A source's documents one after another, the files in the order of the index."""
+    """A source's documents one after another, with files in the order of the index."""
 
     source: str
     files: tuple[TokenFile, ...]
@@ -80,14 +82,13 @@ class Stream:
         return list(accumulate((file.tokens for file in self.files), initial=0))
 
     def windows(self, max_length: int) -> int:
-        """How many windows of at most `max_length` tokens the stream is cut into; each begins with the last token of the one
-        before."""
+        """The number of windows of at most `max_length` tokens. Each begins with the last token of the window before."""
         return -(-max(self.tokens - 1, 0) // (max_length - 1))
 
     def window(self, number: int, max_length: int) -> list[Example]:
-        """The window's rows, one for each document in it: documents do not see each other. Every token is trained on but a
-        row's first, so that over all windows every token of a document but its very first is predicted once. A document that
-        has a single token in the window is left out: there is nothing to predict."""
+        """The window's rows, one for each document: documents do not see each other. All tokens of a row but its first are trained
+        on, so that over all windows every token of a document but its first is predicted once. Leaves out documents with a single
+        token in the window: there is nothing to predict."""
         start = number * (max_length - 1)
         stop = min(start + max_length, self.tokens)
         rows = []
@@ -102,16 +103,16 @@ class Stream:
 
 @dataclass(frozen=True)
 class TokenStore:
-    """What `data.tokens.write.tokenise` left in a directory."""
+    """The token files that `data.tokens.write.tokenise` wrote into a directory."""
 
     directory: Path
-    tokenizer: str  # its fingerprint
+    tokenizer: str  # the tokenizer's fingerprint
     trained: Mapping[str, Stream]  # by source
-    held_out: Mapping[str, Stream]  # of the same sources; may be empty
+    held_out: Mapping[str, Stream]  # the same sources; streams may be empty
 
     @classmethod
     def open(cls, directory: Path) -> TokenStore:
-        """Raises UserError where there is no index, or a file is not as long as it says."""
+        """Raises UserError where there is no index, or where a file's length differs from the index."""
         try:
             index = json.loads((directory / INDEX).read_text())
         except FileNotFoundError:
@@ -125,7 +126,7 @@ class TokenStore:
         return cls(directory, index["tokenizer"], streams[TRAINED], streams[HELD_OUT])
 
     def windows(self, max_length: int) -> dict[str, int]:
-        """How many windows of at most `max_length` tokens each source has to train on. Raises UserError where that is below 3."""
+        """{source: windows of at most `max_length` tokens to train on}. Raises UserError where max_length is below 3."""
         if max_length < SHORTEST_WINDOW:
             raise UserError(f"max_length is {max_length}; rows of tokens need at least {SHORTEST_WINDOW}")
         return {source: stream.windows(max_length) for source, stream in self.trained.items()}

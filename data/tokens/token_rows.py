@@ -1,10 +1,10 @@
-"""Training rows from tokens at rest: windows of the sources' streams, in the mixture's order.
+"""Training rows from token files: windows of the sources' streams, in the mixture's order.
 
-Exact resume rests on three things. Row r of a training is a pure function of r, of the token files and of (seed, weights,
-temperature, schedule, total_rows, max_length); so a checkpoint stores no more than its step s, and training goes on with row
-s * batch_size, at token position s * batch_size * (max_length - 1), in whichever process and on any number of ranks. A source's
-windows are shuffled anew in each of its passes by (seed, source, pass), and its passes follow each other without a gap, whatever
-the other sources do. And the token files do not change: their order, lengths and the tokenizer's fingerprint are in the index.
+Exact resume needs only the step s. Row r of a training is a pure function of r, the token files and (seed, weights, temperature,
+schedule, total_rows, max_length), so training continues with row s * batch_size, at token position s * batch_size *
+(max_length - 1), in any process and on any number of ranks. Each pass over a source has an order of its own, seeded by (seed,
+source, pass), and a source's passes follow each other without a gap. The index records the token files' order and lengths and the
+tokenizer's fingerprint.
 """
 
 from __future__ import annotations
@@ -16,28 +16,29 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from data.batch import Batch
 from data.errors import UserError
-from data.tokenizer import tokenizer_fingerprint
+from data.tokenizer import Tokenizer, tokenizer_fingerprint
 from data.tokens.mixture import Mixture
 from data.tokens.store import Stream, TokenStore
 from data.unit import DataReport, Example, pieces_of
 
 
 class ShuffledWindows:
-    """Visits the windows of all sources in the order of a training."""
+    """Visits the windows of all sources in the order of the training."""
 
     def __init__(self, mixture: Mixture):
         self.mixture = mixture
-        self._permutations: dict[str, tuple[int, np.ndarray]] = {}  # by source: of the pass last asked for
+        self._permutations: dict[
+            str, tuple[int, np.ndarray]
+        ] = {}  # source -> (its last used pass, the order of that pass)
 
     def __len__(self) -> int:
         return self.mixture.pass_rows
 
     def locate(self, row: int) -> tuple[str, int]:
-        """The row's source and which of its windows."""
+        """(the row's source, the number of its window)."""
         source, drawn = self.mixture.locate(row)
         number, place = divmod(drawn, self.mixture.windows[source])
         if self._permutations.get(source, (None,))[0] != number:
@@ -45,14 +46,14 @@ class ShuffledWindows:
         return source, int(self._permutations[source][1][place])
 
     def _permutation(self, source: str, number: int) -> np.ndarray:
-        """(windows,) uint32, 4 bytes a window."""
+        """(windows,) uint32: 4 bytes a window."""
         name = int.from_bytes(hashlib.blake2b(source.encode(), digest_size=8).digest(), "little")
         windows = np.arange(self.mixture.windows[source], dtype=np.uint32)
         return np.random.default_rng((self.mixture.seed, name, number)).permutation(windows)
 
 
 class WindowsOnce:
-    """Visits every window once, source after source; with a limit only so many, evenly spaced."""
+    """Visits every window once, source after source; with a limit, only so many windows, evenly spaced."""
 
     def __init__(self, windows: Mapping[str, int], limit: int | None = None):
         self._sources = [source for source, count in windows.items() if count]
@@ -70,30 +71,29 @@ class WindowsOnce:
 
 @dataclass(frozen=True)
 class TokenRows:
-    """What `data.examples.Examples` is for rows in memory. A unit is a window, and gives a row of the batch for each document in
-    it. Units of a training set are numbered over the whole training, beyond its length, which is one pass: it is a
-    `data.feeds.Feed`."""
+    """The rows of token files, with the interface of `data.examples.Examples`. A unit is a window; it gives a row of the batch for
+    each of its documents. A training set is also a `data.feeds.Feed`: its units are numbered over all passes."""
 
     store: TokenStore
     streams: Mapping[str, Stream]
     visits: ShuffledWindows | WindowsOnce
-    tokenizer: PreTrainedTokenizerBase
-    max_length: int  # tokens of a row at most
+    tokenizer: Tokenizer
+    max_length: int  # most tokens of a row
     report: DataReport
-    rows_of_largest_unit: int = 1  # a comparison's rows must stay together, a window's need not
+    rows_of_largest_unit: int = 1  # a window's rows need not stay together
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     token_columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, store: TokenStore, tokenizer: PreTrainedTokenizerBase, mixture: Mixture, max_length: int) -> TokenRows:
-        """mixture: of `store.windows(max_length)`.
+    def of(cls, store: TokenStore, tokenizer: Tokenizer, mixture: Mixture, max_length: int) -> TokenRows:
+        """The training set. mixture: over `store.windows(max_length)`.
 
-        Raises UserError where the tokens are not this tokenizer's.
+        Raises UserError where another tokenizer made the tokens.
         """
         if tokenizer_fingerprint(tokenizer) != store.tokenizer:
             raise UserError(
-                f"{store.directory}: its tokens were made by another tokenizer than this model's; use the one they were made by, "
-                "or write them again"
+                f"{store.directory}: its tokens were made by another tokenizer than this model's; use that tokenizer, or write the "
+                "tokens again"
             )
         return cls._reading(store, store.trained, ShuffledWindows(mixture), tokenizer, max_length)
 
@@ -103,7 +103,7 @@ class TokenRows:
         store: TokenStore,
         streams: Mapping[str, Stream],
         visits: ShuffledWindows | WindowsOnce,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Tokenizer,
         max_length: int,
     ) -> TokenRows:
         documents = sum(stream.documents for stream in streams.values())
@@ -112,7 +112,7 @@ class TokenRows:
         return cls(store, streams, visits, tokenizer, max_length, report)
 
     def held_out(self, limit: int | None = None) -> TokenRows:
-        """All held-out windows, each once, or so many of them; may be empty."""
+        """The held-out windows, each once, or `limit` of them. May be empty."""
         streams = self.store.held_out
         windows = {source: stream.windows(self.max_length) for source, stream in streams.items()}
         return self._reading(self.store, streams, WindowsOnce(windows, limit), self.tokenizer, self.max_length)
@@ -125,29 +125,29 @@ class TokenRows:
         return len(self)
 
     def rows(self, unit: int) -> list[Example]:
-        """The window's rows, one for each document in it."""
+        """The window's rows, one for each document."""
         source, window = self.visits.locate(unit)
         return self.streams[source].window(window, self.max_length)
 
     def batch(self, units: Sequence[int]) -> Batch:
-        """The rows of these windows under each other: tokens, lengths, action_mask; meta says of each row its source, and by file
-        and row its document in the corpus's shards."""
+        """The rows of these windows: tokens, lengths, action_mask. meta has each row's source, and the file and row of its document
+        in the corpus's shards."""
         rows = [row for unit in units for row in self.rows(unit)]
         return Batch.from_rows([row.tokens for row in rows], [row.mask for row in rows], [row.meta for row in rows])
 
     def spans(self, unit: int) -> list[tuple[str, bool]]:
-        """The window's text in pieces, each with whether it is trained on; documents are set off by a line."""
+        """The window's text as (piece, whether it is trained on), with a line break between documents."""
         return pieces_of(self.rows(unit), self.tokenizer)
 
     def epochs(self, units: int) -> dict[str, float]:
-        """How often each source has been passed after so many units of the training."""
+        """{source: passes over it in the first `units` units of the training}."""
         return self.visits.mixture.epochs(units)
 
     def position(self, unit: int) -> int:
-        """The token position of a unit of the training: how many tokens those before it advance by, documents' first tokens and
-        the space after a source's last token counted."""
+        """The token position of a unit: the tokens that the units before it advance by, including documents' first tokens and the
+        space after a source's last token."""
         return unit * (self.max_length - 1)
 
     def at_token(self, position: int) -> int:
-        """The unit in which this token position of the training lies."""
+        """The unit at this token position of the training."""
         return position // (self.max_length - 1)

@@ -1,8 +1,8 @@
-"""Writes the documents of a corpus stage as token ids, and the index by which `data.tokens.store` finds them.
+"""Writes the documents of a corpus stage as token ids, with an index that `data.tokens.store` reads.
 
-Beside `index.json` each unit has two files, and two more for its held-out documents:
-`unit-00000.tokens`: ids, little-endian, of 16 bits where the vocabulary fits and else of 32; every document ends with the
-end-of-text token. `unit-00000.documents.npy`: (2, documents) int64, where each document starts, and its row in the unit's parquet.
+Beside `index.json`, each unit has two files, and two more for its held-out documents:
+`unit-00000.tokens`: ids, little-endian, of 16 bits if the vocabulary fits, else of 32; every document ends with the end-of-text
+token. `unit-00000.documents.npy`: (2, documents) int64, the first token of each document, and its row in the unit's parquet file.
 """
 
 from __future__ import annotations
@@ -16,22 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from data.corpus.document import Document, draw, read_documents
 from data.corpus.step import Stage
 from data.corpus.work import Work, save_array
-from data.tokenizer import end_of_text, load_tokenizer, tokenizer_fingerprint
+from data.tokenizer import Tokenizer, end_of_text, load_tokenizer, tokenizer_fingerprint
 from data.tokens.encode import encode
 
 TRAINED, HELD_OUT = "train", "held_out"
-EMPTY = "empty"  # documents that gave no token
+EMPTY = "empty"  # number of documents without tokens
 INDEX = "index.json"
 
 
 @dataclass(frozen=True)
 class WriteTokens:
-    """`write_tokens` of one unit, for `Work.map`."""
+    """`write_tokens` of one unit, as a value for `Work.map`."""
 
     tokenizer: str
     directory: str
@@ -49,9 +48,9 @@ def tokenise(
     holdout: float = 0.0,
     units: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Writes all units, or these, by `work.map`, then the index, which it returns.
+    """Writes the given units, or all, by `work.map`, then writes the index and returns it.
 
-    tokenizer: its directory. holdout: share of the documents, 0 to 1, that are kept apart: see `is_held_out`.
+    tokenizer: a directory. holdout: share of the documents to hold out, 0 to 1: see `is_held_out`.
 
     Raises UserError where the tokenizer has no end-of-text token.
     """
@@ -80,8 +79,8 @@ def tokenise(
 
 
 def write_tokens(unit: Path, tokenizer: Path, directory: Path, holdout: float = 0.0) -> dict[str, Any]:
-    """Writes the files of one unit (a parquet file of documents). Returns, under "train" and "held_out" each, the file's
-    name without its ending and the counts of its tokens and documents, and under "empty" how many documents gave none."""
+    """Writes the files of one unit, a parquet file of documents. Returns under "train" and "held_out" the file's name without suffix
+    and its counts of tokens and documents, and under "empty" the number of documents without tokens."""
     loaded = load_tokenizer(tokenizer)
     end, opening, kind = end_of_text(loaded), _opening(loaded), token_type(loaded)
     directory.mkdir(parents=True, exist_ok=True)
@@ -99,7 +98,7 @@ def write_tokens(unit: Path, tokenizer: Path, directory: Path, holdout: float = 
             else:
                 empty += 1
 
-    within = None  # the row of the document that the last ids were of
+    within = None  # row of the document that is being written
     for (row, part), ids, last in encode(loaded, texts()):
         if row != within:
             if last and not ids:
@@ -115,23 +114,23 @@ def write_tokens(unit: Path, tokenizer: Path, directory: Path, holdout: float = 
 
 
 def is_held_out(document: Document, share: float) -> bool:
-    """Whether the document is among the `share` of all that is held out, by a draw for the row that it comes from: no two
-    conversations of one tree are on both sides. Other draws of `data.corpus.document.draw` are independent of it."""
+    """Whether the document is held out, by a draw for its row in the source, so that all conversations of one tree are on the same
+    side. Independent of other draws of `data.corpus.document.draw`."""
     return draw(document, "held out") < share
 
 
-def token_type(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The numpy name of the smallest type that holds every token id, little-endian."""
+def token_type(tokenizer: Tokenizer) -> str:
+    """The numpy name of the smallest little-endian type for all token ids."""
     return "<u2" if vocabulary_size(tokenizer) <= 2**16 else "<u4"
 
 
-def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
-    """One more than the largest token id, which may exceed the number of tokens: what a model needs."""
+def vocabulary_size(tokenizer: Tokenizer) -> int:
+    """The largest token id + 1, the size that a model needs; it may exceed the number of tokens."""
     return max(tokenizer.get_vocab().values()) + 1
 
 
 class _DocumentFile:
-    """Ids of documents one after another; there whole or not at all."""
+    """Writes the ids of documents one after another. The file appears complete, or not at all."""
 
     def __init__(self, directory: Path, name: str, kind: str):
         self._directory, self._name, self._kind = directory, name, kind
@@ -155,7 +154,7 @@ class _DocumentFile:
         return {"file": self._name, "tokens": self._tokens, "documents": len(self._starts)}
 
 
-def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What the tokenizer puts before a text: its beginning-of-text token or nothing."""
+def _opening(tokenizer: Tokenizer) -> list[int]:
+    """The tokens that the tokenizer puts before a text: its beginning-of-text token, or none."""
     first = tokenizer("")["input_ids"][:1]
     return first if first and first[0] == tokenizer.bos_token_id else []

@@ -10,6 +10,7 @@ import pyarrow.parquet
 import pytest
 from data_cases import shared_file
 
+from data import row_files
 from data.errors import UserError
 from data.sources import open_rows
 
@@ -64,9 +65,71 @@ def test_every_format_gives_the_same_rows(tmp_path, suffix):
     assert rows.columns == ("a", "s")
 
 
-def test_a_text_file_is_one_document(tmp_path):
-    (tmp_path / "play.txt").write_text("one\n\ntwo\n")
-    assert list(open_rows(str(tmp_path / "play.txt"))) == [{"text": "one\n\ntwo\n"}]
+def test_a_text_file_is_one_document(tmp_path, monkeypatch):
+    (tmp_path / "play.txt").write_bytes("one\n\ntwö\r\n".encode())
+    for limit in (row_files.PLAIN_BYTES, 0):
+        monkeypatch.setattr(row_files, "PLAIN_BYTES", limit)
+        assert list(open_rows(str(tmp_path / "play.txt"))) == [{"text": "one\n\ntwö\n"}]
+
+
+UNIFORM = [
+    {
+        "text": text,
+        "when": "2020-01-01",
+        "count": count,
+        "share": share,
+        "right": count > 0,
+        "messages": [{"role": "user", "content": text}] * size,
+        "ratings": [share] * size,
+        "nested": {"deep": {"list": [[text]]}, "seen": "2021-02-03T04:05:06Z"},
+    }
+    for text, count, share, size in [
+        ("é\u2028\n\x00 \U0001f600", -(2**63), 0.1, 1),
+        ("", 2**63 - 1, -0.0, 3),
+        ("1", 0, 1e300, 2),
+    ]
+]
+
+
+def test_a_small_file_of_uniform_rows_gives_what_datasets_gives(tmp_path, monkeypatch):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(lines(UNIFORM) + json.dumps(UNIFORM[0], ensure_ascii=False) + "\r\n")
+    assert row_files._read_plain(file) == [*UNIFORM, UNIFORM[0]]
+    plain = open_rows(str(file))
+    monkeypatch.setattr(row_files, "PLAIN_BYTES", 0)
+    by_datasets = open_rows(str(file))
+    assert row_files._read_plain(file) is None
+    assert (list(plain), plain.columns) == (list(by_datasets), by_datasets.columns)
+    assert plain.fingerprint == by_datasets.fingerprint
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"a": 1}\n{"a": 1.5}',
+        '{"a": 1}\n{"a": true}',
+        '{"a": 1}\n{"b": 1}',
+        '{"a": 1, "b": 2}\n{"b": 2, "a": 1}',
+        '{"a": 1}\n{"a": null}',
+        '{"a": {"b": 1}}\n{"a": {}}',
+        '{"a": []}',
+        '{"a": [1, "x"]}',
+        '{"a": 1, "a": 2}',
+        '{"a": NaN}',
+        '{"a": 1e999}',
+        '{"a": 9223372036854775808}',
+        '{"a": "\\ud800"}',
+        '{"a": 1}\r{"a": 2}',
+        "\ufeff" + '{"a": 1}',
+        "1\n2",
+        "{}\n{}",
+        '{"a": 1}\n{"a"',
+        "\n",
+    ],
+)
+def test_rows_that_are_not_uniform_are_left_to_datasets(tmp_path, content):
+    (tmp_path / "rows.jsonl").write_bytes(content.encode())
+    assert row_files._read_plain(tmp_path / "rows.jsonl") is None
 
 
 def test_a_directory_is_read_in_the_order_of_its_names_and_each_row_knows_its_file(tmp_path):

@@ -1,12 +1,23 @@
 """Tokenizers: trained ones give every text back, templates tell where an answer ends."""
 
+import json
+
 import pytest
 from data_cases import LINES, assistant, tokenizer, user
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from data.errors import UserError
-from data.tokenizer import CHATML, end_of_turn, ensure_chat_template, load_tokenizer, stop_token_ids
+from data.tokenizer import (
+    CHATML,
+    MODEL_TYPES,
+    SAVED_CLASSES,
+    end_of_turn,
+    ensure_chat_template,
+    load_tokenizer,
+    stop_token_ids,
+)
 from data.tokenizer_training import train_tokenizer
 
 HEADERS = (  # in the manner of templates with named headers, the answer's end not the end of text
@@ -46,6 +57,19 @@ def test_a_saved_tokenizer_is_loaded_with_its_template(tmp_path):
     assert loaded.get_vocab() == tokenizer().get_vocab()
     assert loaded.chat_template == CHATML
     assert stop_token_ids(loaded) == stop_token_ids(tokenizer())
+
+
+@pytest.mark.parametrize("model_type", [*MODEL_TYPES, "qwen2", "mixtral", "phi3"])
+def test_beside_a_model_a_saved_tokenizer_is_what_transformers_makes_of_it(tmp_path, model_type):
+    tokenizer().save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["tokenizer_class"] in SAVED_CLASSES
+    if model_type is not None:
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    loaded, wanted = load_tokenizer(tmp_path), AutoTokenizer.from_pretrained(str(tmp_path), local_files_only=True)
+    assert type(loaded) is type(wanted)
+    assert loaded.backend_tokenizer.to_str() == wanted.backend_tokenizer.to_str()
+    assert loaded.init_kwargs == wanted.init_kwargs
+    assert loaded.special_tokens_map == wanted.special_tokens_map
 
 
 def test_a_vocabulary_without_room_for_bytes_is_refused():

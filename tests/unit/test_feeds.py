@@ -188,7 +188,7 @@ def test_passes_are_told_by_set_and_of_a_corpus_by_source(corpus):
 
 def test_rows_with_columns_that_others_lack_are_refused_by_name():
     plain, rated = examples(4), replace(examples(4), columns={"ratings": np.ones(4, np.float32)})
-    with pytest.raises(UserError, match=r"data\.mix\.plain: its rows have no ratings, as those of rated have"):
+    with pytest.raises(UserError, match=r"data\.mix\.plain: its rows lack ratings, which rated has"):
         blend({"plain": Shuffled(plain, 4, 0), "rated": Shuffled(rated, 4, 0)})
 
 
