@@ -1,6 +1,6 @@
 """The Python API: `rlhf.run(rlhf.load_config("configs/grpo.yaml"), algorithm=…, reward=…)`.
 
-The one module of `rlhf` that imports `actors`, and only when a run begins.
+The only module of `rlhf` that imports `actors`, and only when a run starts.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def run(
     address: str | None = None,
     console: Console | None = None,
 ) -> Summary:
-    """Runs every phase of the config that is not finished yet, on a local Ray cluster or the one at `address`.
+    """Runs every unfinished phase of the config, on a local Ray cluster or the cluster at `address`.
 
-    algorithm: instead of the config's in every rl phase; any object of the caller's own file, it travels by value.
-    reward: instead of the config's; a function of one Sample, or an object with `score(samples)`.
-    rollout: instead of the config's; a coroutine function or an environment class, see `rlhf.rollout`.
-    Raises UserError for mistakes in the config or the data, before anything is spawned where that is possible.
+    algorithm: replaces the config's algorithm in every rl phase; may be defined in the caller's own file.
+    reward: replaces the config's reward; a function of one Sample, or an object with `score(samples)`.
+    rollout: replaces the config's rollout; a coroutine function or an environment class, see `rlhf.rollout`.
+    Raises UserError for mistakes in the config or the data, if possible before the cluster starts.
     """
     check(config, algorithm=algorithm, reward=reward, rollout_given=rollout is not None)
     given = {"algorithm": algorithm, "reward": reward, "rollout": rollout}
@@ -49,24 +49,24 @@ def run(
 
 
 def make_corpora(config: Config, *, address: str | None = None, console: Console | None = None) -> Summary:
-    """Runs the config's corpus phases alone, without a cluster where none of them has several workers. The other phases say
-    what the corpora must not contain.
+    """Runs only the config's corpus phases; starts a cluster only if one of them has several workers. The data of the other phases
+    count as text that the corpora must not contain.
 
-    Raises UserError for mistakes in the config or the data, and where the config has no corpus phase.
+    Raises UserError for mistakes in the config or the data, and for a config without a corpus phase.
     """
     check(config)
     corpora = [phase for phase in config.phases if phase.kind == CORPUS]
     if not corpora:
         raise UserError("there is no phase of kind corpus in this config; add one, or use `launch.py run`")
-    needed = config.model_copy(update={"phases": corpora, "device": "auto"})  # no place is taken for models
+    needed = config.model_copy(update={"phases": corpora, "device": "auto"})  # no models: no devices are reserved
     return _run(config, _connecting(needed, address), console, [phase.name for phase in corpora])
 
 
 def scaling_law(config: Config, *, address: str | None = None, console: Console | None = None) -> Report:
-    """Trains the grid of the config's `scaling` section, fits a law to its losses, and leaves both in the directory of the run
-    with -scaling behind it. What is trained already is not trained again.
+    """Trains the grid of the config's `scaling` section and fits a scaling law to the losses. Writes to the run's directory with
+    -scaling appended to its name. Trained points of the grid are not trained again.
 
-    Raises UserError for mistakes in the config or the data, and where the config has no such section.
+    Raises UserError for mistakes in the config or the data, and for a config without a `scaling` section.
     """
     from rlhf.scaling.run import scale  # with its plots
 
@@ -75,7 +75,7 @@ def scaling_law(config: Config, *, address: str | None = None, console: Console 
 
 
 def check_scaling(config: Config) -> None:
-    """Raises UserError for what `scaling_law` would refuse before it trains anything."""
+    """Raises UserError for mistakes that `scaling_law` would find before it trains anything."""
     from rlhf.scaling.grid import grid_config
     from rlhf.scaling.sizes import expect_sizes  # with torch
 
@@ -96,7 +96,7 @@ def _run(config: Config, connect: Connect, console: Console | None, names: list[
 
 @contextmanager
 def _opened(config: Config, connect: Connect, names: list[str] | None) -> Iterator[Connect]:
-    """Starts the cluster at once where a phase has no artifact yet; where all have one, there may be nothing to do."""
+    """Starts the cluster at once if a phase has no artifact; else only when a phase has to run."""
     artifacts = Path(config.run.directory) / "artifacts"
     phases = [phase for phase in config.phases if needs_cluster(phase) and (names is None or phase.name in names)]
     if all((artifacts / phase.name).exists() for phase in phases):

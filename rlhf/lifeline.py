@@ -1,10 +1,10 @@
-"""Runs a command that ends, with its process group, when a pipe is closed: when whoever holds its other end is gone.
+"""Runs a command that is killed, with its process group, when the other end of a pipe is closed. Linux only.
 
-A process that dies, however it dies, closes its pipes, so whoever starts this program leaves no command behind, even where it
-is killed. The kernel does the killing: a thread or a parent process that watched could be stuck, or killed first. What the
-command started in a session of its own is not of the group and survives; until then it stays among the command's descendants,
-orphans too, where whoever kills the command can find it. Linux only.
-Run as a file, `python -I lifeline.py <file descriptor of the pipe> <command>`; it imports the standard library alone.
+A process closes its pipes however it dies, so a caller leaves no command behind, even if the caller is killed. The kernel kills the
+command: a thread or a parent process that watched could hang, or be killed first. A process that the command starts in a session of
+its own is not in the group and survives; while the command lives, such processes and orphans stay its descendants, so that whoever
+kills the command can find them.
+Run as a file: `python -I lifeline.py <file descriptor of the pipe> <command>`. Imports only the standard library.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 def main(pipe: int, command: list[str]) -> None:
-    """Becomes the command, in a session of its own; returns where the pipe is closed already."""
+    """Replaces this process with the command, in a new session. Returns if the pipe is closed already."""
     if os.getpid() != os.getsid(0):
         os.setsid()
     os.set_inheritable(pipe, True)
@@ -28,8 +28,8 @@ def main(pipe: int, command: list[str]) -> None:
     fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)  # instead of SIGIO, to the whole process group
     fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
     closed = select.poll()
-    closed.register(pipe, 0)  # for POLLHUP alone, which is always told
-    if closed.poll(0):  # before the kernel was asked to kill, and then it does not
+    closed.register(pipe, 0)  # only POLLHUP, which poll always reports
+    if closed.poll(0):  # closed before F_SETFL: the kernel would not kill
         return
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans become the command's children: kept by exec
     os.execv(command[0], command)

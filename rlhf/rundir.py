@@ -1,7 +1,7 @@
 """The run directory: `config.yaml`, `metrics.jsonl`, `summary.json`, `artifacts/<phase>/`, `checkpoints/<phase>/`.
 
-Everything that a later command relies on is written beside its place and moved there, so that a kill at any moment
-leaves either the old state or the new one.
+Every file that a later command relies on is written under another name and then renamed, so that a kill at any moment leaves either
+the old state or the new one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RECORD = "phase.json"
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes, syncs to disk, then moves into place."""
+    """Writes a file under another name, syncs it to disk, renames it."""
     partial = path.with_name(f".{path.name}.partial")
     with open(partial, "w", encoding="utf-8") as file:
         file.write(text)
@@ -31,31 +31,31 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def fingerprint(value: Any) -> str:
-    """A short stable hash of a JSON-able value."""
+    """A hash of a JSON value: 16 hexadecimal digits, the same in every process."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a phase leaves: a directory that transformers and vLLM load, with this record in it."""
+    """The result of a phase: a directory with this record, and with a model that transformers and vLLM load or a data set."""
 
     path: Path
-    id: str  # fingerprint of everything that the phase depends on
+    id: str  # fingerprint of `lineage`
     metrics: dict[str, float]
-    lineage: dict[str, Any]  # config, data and parent fingerprints
+    lineage: dict[str, Any]  # the phase's inputs: settings, and fingerprints of data and parents
     seconds: float = 0.0
     syncs: dict[str, int] = field(default_factory=dict)  # weight syncs: count, failed
-    data: list[dict[str, Any]] = field(default_factory=list)  # of each data set: rows, dropped and why, tokens
+    data: list[dict[str, Any]] = field(default_factory=list)  # for each data set: rows, dropped rows and why, tokens
     answers: list[dict[str, Any]] = field(default_factory=list)  # a few prompts with the answer before and after
 
     @classmethod
     def read(cls, path: Path) -> Artifact | None:
-        """The artifact at this directory; None where no phase has finished there."""
+        """The artifact in the directory; None if its phase has not finished."""
         record = path / RECORD
         return cls(path=path, **json.loads(record.read_text())) if record.exists() else None
 
     def commit(self, staging: Path) -> None:
-        """Turns the files written to `staging` into the artifact, in one move."""
+        """Makes the directory `staging` the artifact, by renaming it. Replaces an earlier artifact."""
         record = asdict(self)
         del record["path"]
         write_atomically(staging / RECORD, json.dumps(record, indent=2))
@@ -72,19 +72,19 @@ class RunDirectory:
         return self.root / "artifacts" / phase
 
     def finished(self, phases: Iterable[str]) -> dict[str, Artifact]:
-        """The artifacts of those phases that have finished."""
+        """The artifacts of the phases that have finished, by name."""
         found = {phase: Artifact.read(self.artifact(phase)) for phase in phases}
         return {phase: artifact for phase, artifact in found.items() if artifact is not None}
 
     def staging(self, phase: str) -> Path:
-        """An empty directory in which the phase's artifact is put together."""
+        """Makes an empty directory for the files of the phase's artifact."""
         path = self.root / "artifacts" / f".{phase}.partial"
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
         return path
 
     def incidents(self, phase: str) -> Path:
-        """Of a phase that went back to a checkpoint (`rlhf.phases.spikes`)."""
+        """The file of the phase's returns to a checkpoint (`rlhf.phases.spikes`)."""
         return self.root / "incidents" / f"{phase}.json"
 
     def checkpoints(self, phase: str, owner: str) -> Checkpoints:
@@ -93,16 +93,18 @@ class RunDirectory:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """One phase's checkpoints. `CURRENT` names the last one that every rank has finished writing (DeepSpeed's own
-    `latest` may name a torn one); nothing older is kept, unless `save` is told to. `owner` is the phase's input fingerprint: a
-    checkpoint of other inputs is never resumed from."""
+    """The checkpoints of one phase.
+
+    The file `CURRENT` names the last checkpoint that every rank has finished writing; DeepSpeed's own file `latest` may name an
+    incomplete one. owner: fingerprint of the phase's inputs. A checkpoint of another owner is never loaded.
+    """
 
     directory: Path
     owner: str
 
     @property
     def current(self) -> Path | None:
-        """The checkpoint to resume from: an HF directory with the ranks' states under `state/<role>`."""
+        """The checkpoint to resume from: an HF model directory with the ranks' states under `state/<role>`; None without one."""
         pointer = self.directory / "CURRENT"
         path = self.directory / pointer.read_text().strip() if pointer.exists() else None
         if path is None or json.loads((path / "progress.json").read_text())["owner"] != self.owner:
@@ -111,7 +113,7 @@ class Checkpoints:
 
     @property
     def step(self) -> int:
-        """Finished steps of the current checkpoint; 0 where there is none."""
+        """The number of finished steps at the current checkpoint; 0 without one."""
         return json.loads((self.current / "progress.json").read_text())["step"] if self.current else 0
 
     def save(
@@ -123,8 +125,11 @@ class Checkpoints:
         tokenizer: Any,
         keep: int = 1,
     ) -> None:
-        """Saves after `step` finished steps: all roles at once, then the pointer, then older checkpoints go, but for the last `keep`
-        with this one."""
+        """Saves a checkpoint after `step` finished steps, and deletes all but the last `keep` checkpoints.
+
+        exported: the group whose model is exported; groups: the groups whose state is saved, by role; state: JSON values that `load`
+        returns.
+        """
         path = self.directory / f"step-{step}"
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
@@ -141,7 +146,7 @@ class Checkpoints:
                 shutil.rmtree(old)
 
     def step_back(self) -> None:
-        """Gives the last checkpoint up for the one before it, where that was kept; else the phase begins anew."""
+        """Deletes the last checkpoint. The one before it becomes current if it was kept; else the phase starts from step 0."""
         last = self.current
         *_, before = [None, *(path for path in self._complete() if path != last)]
         if before is None:
@@ -151,13 +156,13 @@ class Checkpoints:
         shutil.rmtree(last)
 
     def _complete(self) -> list[Path]:
-        """This owner's checkpoints, in the order of their steps."""
+        """The complete checkpoints of this owner, in the order of their steps."""
         written = {path.parent: json.loads(path.read_text()) for path in self.directory.glob("step-*/progress.json")}
         own = [path for path, progress in written.items() if progress["owner"] == self.owner]
         return sorted(own, key=lambda path: written[path]["step"])
 
     def load(self, groups: Mapping[str, ModelGroup]) -> dict[str, Any]:
-        """Loads every role's state; returns {"step", …the state saved with it}, step 0 where there is nothing."""
+        """Loads every role's state from the current checkpoint. Returns {"step", and the saved `state`}; {"step": 0} without one."""
         path = self.current
         if path is None:
             return {"step": 0}

@@ -1,6 +1,6 @@
-"""Steps of RL that a run keeps for `launch.py replay`, under RUN/steps/<phase>/step-<N>/.
+"""RL steps that a run stores for `launch.py replay`, under RUN/steps/<phase>/step-<N>/.
 
-`batch.safetensors` holds all columns as the algorithm got them, `step.json` each row's texts and the algorithm, `policy/` the
+`batch.safetensors` holds the columns that the algorithm received, `step.json` the texts of each row and the algorithm, `policy/` the
 weights that sampled the answers.
 """
 
@@ -24,9 +24,11 @@ BATCH, STEP, POLICY = "batch.safetensors", "step.json", "policy"
 @dataclass(frozen=True)
 class StoredStep:
     batch: Batch
-    rows: list[dict[str, Any]]  # of each row of the batch "prompt", "answer" and "row", its prompt's row in the data
-    algorithm: str  # repr of the run's own
-    state: dict[str, Any]  # of the algorithm, at this step
+    rows: list[
+        dict[str, Any]
+    ]  # for each row of the batch: "prompt", "answer", and "row", the prompt's row in the data set
+    algorithm: str  # repr of the algorithm
+    state: dict[str, Any]  # the algorithm's state at this step
 
     @property
     def size(self) -> int:
@@ -34,12 +36,12 @@ class StoredStep:
 
 
 def store_step(directory: Path, batch: Batch, algorithm: Algorithm) -> None:
-    """Writes all but the policy, the batch last: a step without one is not stored."""
+    """Writes batch and texts. The batch is written last, so a directory with a batch is complete."""
     directory.mkdir(parents=True, exist_ok=True)
     described = {"algorithm": repr(algorithm), "state": algorithm.state(), "rows": batch.meta}
     write_atomically(directory / STEP, json.dumps(described))
     partial = directory / f".{BATCH}.partial"
-    # clones: a batch shares tensors, and the format knows no views
+    # columns may share memory, which the format does not allow: clone them
     save_file({name: value.detach().cpu().clone().contiguous() for name, value in batch.columns.items()}, partial)
     os.replace(partial, directory / BATCH)
 

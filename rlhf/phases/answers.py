@@ -1,4 +1,4 @@
-"""Samples as batches, and the check of a policy by its sampled answers to held-out prompts."""
+"""Sampled answers: prompts and sampling seeds, samples as batches, and the evaluation of a policy by its answers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from rlhf.phases.base import ROWS, Metrics, PhaseContext, export
 from rlhf.rollout import play, resolve_rollout
 
 Generate = Callable[[Sequence[Prompt], Sampling], list[Sample]]
-EVALUATION = -1  # takes the step's place in the sampling seed
+EVALUATION = -1  # used as the step in the sampling seed of evaluations
 
 
 def batch_of(samples: Sequence[Sample]) -> Batch:
-    """(B, T) prompt and response side by side, action_mask on what the policy sampled of the response; rows of one prompt
-    share a group_id."""
+    """A batch whose rows are prompt and response; action_mask marks the tokens that the policy sampled. Samples of one prompt
+    share a group_id. Columns: group_ids, truncated (B,), policy_version (B,), rollout_logprobs (B, T)."""
     groups: dict[int, int] = {}
     batch = Batch.from_rows(
         [sample.prompt.tokens + sample.tokens for sample in samples],
@@ -41,24 +41,24 @@ def batch_of(samples: Sequence[Sample]) -> Batch:
 
 
 def sampling(context: PhaseContext, settings: SamplingConfig, step: int) -> Sampling:
-    """The config's sampling with a seed of its own for every run, phase and step; evaluations of all phases share one, so
-    that they compare models and not draws."""
+    """The config's sampling settings, with a seed for each run, phase and step. Evaluations of all phases share one seed, so
+    that they compare models under the same draws."""
     phase = 0 if step == EVALUATION else zlib.crc32(context.phase.name.encode())
     seed = (context.seed, phase, step)
     return Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.samples, seed)
 
 
 def start_rollouts(context: PhaseContext, policy: ModelGroup) -> RolloutPool:
-    """The rollout engines for the policy's architecture; a policy made from scratch is written out for them first."""
+    """The rollout engines for the policy's architecture."""
     path = context.path_of("policy")
-    if path is None:
+    if path is None:  # a new policy: the engines load it from disk
         export(context, policy)
         path = str(context.staging)
     return context.runtime.rollouts(path, context.phase.max_length)
 
 
 def generator(context: PhaseContext, rollouts: RolloutPool) -> Generate:
-    """How prompts are answered: by one answer each, or as the phase's rollout plays it."""
+    """The function that answers prompts: one answer a sample, or the episodes of the phase's `rollout`."""
     rollout = context.rollout or getattr(context.phase, "rollout", None)
     if rollout is None:
         return rollouts.generate
@@ -72,17 +72,18 @@ def generator(context: PhaseContext, rollouts: RolloutPool) -> Generate:
 
 @dataclass
 class SampledStep:
-    """Some prompts' samples. The phase fills in what became of them, before it asks for the next round."""
+    """The samples of one step, and the step's results, which the phase fills in before it asks for the next step."""
 
     samples: list[Sample]
     timer: Timer
-    rows: Sequence[dict[str, Any]] = ()  # for the phase's data set
+    rows: Sequence[dict[str, Any]] = ()  # of the data set that the phase writes
     figures: Metrics = field(default_factory=dict)
-    notes: Sequence[str] = ()  # for the user
+    notes: Sequence[str] = ()  # messages for the user
 
 
 def sampled_steps(context: PhaseContext, prompts: Sequence[Prompt], shown: tuple[str, ...]) -> Iterator[SampledStep]:
-    """The samples of `prompts_per_step` prompts after the other; writes the phase's data set, its metrics and its bar."""
+    """Samples answers to `prompts_per_step` prompts at a time. After each step, writes its rows to the phase's data set, its
+    metrics and the progress bar."""
     phase = context.phase
     policy = context.build("policy")
     rollouts = start_rollouts(context, policy)
@@ -104,7 +105,7 @@ def sampled_steps(context: PhaseContext, prompts: Sequence[Prompt], shown: tuple
 
 
 def read_prompts(context: PhaseContext) -> list[Prompt]:
-    """The phase's prompts that leave room for an answer."""
+    """The phase's prompts, without those that leave too little of max_length for an answer."""
     phase = context.phase
     room = phase.max_length - phase.sampling.max_new_tokens
     prompts, report = build_prompts(context.open(phase.data), context.tokenizer, room)
@@ -114,7 +115,8 @@ def read_prompts(context: PhaseContext) -> list[Prompt]:
 
 @dataclass
 class AnswerCheck:
-    """Scores sampled answers to held-out prompts before and after training, and measures the KL to the reference."""
+    """Evaluates a policy by its sampled answers to held-out prompts, before and after training: mean scores and the KL to the
+    reference."""
 
     context: PhaseContext
     settings: AnswerEvaluation
@@ -126,7 +128,7 @@ class AnswerCheck:
 
     @classmethod
     def prepare(cls, context: PhaseContext, policy: ModelGroup, reference: ModelGroup | None) -> AnswerCheck | None:
-        """None where the phase's config asks for no such check."""
+        """None if the config has no `answers` section."""
         settings = context.phase.answers
         if settings is None:
             return None
@@ -136,7 +138,8 @@ class AnswerCheck:
         return cls(context, settings, start_rollouts(context, policy), prompts, policy, reference)
 
     def before(self, resumed: dict[str, Any] | None = None) -> None:
-        """The answers before training, or those of the interrupted run. A phase that first teaches a model to answer has none."""
+        """Samples answers before training, or takes those of the interrupted run. Only in rl and dpo: before other phases a
+        model cannot answer yet."""
         if resumed:
             self.first = resumed
         elif self.context.phase.kind in ("rl", "dpo"):
@@ -144,9 +147,9 @@ class AnswerCheck:
             self.first = {"scores": scores, "texts": [sample.text for sample in self._shown(samples)]}
 
     def after(self, policy: ModelGroup | None = None) -> Metrics:
-        """<score> without answers before; else <score>_before, _after, _best and _gap_closed, and the KL to the reference
-        per answer: mean over answers of the sum over tokens of log(policy / reference), in nats. policy: where another than
-        the one of `prepare` is the result."""
+        """<score> if there are no answers before training; else <score>_before, _after, _best and _gap_closed, the closed share
+        of the gap from before to best. With a reference, `kl`: mean over answers of the sum over tokens of log(policy / reference),
+        in nats. policy: the phase's result, if it is not the policy that `prepare` was given."""
         self.policy = policy or self.policy
         samples, scores = self._sample()
         figures: Metrics = {}

@@ -1,7 +1,7 @@
-"""Rejection sampling: of each prompt's samples the best are kept, as a data set that a later phase learns from.
+"""Rejection sampling: keeps the best samples of each prompt as a data set for a later phase.
 
-Best-of-n in Nakano et al. 2021; with SFT on what is kept, and again, RAFT (Dong et al. 2023) and Llama 2 (Touvron et al.
-2023, section 3.2.3).
+Best-of-n (Nakano et al. 2021); repeated with SFT on the kept samples: RAFT (Dong et al. 2023) and Llama 2 (Touvron et al. 2023,
+section 3.2.3).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ SHOWN = ("reward", "reward_kept", "kept", "tokens/s")
 
 
 def run(context: PhaseContext) -> Metrics:
-    """Writes rows of `prompt`, `response` and `reward`; returns the mean rewards of all samples and of those kept, and what
-    came of a judge's questions."""
-    phase, prompts = context.phase, read_prompts(context)  # a mistake in them comes before the models
+    """Writes rows of `prompt`, `response` and `reward`. Returns counts, the mean rewards of all samples and of the kept
+    samples, and the figures of the judge's questions."""
+    phase, prompts = context.phase, read_prompts(context)  # before the models are built: a bad data set fails early
     scorer, drought = Scorer.of(context, phase.reward, phase.combine, context.reward), Drought()
     models = list(scorer.groups.values())
     totals = {"samples": 0, "scored": 0, "kept": 0, "reward": 0.0, "reward_kept": 0.0}
@@ -51,9 +51,8 @@ def run(context: PhaseContext) -> Metrics:
 
 
 def best(samples: Sequence[Sample], rewards: Tensor, keep: int, at_least: float | None) -> list[tuple[Sample, float]]:
-    """The `keep` best of each prompt's samples with their rewards, best first, in the prompts' order. Samples that
-    are empty, cut off by the length limit, without a finite reward or with one below `at_least` are never kept; of equal
-    texts, one."""
+    """The `keep` best samples of each prompt with their rewards, best first, in the order of the prompts. Leaves out samples
+    that are empty, truncated, without a finite reward or below `at_least`, and repeated texts. rewards: (B,) fp32."""
     by_prompt: dict[int, dict[str, tuple[Sample, float]]] = {}
     for row in torch.argsort(rewards.nan_to_num(nan=-torch.inf), descending=True, stable=True).tolist():
         sample, score = samples[row], float(rewards[row])
@@ -67,7 +66,7 @@ def best(samples: Sequence[Sample], rewards: Tensor, keep: int, at_least: float 
 
 
 def means(totals: Metrics) -> Metrics:
-    """Counts, and mean rewards; a mean over nothing is left out."""
+    """Counts and mean rewards; a mean over no samples is left out."""
     figures = {name: totals[name] for name in ("samples", "kept")} | {"dropped": totals["samples"] - totals["scored"]}
     if totals["scored"]:
         figures["reward"] = totals["reward"] / totals["scored"]

@@ -1,4 +1,4 @@
-"""After a reward model's training: how far its scores can be trusted, and what its directory says of itself."""
+"""After a reward model's training: calibrates its scores on held-out rows and writes reward.json, which says how to read them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from rlhf.rundir import write_atomically
 
 REPORT, PICTURE = "calibration.json", "calibration.png"
 Reads = Literal["answer", "steps", "questions"]
-Scored = tuple[Tensor, Batch]  # (B,) scores or (B, T) values of a batch's rows
+Scored = tuple[Tensor, Batch]  # a batch with the model's (B,) scores or (B, T) values
 
 
 def calibrate(stager: Stager, train: Examples, held_out: Examples) -> Metrics:
-    """Writes reward.json and, of the held-out rows, calibration.json and calibration.png to where the artifact is put
-    together; returns the report's headlines. A loss of the user's own may have no report.
+    """Writes reward.json, and a report on the held-out rows as calibration.json and calibration.png, into the artifact. Returns
+    the report's main figures; empty if the loss is the user's own and its rows have no known labels.
 
-    Raises UserError where the model's scores are no numbers."""
+    Raises UserError where a score is not finite."""
     context = stager.context
     questions = questions_of(train)
     reads = "steps" if stager.objective.output == "values" else "questions" if questions else "answer"
@@ -42,7 +42,9 @@ def calibrate(stager: Stager, train: Examples, held_out: Examples) -> Metrics:
     report = report_of(reads, scored)
     if report is None:
         return {}
-    from rlhf.reports.calibration_plot import draw  # imports matplotlib, which only a finished phase needs
+    from rlhf.reports.calibration_plot import (
+        draw,
+    )  # with matplotlib, for finished phases only
 
     write_atomically(context.staging / REPORT, json.dumps(report, indent=2) + "\n")
     draw(report, context.staging / PICTURE)
@@ -52,7 +54,7 @@ def calibrate(stager: Stager, train: Examples, held_out: Examples) -> Metrics:
 
 
 def score(stager: Stager, examples: Examples) -> list[Scored]:
-    """What the model says of all rows, some units at once."""
+    """The model's output for all rows, in batches."""
     found = []
     for first in range(0, len(examples), AT_ONCE):
         batch = examples.batch(range(first, min(first + AT_ONCE, len(examples))))
@@ -62,7 +64,7 @@ def score(stager: Stager, examples: Examples) -> list[Scored]:
 
 
 def expect_numbers(name: str, scored: Sequence[Scored]) -> None:
-    """Raises UserError where a score is NaN or infinite: of such scores nothing could be reported, and no reward made."""
+    """Raises UserError where a score is NaN or infinite: such a model gives no rewards."""
     asked, wrong = 0, []
     for out, batch in scored:
         counted = batch.action_mask if out.ndim == 2 else torch.ones_like(out, dtype=torch.bool)
@@ -78,19 +80,19 @@ def expect_numbers(name: str, scored: Sequence[Scored]) -> None:
 
 
 def spec_of(reads: Reads, questions: tuple[str, ...], scored: Sequence[Scored]) -> RewardSpec:
-    """How the model's scores are read, with mean and deviation of what it then gives as a reward to the held-out answers; of an
-    answer that is asked one of several questions, that one's verdict."""
+    """How to read the model's scores, with mean and deviation of its rewards for the held-out answers. The reward of a row that
+    asks one question about an answer is the verdict on this question."""
     rewards = torch.cat([torch.zeros(0), *(_rewards(reads, out, batch) for out, batch in scored)])
-    rewards = rewards[~rewards.isnan()]  # an answer without steps has none
+    rewards = rewards[~rewards.isnan()]  # an answer without steps has no reward
     if not len(rewards):
         return RewardSpec(reads, questions)
-    # a single reward has no deviation, and one of 0 could not be divided by
+    # rewards are divided by the deviation, so use 1 where it is 0 or there is only one reward
     std = float(rewards.std()) if len(rewards) > 1 else 0.0
     return RewardSpec(reads, questions, float(rewards.mean()), std or 1.0)
 
 
 def report_of(reads: Reads, scored: Sequence[Scored]) -> calibration.Report | None:
-    """The report for the feedback that the batches hold; None where it is of none of the known kinds, or there is none."""
+    """The report for the kind of labels in the batches; None without batches or with unknown labels."""
     batches = [batch for _, batch in scored]
     if not batches:
         return None
@@ -118,13 +120,13 @@ def questions_of(examples: Examples) -> tuple[str, ...]:
 
 
 def _groups(batches: Sequence[Batch]) -> Tensor:
-    """Ids that are apart for the groups of different batches."""
+    """The group_ids of all batches, shifted so that groups of different batches have different ids."""
     offsets = np.cumsum([0, *(int(batch.group_ids.max()) + 1 for batch in batches)])
     return torch.cat([batch.group_ids + int(offset) for batch, offset in zip(batches, offsets)])
 
 
 def _rewards(reads: Reads, out: Tensor, batch: Batch) -> Tensor:
-    """(B,): as an RL phase reads the model's output."""
+    """(B,) rewards, computed from the model's output as in an RL phase."""
     if reads == "steps":
         return weakest_step(out, batch.action_mask)
     return mean_verdict(out, 1) if reads == "questions" else out

@@ -1,7 +1,7 @@
-"""A corpus: files become clean documents, a tokenizer is trained from them, and they become tokens to train on.
+"""The corpus phase: cleans files into documents, trains a tokenizer on them, and tokenises them for training.
 
-Everything is done in pieces that are done once (`data.corpus.work`), in this process or by Ray Data, with the same result. The
-artifact holds `documents/` (parquet), `tokens/`, the tokenizer, `report.json`, `corpus.html` and `quarantine.jsonl`.
+All work is cut into pieces that run once (`data.corpus.work`), in this process or on the cluster, with the same result. The artifact
+holds `documents/` (parquet), `tokens/`, the tokenizer, `report.json`, `corpus.html` and `quarantine.jsonl`.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ from rlhf.rundir import write_atomically
 
 MB = 10**6
 PARTS = {"tokens": TRAINED, "held_out_tokens": HELD_OUT}
-SHARDS, TOKENIZER, SAMPLE = "token-shards", "tokenizer", "sample"  # where they are made
+SHARDS, TOKENIZER, SAMPLE = "token-shards", "tokenizer", "sample"  # in the working directory
 
 
 def run(context: PhaseContext) -> Metrics:
-    """Cleans, trains the tokenizer, tokenises, reports. Raises UserError where nothing is left."""
+    """Cleans the files, trains the tokenizer, tokenises, reports. Raises UserError where no document is left."""
     phase = context.phase
     steps = resolve_steps(phase.steps, context.artifacts)
     sources = [plain_source(source) for source in phase.sources]
     with working(context) as work:
-        # 1. documents
+        # 1. clean the documents
         units, unread = plan_units(sources, round(phase.unit_mb * MB))
         if not units:
             raise UserError(f"phases.{phase.name}: nothing can be read: {lost((), unread)}")
@@ -60,7 +60,7 @@ def run(context: PhaseContext) -> Metrics:
         if not size:
             raise UserError(f"phases.{phase.name}: no document is left: {lost(cleaned.tallies, unread)}")
 
-        # 2. the tokenizer, tokens
+        # 2. train the tokenizer on a sample, tokenise
         index: Mapping[str, Any] = {}
         told: Mapping[str, Any] = {}
         if (settings := phase.tokenizer) is not None:
@@ -74,7 +74,7 @@ def run(context: PhaseContext) -> Metrics:
             (told,) = work.map("fertility", TokensPerByte(sample, tuple(written), directory), [0], "tokens per byte")
             index = tokenise(cleaned.stage, directory, work.directory / SHARDS, work, phase.holdout, written)
 
-        # 3. the report, and everything into the artifact
+        # 3. write the report and the artifact
         tokens = {name: counted(files) for name, files in index["sources"].items()} if index else {}
         kinds = {source.name: source.kind for source in sources}
         references = [source.name for source in sources if source.reference]
@@ -87,7 +87,7 @@ def run(context: PhaseContext) -> Metrics:
 
 @contextmanager
 def working(context: PhaseContext) -> Iterator[Work]:
-    """Where the phase works: what is left of an interrupted run of the same inputs, and of no other."""
+    """Opens the working directory. Keeps the finished pieces of an interrupted run with the same inputs, deletes those of others."""
     phase = context.phase
     root = context.run.checkpoints(phase.name, context.id).directory.resolve()
     directory = root / context.id
@@ -115,8 +115,8 @@ def executor(context: PhaseContext) -> Executor:
 
 @contextmanager
 def bars(context: PhaseContext) -> Iterator[Callable[[str, int, int], None]]:
-    """One progress bar after the other: a new one for each kind of piece."""
-    shown: dict[str, Bar] = {}  # the one of now
+    """A progress bar for each kind of piece, one after the other."""
+    shown: dict[str, Bar] = {}  # the current bar by kind of piece
     with ExitStack() as stack:
 
         def watch(name: str, done: int, total: int) -> None:
@@ -132,7 +132,7 @@ def bars(context: PhaseContext) -> Iterator[Callable[[str, int, int], None]]:
 
 @dataclass(frozen=True)
 class DrawSample:
-    """A piece of work: of a unit, a share of the documents that are not held out, drawn by their places."""
+    """A piece of work: samples a share of a unit's documents that are not held out, drawn by their position."""
 
     stage: Stage
     sample: Stage
@@ -150,7 +150,7 @@ class DrawSample:
 
 @dataclass(frozen=True)
 class MakeTokenizer:
-    """A piece of work: the tokenizer's directory."""
+    """A piece of work: makes the tokenizer and writes its directory."""
 
     sample: Stage
     units: tuple[int, ...]
@@ -167,7 +167,7 @@ class MakeTokenizer:
 
 @dataclass(frozen=True)
 class TokensPerByte:
-    """A piece of work: the tokenizer's figures on the sample."""
+    """A piece of work: measures the tokenizer on the sample."""
 
     sample: Stage
     units: tuple[int, ...]
@@ -182,13 +182,13 @@ def documents_of(stage: Stage, units: Iterable[int]) -> Iterator[Document]:
 
 
 def counted(files: Mapping[str, Any]) -> dict[str, int]:
-    """A source's tokens, and its documents that have none, from the index."""
+    """A source's numbers of tokens, and of documents without tokens, from the index."""
     tokens = {name: sum(file["tokens"] for file in files[part]) for name, part in PARTS.items()}
     return {**tokens, "without_tokens": files["empty"]}
 
 
 def lost(tallies: Sequence[Tally], unread: Sequence[Quarantined]) -> str:
-    """Where everything went, in a few words."""
+    """The most common reasons why documents were dropped, for an error message."""
     reasons = sum((tally.reasons for tally in tallies), Counter())
     parts = [f"{count:,} {reason}" for reason, count in reasons.most_common(3)]
     if unread:
@@ -204,7 +204,7 @@ def leave(
     unread: Sequence[Quarantined],
     written: Sequence[int],
 ) -> None:
-    """Puts the artifact together. Documents and tokens are linked, not copied, from where they were made."""
+    """Fills the artifact. Documents and tokens are hard links into the working directory, not copies."""
     staging = context.staging
     (staging / DOCUMENTS).mkdir()
     for unit in written:
@@ -222,7 +222,7 @@ def leave(
 
 
 def link(file: Path, directory: Path) -> None:
-    """A copy that takes no room where the file system allows it."""
+    """Links the file into the directory; copies it if the file system has no hard links."""
     try:
         os.link(file, directory / file.name)
     except OSError:
@@ -230,7 +230,7 @@ def link(file: Path, directory: Path) -> None:
 
 
 def figures(report: Mapping[str, Any]) -> Metrics:
-    """For goals and the summary."""
+    """The corpus figures for goals and the summary."""
     read = sum(source["read"] for source in report["sources"])
     found = {
         "records_read": read,

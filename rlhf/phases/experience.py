@@ -1,4 +1,4 @@
-"""A step's samples with their rewards and all that the algorithm needs to know of them."""
+"""Collects the samples of an RL step, with their rewards and the columns that the algorithm needs."""
 
 from __future__ import annotations
 
@@ -28,21 +28,22 @@ FORWARDS = {
 
 @dataclass(frozen=True)
 class Experience:
-    """What a step learns from."""
+    """The samples that a step trains on."""
 
-    batch: Batch  # shaped rewards, and the columns that the algorithm needs; meta: prompt and answer as text
-    staged: Staged | None  # the same rows in the object store; None where rows were left out or added since
+    batch: Batch  # with shaped rewards and the columns that the algorithm needs; meta: texts of prompt and answer
+    staged: Staged | None  # the batch in the object store; None if it holds other rows than the batch
     figures: Metrics
-    first: Draw  # the step's first draw, with every row
-    notes: list[str]  # for the user
+    first: Draw  # the step's first draw, with the rows that the batch leaves out
+    notes: list[str]  # messages for the user
 
 
 @dataclass
 class Collector:
-    """Draws prompts, has them answered and scored; draws again in place of groups that the algorithm leaves out.
+    """Draws prompts, samples answers and scores them; draws more prompts to replace prompt groups that the algorithm rejects.
 
-    draws, moments and drought are its state: how often it drew, the mean and deviation of all rewards so far, and how many
-    steps in a row had no score. groups: all that a step's batch is staged for.
+    groups: the model groups that read a step's batch, by role.
+    State: draws, the number of draws so far; moments, the mean and deviation of all rewards so far; drought, the number of
+    steps in a row without any score.
     """
 
     context: PhaseContext
@@ -58,7 +59,8 @@ class Collector:
         self.order = Order.of_batches(len(self.prompts), self.context.phase.prompts_per_step, self.context.seed)
 
     def collect(self, algorithm: Algorithm, timer: Timer) -> Experience:
-        """A step in which no sample has a score is empty. Raises UserError at the third of them in a row."""
+        """The experience of the next step; its batch is empty if no sample has a score. Raises UserError at the third such step
+        in a row."""
         wanted = self.context.phase.prompts_per_step
         kept: list[Batch] = []
         draws: list[Draw] = []
@@ -77,7 +79,7 @@ class Collector:
         return Experience(self.shaped(batch), draws[0].staged if same else None, figures, draws[0], notes)
 
     def notes(self, draws: Sequence[Draw], figures: Metrics) -> list[str]:
-        """Failures of a new kind, and whether the step has nothing to teach."""
+        """Messages about new kinds of failures, and about a step without anything to learn from."""
         notes = [text for draw in draws for text in draw.news]
         asked = sum(len(draw.batch) for draw in draws)
         failures = [failure for draw in draws for failure in draw.failures]
@@ -88,7 +90,7 @@ class Collector:
         return notes
 
     def draw(self, algorithm: Algorithm, timer: Timer) -> Draw:
-        """Answers to the next prompts; rewards and the columns that the algorithm needs, all groups in flight at once."""
+        """Samples answers to the next prompts; computes rewards and the needed columns, on all model groups at the same time."""
         settings = sampling(self.context, self.context.phase.sampling, self.draws)
         with timer("generate"):
             rows = self.order.batch(self.draws, self.context.phase.prompts_per_step)
@@ -118,12 +120,13 @@ class Collector:
         return Draw(scored, staged, scores.parts, samples, scores.failures, scores.news)
 
     def stage(self, batch: Batch) -> Staged:
-        """Rows of one prompt share a mini-batch; which do is drawn anew each time."""
+        """Puts the batch into the object store. The rows of a prompt share a mini-batch; each draw deals the prompts anew."""
         seed = self.context.seed + self.draws
         return self.context.runtime.stage(batch, list(self.groups.values()), self.context.phase.minibatches, seed)
 
     def shaped(self, batch: Batch) -> Batch:
-        """Rewards as `shaping` in the config says. A greedy baseline gets no penalties: any baseline is unbiased."""
+        """Shapes the rewards by the config's `shaping`; keeps the original rewards as `raw_rewards`. A greedy baseline gets no
+        penalties, because a baseline needs none to be unbiased."""
         settings = self.context.phase.shaping
         if settings.normalise:
             self.moments = self.moments.update(batch.rewards)
@@ -153,44 +156,44 @@ class Collector:
 
 @dataclass(frozen=True)
 class Draw:
-    """The samples of one draw of prompts; rewards may be NaN."""
+    """One draw of prompts with their samples. Rewards may be NaN."""
 
     batch: Batch
     staged: Staged
-    parts: dict[str, Tensor]  # each reward part's scores
-    samples: Sequence[Sample] = ()  # the batch's rows
+    parts: dict[str, Tensor]  # (B,) scores by reward part
+    samples: Sequence[Sample] = ()  # in the order of the batch's rows
     failures: Sequence[Failure] = ()
-    news: Sequence[str] = ()  # of the failures, what the user has not been told
+    news: Sequence[str] = ()  # messages about kinds of failures that are new in this run
 
 
 def drop_unscored(batch: Batch) -> Batch:
-    """Rows without a finite reward (or baseline) are left out, never scored 0."""
+    """The batch without the rows whose reward or baseline is not finite: they never count as 0."""
     scored = has_score(batch)
     return batch if scored.all() else batch.select(scored.nonzero()[:, 0])
 
 
 def has_score(batch: Batch) -> Tensor:
-    """(B,) bool: the reward is finite, and so is the baseline where there is one."""
+    """(B,) bool: the reward is finite, and so is the greedy baseline, if there is one."""
     scored = batch.rewards.isfinite()
     return scored & batch.greedy_rewards.isfinite() if "greedy_rewards" in batch else scored
 
 
 def together(batches: Sequence[Batch], groups: int) -> Batch:
-    """The rows of all batches, of the first `groups` groups; group_ids stay apart."""
+    """One batch with the first `groups` prompt groups of all batches; group_ids of different batches stay different."""
     if len(batches) == 1:
         return batches[0]
     count, apart = 0, []
     for batch in batches:
         apart.append(batch.with_columns(group_ids=batch.group_ids + count))
         count = max([count, *(apart[-1].group_ids + 1).tolist()])
-    whole = Batch.cat(apart)
-    chosen = [rows for rows in whole.groups()[:groups]]
-    return whole.select(torch.cat(chosen)) if chosen else whole
+    joined = Batch.cat(apart)
+    chosen = joined.groups()[:groups]
+    return joined.select(torch.cat(chosen)) if chosen else joined
 
 
 def scores_of(draws: Sequence[Draw]) -> Metrics:
-    """Of all samples that were drawn: how many have no score, how many each reward part failed to score, the mean of each
-    part, and the share of prompts whose samples all have the same reward."""
+    """Figures over all drawn samples: the number without a score, each reward part's failures and mean score, and the share of
+    prompts whose samples all have the same reward."""
     figures: Metrics = {"dropped": sum(int((~has_score(draw.batch)).sum()) for draw in draws)}
     figures |= failure_counts([failure for draw in draws for failure in draw.failures])
     for name in dict.fromkeys(name for draw in draws for name in draw.parts):

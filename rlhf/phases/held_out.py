@@ -1,4 +1,4 @@
-"""Held-out figures of a supervised phase: the mean loss and metrics, over all rows and of each data set, and perplexities."""
+"""Held-out figures of a supervised phase: mean loss, metrics and perplexities, over all rows and for each data set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rlhf.phases.supervised_rows import AT_ONCE, Stager
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The held-out rows by data set, "" where there is only one: objects with `batch`, a length and a tokenizer."""
+    """The held-out rows by data set, under the name "" if there is only one. Each set of rows has `batch`, a length and a tokenizer."""
 
     stager: Stager
     sets: Mapping[str, HeldOutSet]
@@ -29,7 +29,7 @@ class HeldOut:
         return cls(stager, {name: HeldOutSet(each) for name, each in rows.items() if len(each)})
 
     def evaluate(self) -> Metrics:
-        """The figures over all rows, and each set's as set/figure. Without rows, none."""
+        """The figures over all rows, and those of each named set as set/figure. Empty without rows."""
         figures: Metrics = {}
         sums: Counter[str] = Counter()
         count = 0
@@ -47,7 +47,7 @@ class HeldOut:
         return figures_of(self.stager, sums, count, only) | figures
 
     def _sums(self, rows: HeldOutSet) -> tuple[Counter[str], int]:
-        """(sums of the loss and the metrics, count of the objective's unit)."""
+        """(sums of the loss and the metrics, count of the objective's unit) over the set."""
         sums: Counter[str] = Counter()
         count = 0
         for batch in rows.batches:
@@ -65,13 +65,13 @@ class HeldOutSet:
 
     @cached_property
     def batches(self) -> list[Batch]:
-        """All units, in batches of about equal size."""
+        """All units (rows or comparisons), in batches of about equal size."""
         parts = np.array_split(np.arange(len(self.rows)), math.ceil(len(self.rows) / AT_ONCE))
         return [self.rows.batch(part.tolist()) for part in parts]
 
     @cached_property
     def unigram_perplexity(self) -> float:
-        """exp(entropy) of the trained tokens' own frequencies: the best that a context-free model could reach on them."""
+        """exp(entropy of the token frequencies in the trained places): the lowest perplexity of any model without context."""
         counts = torch.zeros(len(self.rows.tokenizer), dtype=torch.double)
         for batch in self.batches:
             counts += torch.bincount(batch.tokens[batch.action_mask], minlength=len(counts))
@@ -80,7 +80,7 @@ class HeldOutSet:
 
 
 def figures_of(stager: Stager, sums: Mapping[str, float], count: int, rows: HeldOutSet | None) -> Metrics:
-    """Means, with perplexities where the loss is one of tokens; against the tokens' own frequencies where rows are given."""
+    """Means per unit; for losses of tokens also perplexities. rows: the set to compute the unigram perplexity of, if any."""
     figures = of_untied({name: value / count for name, value in sums.items()})
     if "accuracy" in figures and stager.objective.unit == "pairs":
         figures["pair_accuracy"] = figures.pop("accuracy")
@@ -93,13 +93,13 @@ def figures_of(stager: Stager, sums: Mapping[str, float], count: int, rows: Held
 
 
 def surprise(figures: Metrics) -> float:
-    """Nats a token, without what else the loss has in it: a z-loss, and the routers' of a mixture of experts."""
+    """Negative log-likelihood in nats a token: the loss without z-loss and router loss of a mixture of experts."""
     return figures.get("nll", figures["loss"] - figures.get("router_loss", 0.0))
 
 
 def of_untied(figures: Metrics) -> Metrics:
-    """Means over all comparisons turned into means over those that are no tie, where the objective counts them; left out where
-    all are ties."""
+    """Converts accuracy and margin from means over all comparisons to means over comparisons without a tie, if the objective
+    counts ties. Leaves both out if all comparisons are ties."""
     if "untied" not in figures:
         return figures
     share, compared = figures["untied"], ("accuracy", "margin")
@@ -109,5 +109,5 @@ def of_untied(figures: Metrics) -> Metrics:
 
 
 def kept_before(before: Metrics) -> Metrics:
-    """What is said of the model before its training, beside what it came to."""
+    """Loss and perplexities before training, as <name>_before."""
     return {f"{name}_before": value for name, value in before.items() if name.split("/")[-1] in ("loss", "perplexity")}

@@ -1,5 +1,5 @@
-"""Preferences from a judge instead of people (RLAIF): the policy's answers to each prompt are compared, and every preference
-becomes a row of the data set that a later phase learns from (Bai et al. 2022; Lee et al. 2023).
+"""Preferences from a judge instead of people (RLAIF): a judge compares the policy's answers to each prompt, and each preference
+becomes a row of a data set for a later phase (Bai et al. 2022; Lee et al. 2023).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ ANNOTATOR = "judge"
 
 @dataclass(frozen=True)
 class Judged:
-    """Two samples of a prompt. straight: the verdict before the swap, where there is one; margin: of ratings, as a share of the
-    best one."""
+    """Two samples of a prompt with the judge's outcome. straight: the verdict before the swap, if there was a swap; margin: the
+    difference of ratings, as a share of the best possible rating."""
 
     first: Sample
     second: Sample
@@ -34,18 +34,21 @@ class Judged:
 
     @property
     def preference(self) -> tuple[Sample, Sample] | None:
-        """(chosen, rejected), where there is one."""
+        """(chosen, rejected); None if the judge prefers neither."""
         pairs = {"first": (self.first, self.second), "second": (self.second, self.first)}
         return pairs.get(self.outcome)
 
 
 def run(context: PhaseContext) -> Metrics:
-    """Writes rows of `prompt`, `chosen`, `rejected` and `annotator`, with `principle` of a constitution and `margin` of
-    ratings. Returns what came of the comparisons, and of the judge's questions.
+    """Writes rows of `prompt`, `chosen`, `rejected` and `annotator`; also `principle` if the judge has principles, and `margin` if
+    it rates. Returns the figures of the comparisons and of the judge's questions.
 
-    Raises UserError where the judge preferred nothing at all.
+    Raises UserError where the judge preferred no answer at all.
     """
-    phase, prompts = context.phase, read_prompts(context)  # a mistake in them comes before the judge's server
+    phase, prompts = (
+        context.phase,
+        read_prompts(context),
+    )  # before the judge's server starts: a bad data set fails early
     judge = context.judge
     gold = load_object(phase.gold) if phase.gold else None
     totals: Counter[str] = Counter()
@@ -66,8 +69,8 @@ def run(context: PhaseContext) -> Metrics:
 
 
 def compare(judge: JudgeModel, samples: Sequence[Sample]) -> list[Judged]:
-    """What the judge made of each prompt's samples: pairwise, of neighbours in their ring; by ratings, of the best against the
-    worst. Answers that are empty or cut off by the length limit take no part: nothing should learn to write them."""
+    """The judge's comparisons of each prompt's samples. A pairwise judge compares neighbours in a ring of the samples; of a judge
+    that rates, the best sample is compared with the worst. Leaves out empty and truncated answers, so that no model learns them."""
     groups: dict[int, list[Sample]] = {}
     for sample in samples:
         if sample.text.strip() and not sample.truncated:
@@ -102,7 +105,7 @@ def _by_ratings(judge: JudgeModel, samples: Sequence[Sample]) -> list[Judged]:
 
 
 def row_of(judge: JudgeModel, judged: Judged) -> dict[str, Any]:
-    """A row of preference data."""
+    """A row of the data set. judged: a comparison with a preference."""
     chosen, rejected = judged.preference
     row = {"prompt": list(chosen.prompt.messages), "chosen": chosen.text, "rejected": rejected.text}
     row["annotator"] = ANNOTATOR
@@ -112,8 +115,8 @@ def row_of(judge: JudgeModel, judged: Judged) -> dict[str, Any]:
 
 
 def counts(judged: Sequence[Judged], gold: Callable[[Sample], float] | None) -> Counter[str]:
-    """How many pairs came to what. Of pairs that gold tells apart: with how many preferences, and with how many verdicts
-    before a swap, it agrees."""
+    """The number of pairs by outcome. gold: a score of a sample; if given, also how many preferences, and how many verdicts before
+    a swap, it agrees with (`_right`) or not (`_wrong`), over pairs with different gold scores."""
     found = Counter(each.outcome for each in judged)
     found["pairs"], found["rows"] = len(judged), found["first"] + found["second"]
     for each in judged if gold else ():
@@ -127,8 +130,8 @@ def counts(judged: Sequence[Judged], gold: Callable[[Sample], float] | None) -> 
 
 
 def figures(found: Counter[str]) -> Metrics:
-    """Numbers of pairs and rows; as shares of the pairs: labelled, ties, position_bound, unanswered; and the agreement with gold
-    of the labels, and of the verdicts before a swap."""
+    """The numbers of pairs and rows; the shares of pairs that are labelled, ties, position_bound or unanswered; and how often
+    gold agrees with the labels and with the verdicts before a swap."""
     shares = {"labelled": "rows", "ties": "tie", "position_bound": "position_bound", "unanswered": "unanswered"}
     result: Metrics = {"pairs": found["pairs"], "rows": found["rows"]}
     if found["pairs"]:

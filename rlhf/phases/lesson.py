@@ -1,4 +1,4 @@
-"""How a step's batch becomes optimizer steps: corrected for the engines' gap, policy and critic at once, pretraining beside."""
+"""Trains policy and critic on the batch of an RL step, with pretraining text as an auxiliary loss if the config asks for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rlhf.skipped import expect_trained
 
 @dataclass(frozen=True)
 class Lesson:
-    """Trains the roles on a step's batch, all at once."""
+    """Trains all roles on a step's batch at the same time."""
 
     context: PhaseContext
     groups: Mapping[str, ModelGroup]  # the trained roles
@@ -29,12 +29,13 @@ class Lesson:
     def learn(
         self, step: int, objectives: Mapping[str, Objective], batch: Batch, staged: Staged | None
     ) -> dict[str, list[Metrics]]:
-        """Metrics of each role's optimizer steps; of none where the batch teaches nothing.
+        """The metrics of each role's optimizer steps, by role; empty if the batch has no gradient.
 
-        staged: the batch's rows, where they are in the object store already.
+        staged: the batch's rows, if they are in the object store already.
+        Raises UserError where a loss or gradient is not finite.
         """
         phase = self.context.phase
-        if not teaches(objectives["policy"], batch):
+        if not has_gradient(objectives["policy"], batch):
             return {}
         columns = frozenset().union(*(objective.columns for objective in objectives.values()))
         if staged is None:
@@ -48,24 +49,24 @@ class Lesson:
             work["critic"] = self.groups["critic"].train(staged, objectives["critic"], passes)
         if step >= phase.critic_warmup:
             policy = self.groups["policy"]
-            beside = self.pretraining and self.pretraining.beside(step, staged, policy)
+            auxiliary = self.pretraining and self.pretraining.loss(step, staged, policy)
             passes = Passes(phase.epochs, phase.sampling.temperature, phase.max_kl)
-            work["policy"] = policy.train(staged, objectives["policy"], passes, beside)
+            work["policy"] = policy.train(staged, objectives["policy"], passes, auxiliary)
         done = {role: pending.result() for role, pending in work.items()}
         for role, steps in done.items():
-            expect_trained(role, step + 1, steps[-1])  # a group stops at the first step that fails
+            expect_trained(role, step + 1, steps[-1])  # a group stops after a failed step
         return done
 
 
-def teaches(policy: Objective, batch: Batch) -> bool:
-    """Whether there is a gradient at all: an optimizer would move the weights without one, too."""
+def has_gradient(policy: Objective, batch: Batch) -> bool:
+    """Whether the batch has a gradient. Without one, no optimizer step may be made: momentum would still move the weights."""
     other_terms = "ref_logprobs" in policy.columns or policy.output == "logprobs_entropy"
     return len(batch) > 0 and ("advantages" not in batch or other_terms or bool(batch.advantages.any()))
 
 
 @dataclass(frozen=True)
 class Pretraining:
-    """Rows of text whose loss joins the policy's in every optimizer step (PTX)."""
+    """Pretraining text whose loss is added to the policy's loss in every optimizer step (PTX)."""
 
     context: PhaseContext
     examples: Examples
@@ -82,15 +83,15 @@ class Pretraining:
         size = settings.batch_size * context.phase.minibatches
         return cls(context, examples, Order.of_batches(len(examples), size, context.seed), size)
 
-    def beside(self, step: int, staged: Staged, policy: ModelGroup) -> AuxiliaryLoss:
+    def loss(self, step: int, staged: Staged, policy: ModelGroup) -> AuxiliaryLoss:
         rows = self.examples.batch(self.order.batch(step, self.batch_size))
         own = self.context.runtime.stage(rows, [policy], staged.minibatches, self.context.seed + step)
         return AuxiliaryLoss("ptx", own, LanguageModel(), self.context.phase.ptx.coef)
 
 
 def corrected(phase: Rl, batch: Batch) -> tuple[Batch, Metrics]:
-    """(the batch with its advantages weighed for the gap between trainer and rollout engine, the weights' statistics).
-    Answers that hit the length limit are left out where the config says so."""
+    """(batch, statistics of the importance weights): multiplies the advantages by the weights that correct the gap between the
+    log-probs of trainer and rollout engine. Drops truncated answers if the config says so."""
     figures: Metrics = {}
     if phase.correction.kind != "off" and "advantages" in batch and "old_logprobs" in batch:
         mask, settings = batch.action_mask, phase.correction
@@ -101,7 +102,7 @@ def corrected(phase: Rl, batch: Batch) -> tuple[Batch, Metrics]:
         figures = {f"correction/{name}": value for name, value in found.items()}
     if phase.shaping.drop_truncated and batch.truncated.any():
         dropped = batch.truncated.clone()
-        if "advantages" not in batch:  # rows are compared: all of a group or none
+        if "advantages" not in batch:  # the loss compares the rows of a group: drop all of them or none
             for rows in batch.groups():
                 dropped[rows] = batch.truncated[rows].any()
         batch = batch.select((~dropped).nonzero()[:, 0])
@@ -109,5 +110,5 @@ def corrected(phase: Rl, batch: Batch) -> tuple[Batch, Metrics]:
 
 
 def same_rows(batch: Batch, other: Batch) -> bool:
-    """Batches share tensors: one made of the other by new columns has its very tokens."""
+    """Whether the batches hold the same rows. `with_columns` keeps the tensors of the other columns, so the tokens are one object."""
     return batch.columns["tokens"] is other.columns["tokens"]

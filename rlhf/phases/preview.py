@@ -1,4 +1,4 @@
-"""What a phase's data look like to the model, without a cluster."""
+"""Shows a phase's data as the model reads them, without a cluster."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from rlhf.phases.supervised import RECIPES, options_of, row_kind
 from rlhf.phases.supervised_rows import denoised, read_splits
 from rlhf.rundir import Artifact, RunDirectory
 
-Pieces = list[tuple[str, bool]]  # a sample's text, each piece with whether it is trained on
+Pieces = list[tuple[str, bool]]  # the text of a row in pieces: (text, trained on)
 
 
 def preview(config: Config, phase: Phase, count: int) -> dict[str, tuple[DataReport, list[Pieces]]]:
-    """By data set, "" where there is only one: the report and first samples, as the model reads them. Of an rl phase, whose
-    answers are yet to be sampled, the prompts.
+    """{data set: (report, first rows as the model reads them)}; the name is "" if there is only one data set. Of phases that
+    sample answers, shows the prompts.
 
     Raises UserError where the data or the tokenizer cannot be read.
     """
     run = RunDirectory(Path(config.run.directory))
     artifacts = run.finished(other.name for other in config.phases)
     if phase.kind == CORPUS:
-        raise UserError(f"phases.{phase.name}: a corpus is looked at in its page; make it with launch.py corpus")
+        raise UserError(f"phases.{phase.name}: a corpus is shown in its report page; make it with launch.py corpus")
     if phase.kind in ("rl", *DATA_SETS):
         tokenizer, rows = tokenizer_of(config, phase, artifacts), open_data(phase.data, artifacts)
         prompts, report = build_prompts(rows, tokenizer, phase.max_length - phase.sampling.max_new_tokens)
@@ -52,14 +52,14 @@ def preview(config: Config, phase: Phase, count: int) -> dict[str, tuple[DataRep
 
 
 def _context(config: Config, phase: Phase, run: RunDirectory, artifacts: Mapping[str, Artifact]) -> PhaseContext:
-    """Without a cluster, which reading does not need, and with the tokenizer that the rows would be read by."""
+    """A context without a cluster, with the tokenizer that the phase would use."""
     corpora = corpora_of(config, phase).values()
     for corpus in corpora:
         _artifact_of(phase, corpus, artifacts)
     silent = Console(quiet=True)
     context = PhaseContext(config, phase, None, run, artifacts, "", run.artifact(phase.name), silent)
     from_scratch = context.models[result_role(phase)].path is None
-    if getattr(phase, "tokenizer", None) is None and not (corpora and from_scratch):  # else reading sets it
+    if getattr(phase, "tokenizer", None) is None and not (corpora and from_scratch):  # else `read_splits` sets it
         context.tokenizer = tokenizer_of(config, phase, artifacts)
     return context
 
@@ -71,7 +71,7 @@ def _artifact_of(phase: Phase, corpus: Corpus, artifacts: Mapping[str, Artifact]
 
 
 def _pieces(batch: Batch, tokenizer: Any) -> Pieces:
-    """What the model reads; trained are the places whose tokens it is to say."""
+    """The text that the model reads. A piece is trained on if the model must predict its tokens."""
     read = batch.inputs if "inputs" in batch else batch.tokens
     rows = [
         Example(read[row, :length].numpy(), batch.action_mask[row, :length].numpy())
@@ -81,10 +81,10 @@ def _pieces(batch: Batch, tokenizer: Any) -> Pieces:
 
 
 def tokenizer_of(config: Config, phase: Phase, artifacts: Mapping[str, Artifact]) -> Any:
-    """The tokenizer that the phase would use: its own, trained as the run would; that of its corpus or of the model it starts
-    from; or, where an earlier phase has not run yet, the one that this phase would use.
+    """The tokenizer that the phase would use: of its `tokenizer` section, of its corpus, or of the model that it starts from. If
+    that model comes from a phase that has not run, the tokenizer that this phase would use.
 
-    Raises UserError where the config leads to none, or to a corpus that is not made yet.
+    Raises UserError where the config names none, or a corpus that is not made yet.
     """
     settings = getattr(phase, "tokenizer", None)
     path = resolve_models(config, phase)[result_role(phase) or "policy"].path
@@ -108,7 +108,7 @@ def tokenizer_of(config: Config, phase: Phase, artifacts: Mapping[str, Artifact]
 
 
 def _tokenizer_from_scratch(config: Config, phase: Phase, artifacts: Mapping[str, Artifact]) -> Any:
-    """That of the phase's first corpus, or its own."""
+    """The tokenizer of the phase's first corpus, or of its `tokenizer` section."""
     if corpus := next(iter(corpora_of(config, phase).values()), None):
         return load_tokenizer(_artifact_of(phase, corpus, artifacts).path)
     if (settings := getattr(phase, "tokenizer", None)) is None:

@@ -1,4 +1,4 @@
-"""THE RL loop: PPO, GRPO and every other algorithm that learns from its own samples."""
+"""The RL loop: PPO, GRPO and every other algorithm that learns from its own samples."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from rlhf.phases.watching import Watcher
 from rlhf.stored_steps import POLICY, store_step
 
 SHOWN = ("reward", "kl", "length", "policy/clip_fraction", "tokens/s")
-REPORTED = ("reward", "kl", "length")  # of the last step, in the artifact
+REPORTED = ("reward", "kl", "length")  # figures of the last step that go into the artifact
 
 
 def run(context: PhaseContext) -> Metrics:
-    """Aligns the policy with the reward; returns the held-out figures of its answers."""
+    """Trains the policy to raise the reward; returns the figures of its last step and of its answers to held-out prompts."""
     phase, parts = context.phase, prepare(context)
     algorithm, policy, metrics = parts.algorithm, parts.groups["policy"], parts.figures
     with parts.scorer, parts.watcher, context.tracking(phase.steps, parts.done, SHOWN) as track:
         for step in range(parts.done, phase.steps):
             timer = Timer()
 
-            # 1. answers to the step's prompts; 2. their rewards, and 3. log-probs and values, all groups in flight
+            # 1. sample answers; 2. score them and 3. compute log-probs and values, on all models at the same time
             experience = parts.collector.collect(algorithm, timer)
             for text in experience.notes:
                 track.note(step + 1, text)
@@ -40,28 +40,28 @@ def run(context: PhaseContext) -> Metrics:
             with timer("watch"):
                 stop = parts.watcher.look(step + 1, experience, track)
             if stop:
-                break  # the reward is no longer worth what it says
+                break  # gold has turned down: the policy exploits the reward
 
-            batch = experience.batch  # 4. on the driver
+            batch = experience.batch  # 4. compute advantages
             batch, corrections = corrected(phase, algorithm.advantages(batch) if len(batch) else batch)
 
-            with timer("train"):  # 5. policy and critic at once
+            with timer("train"):  # 5. train policy and critic, at the same time
                 staged = experience.staged if same_rows(batch, experience.batch) else None
                 losses = parts.lesson.learn(step, algorithm.objectives(), batch, staged)
             if not losses:
                 track.note(step + 1, "no optimizer step: no sample or no advantage is left to learn from")
 
-            with timer("sync"):  # 6. the new weights to the engines
+            with timer("sync"):  # 6. send the new weights to the rollout engines
                 synced = parts.rollouts.sync(policy)
 
-            # 7. log
+            # 7. report
             metrics = describe(experience.batch, losses) | experience.figures | corrections | timer.seconds
             metrics |= {"tokens/s": metrics["tokens"] / timer.total, "canary_gap": synced["canary_gap"]}
             algorithm = algorithm.after_step(metrics) if len(experience.batch) else algorithm
             state = {name: value for name, value in algorithm.state().items() if isinstance(value, int | float)}
             track.step(step + 1, metrics | {f"state/{name}": value for name, value in state.items()})
 
-            # 8. save
+            # 8. save a checkpoint
             if step + 1 == following(step, phase.checkpoint_every) and step + 1 < phase.steps:
                 parts.save(context, step + 1, algorithm, metrics)
     return conclude(context, parts, metrics)
@@ -69,10 +69,10 @@ def run(context: PhaseContext) -> Metrics:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the loop works with, as an interrupted run left it after `done` steps."""
+    """The objects that the loop works with, in their state after `done` steps."""
 
     algorithm: Algorithm
-    groups: Mapping[str, ModelGroup]  # of policy, critic and reference
+    groups: Mapping[str, ModelGroup]  # policy, critic and reference, by role
     rollouts: RolloutPool
     scorer: Scorer
     watcher: Watcher
@@ -80,7 +80,7 @@ class Parts:
     lesson: Lesson
     check: AnswerCheck | None
     done: int
-    figures: Metrics  # that are REPORTED, of the last of these steps
+    figures: Metrics  # the REPORTED figures of step `done`
 
     def save(self, context: PhaseContext, step: int, algorithm: Algorithm, metrics: Metrics) -> None:
         state = {"algorithm": algorithm.state(), "collector": self.collector.state(), "watch": self.watcher.state()}
@@ -90,7 +90,7 @@ class Parts:
 
 
 def prepare(context: PhaseContext) -> Parts:
-    """Builds the models and engines, and goes to where an interrupted run stopped."""
+    """Reads the prompts, builds models and rollout engines, and loads the last checkpoint of an interrupted run."""
     phase = context.phase
     algorithm = context.algorithm or resolve(phase.algorithm.name, phase.algorithm.parameters)
     objectives = algorithm.objectives()
@@ -106,7 +106,7 @@ def prepare(context: PhaseContext) -> Parts:
 
     progress = context.checkpoints.load(trained)
     if progress["step"] == 0:
-        shutil.rmtree(stored_steps(context), ignore_errors=True)  # of a run with other inputs
+        shutil.rmtree(stored_steps(context), ignore_errors=True)  # left by a run with other inputs
     algorithm = algorithm.with_state(progress.get("algorithm", {}))
     collector.resume(progress.get("collector", {}))
     watcher.resume(progress.get("watch", {}), progress["step"])
@@ -118,7 +118,8 @@ def prepare(context: PhaseContext) -> Parts:
 
 
 def conclude(context: PhaseContext, parts: Parts, metrics: Metrics) -> Metrics:
-    """Leaves the policy: the last one, its average, or, where the watch stopped the run, gold's best. metrics: the last step's."""
+    """Exports the policy and returns the phase's figures. The policy is the last one or its average, or the policy with the best
+    gold score if the watch stopped the run. metrics: of the last step."""
     policy, watcher = parts.groups["policy"], parts.watcher
     figures = reported(metrics) | watcher.figures()
     if watcher.stopped:
@@ -137,7 +138,7 @@ def reported(metrics: Metrics) -> Metrics:
 def build_groups(
     context: PhaseContext, needs: frozenset[str], trained: Mapping[str, Objective]
 ) -> dict[str, ModelGroup]:
-    """The models that this algorithm and the watch need, and no others."""
+    """Builds the models that the algorithm and the watch need."""
     phase = context.phase
     updates = phase.minibatches * phase.epochs
     groups = {
@@ -157,7 +158,7 @@ def build_groups(
 
 
 def store(context: PhaseContext, step: int, batch: Batch, policy: ModelGroup, algorithm: Algorithm) -> None:
-    """Keeps the step for `launch.py replay`: the batch, and the weights that sampled it."""
+    """Stores the step's batch, and the policy that sampled it, for `launch.py replay`."""
     directory = stored_steps(context) / f"step-{step}"
     policy.export(directory / POLICY).result()
     store_step(directory, batch, algorithm)
@@ -168,8 +169,8 @@ def stored_steps(context: PhaseContext) -> Path:
 
 
 def describe(batch: Batch, losses: Mapping[str, list[Metrics]]) -> Metrics:
-    """The step's figures. `kl` is per answer: the sum over tokens of log(policy / reference), in nats; `rollout_gap` is
-    |log p by the trainer - log p by the rollout engine| over sampled tokens."""
+    """The step's figures, for the log. `kl`: mean over answers of the sum over tokens of log(policy / reference), in nats.
+    `rollout_gap`: mean over sampled tokens of |log p by the trainer - log p by the rollout engine|, in nats."""
     if not len(batch):
         return {"tokens": 0}
     mask = batch.action_mask

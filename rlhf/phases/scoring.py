@@ -1,4 +1,4 @@
-"""The scoring of answers in a phase: reward models on the cluster, functions in their workers, the judge, and their sum."""
+"""Scores answers in a phase: reward models on the cluster, functions in their workers, the judge, and the sum of all parts."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ from rlhf.rewards.sources import JUDGE, MODEL
 from rlhf.rewards.spec import MOST_QUESTIONS, RewardSpec
 from rlhf.rewards.workers import Call, Failure, Value, Workers
 
-PATIENCE = 3  # steps without any score, before the run ends
+PATIENCE = 3  # steps without any score after which the run ends
 
 
 @dataclass(frozen=True)
 class Rewards:
-    """Of a list of samples. NaN = no score."""
+    """The rewards of a list of samples. NaN means no score."""
 
     rewards: Tensor  # (B,) fp32
-    parts: dict[str, Tensor]  # (B,) fp32 of each part, before clip and weight; of an ensemble also part/std
+    parts: dict[str, Tensor]  # (B,) fp32 for each part, before clip and weight; an ensemble also has part/std
     failures: list[Failure] = field(default_factory=list)
-    # what the user has not been told yet: of each kind of failure, the first
+    # messages for the user: the first failure of each kind
     news: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class RewardModel:
-    """One reward model in place, and how its scores are read."""
+    """One reward model on the cluster, and how its output becomes a score."""
 
     group: ModelGroup
     spec: RewardSpec
 
     @classmethod
     def build(cls, context: PhaseContext, role: str) -> RewardModel:
-        """Raises UserError where the model would ask more of each answer than a reward may."""
+        """Builds the role's reward model. Raises UserError where it asks more questions about each answer than a reward may."""
         path = context.path_of(role)
         spec = RewardSpec.read(path) if path else RewardSpec()
         if len(spec.questions) > MOST_QUESTIONS:
@@ -62,13 +62,13 @@ class RewardModel:
                 f"{path}: this reward model would ask each answer all {len(spec.questions):,} questions of its training rows, "
                 f"but a reward asks {MOST_QUESTIONS} at most: train it on rows that ask the same few questions of every answer"
             )
-        if role not in context.reward_groups:  # the watch may read the same model
-            room = 1 if spec.reads == "answer" else 2  # for a question after an answer of max_length
+        if role not in context.reward_groups:  # the watch may have built the same model
+            room = 1 if spec.reads == "answer" else 2  # a question follows an answer of up to max_length
             context.reward_groups[role] = context.build(role, head="scalar", rows_together=room)
         return cls(context.reward_groups[role], spec)
 
     def ask(self, context: PhaseContext, samples: Sequence[Sample], staged: Staged) -> Callable[[], Tensor]:
-        """Begins to score; the call that is returned waits for the scores, (B,) fp32. staged: the samples' own rows."""
+        """Starts scoring. The returned function waits for the scores, (B,) fp32. staged: the samples' rows."""
         if self.spec.reads == "answer":
             pending = self.group.forward(staged, "scores")
             return lambda: pending.result().detach().float().cpu()
@@ -84,9 +84,9 @@ class RewardModel:
 
 @dataclass
 class Scorer:
-    """Scores samples with every part of a reward. The functions' workers live while it is entered as a context.
+    """Scores samples with every part of a reward. A context manager: the workers of reward functions live while it is entered.
 
-    groups: the reward models by role; `staged` in `score` must be staged for them.
+    groups: the reward models by role; `score` needs the samples staged for these groups.
     """
 
     context: PhaseContext
@@ -94,7 +94,7 @@ class Scorer:
     combine: Piecewise | None
     models: Mapping[str, RewardModel]  # by role
     workers: dict[str, Workers] = field(default_factory=dict)  # by part
-    told: set[tuple[str, str]] = field(default_factory=set)  # parts and kinds of failure
+    told: set[tuple[str, str]] = field(default_factory=set)  # (part, kind) of failures that the user knows
     stack: ExitStack = field(default_factory=ExitStack)
 
     @classmethod
@@ -105,15 +105,16 @@ class Scorer:
         combine: Piecewise | None = None,
         given: RewardFunction | RewardSource | None = None,
     ) -> Scorer:
-        """Builds the reward models that no other scorer of the phase has built. given: instead of all that is configured.
+        """Builds the reward models, except those that another scorer of the phase has built.
 
-        Raises UserError where a source is wrong, or the guard is no part.
+        given: the caller's own reward, used instead of `configured` and `combine`.
+        Raises UserError where a source is wrong, or the guard is not one of the parts.
         """
         combine = None if given is not None else combine
         parts = compose(configured, given, combine)
         roles = dict.fromkeys(role for part in parts if part.source == MODEL for role in roles_of(context, part))
         if any(part.source == JUDGE for part in parts):
-            context.judge  # noqa: B018, its server starts beside the models
+            context.judge  # noqa: B018  starts the judge's server before the models build
         return cls(context, parts, combine, {role: RewardModel.build(context, role) for role in roles})
 
     @property
@@ -132,15 +133,15 @@ class Scorer:
         self.stack.close()
 
     def score(self, samples: Sequence[Sample], staged: Staged | None) -> Rewards:
-        """staged: the samples' rows in the object store, needed where `groups` is not empty.
+        """The samples' rewards. staged: the samples' rows in the object store; may be None if `groups` is empty.
 
-        Raises UserError where a source finds a mistake of the user's, such as a column that the prompts lack.
+        Raises UserError where a source finds a user's mistake, such as a column that the prompts lack.
         """
         asked = {role: model.ask(self.context, samples, staged) for role, model in self.models.items()}
         found: dict[str, Tensor] = {}
         failures: list[Failure] = []
         for part in self.parts:
-            if part.source != MODEL:  # functions run while the models do
+            if part.source != MODEL:  # functions and judge work at the same time as the models
                 values, lost = self._values(part, samples)
                 found |= columns(part.name, values)
                 failures += lost
@@ -174,12 +175,12 @@ class Scorer:
 
 @dataclass
 class Drought:
-    """Ends a run in which nothing is scored any more."""
+    """Counts steps without any score, and ends the run after too many."""
 
     steps: int = 0
 
     def see(self, scored: int, asked: int, failures: Sequence[Failure], judged: Metrics) -> list[str]:
-        """What to tell of a step in which no sample has a score. judged: the figures of the judge's questions.
+        """Messages for the user about a step without any score. judged: the figures of the judge's questions.
 
         Raises UserError at the third such step in a row.
         """
@@ -195,7 +196,7 @@ class Drought:
 
 
 def roles_of(context: PhaseContext, part: Part) -> list[str]:
-    """The roles of its reward models."""
+    """The roles of the part's reward models."""
     if not part.models:
         return ["reward"]
     of_path = {path: role for role, path in reward_models(context.phase).items()}
@@ -203,7 +204,7 @@ def roles_of(context: PhaseContext, part: Part) -> list[str]:
 
 
 def failure_counts(failures: Sequence[Failure]) -> Metrics:
-    """How many samples each part failed to score."""
+    """The number of samples that each part failed to score, as reward/<part>/failed."""
     counts: Counter = Counter()
     for failure in failures:
         counts[f"reward/{failure.reward}/failed"] += failure.dropped

@@ -1,8 +1,8 @@
-"""Steps that go wrong: a loss or a gradient that leaps or is no number, found by what the last steps were like, and what was
-skipped for it.
+"""Loss spikes: detects steps whose loss or gradient norm leaps above that of the last steps or is not finite, and decides which
+batches to skip.
 
-The run goes back to its last checkpoint and passes over the batches since then: it is not a batch alone that makes a loss leap, but
-a batch in a state, and other batches in that state mostly do not (Chowdhery et al. 2022, PaLM, section 5.1).
+The run returns to its last checkpoint and skips the batches since then. A spike needs both a batch and a state of the model: the
+same state mostly does not spike on other batches (Chowdhery et al. 2022, PaLM, section 5.1).
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from rlhf.phases.step_plan import StepPlan
 from rlhf.rundir import write_atomically
 from rlhf.skipped import expect_trained, failed, what_failed
 
-TO_SIGMA = 1.4826  # of a normal distribution, its standard deviation over its median absolute deviation
-# in logarithms: with less, steps are so alike that any other would seem to leap
+TO_SIGMA = 1.4826  # standard deviation over median absolute deviation, for a normal distribution
+# in logarithms; with a smaller spread, steps are so similar that every other step would count as a leap
 LEAST_SPREAD = {"loss": 0.03, "grad_norm": 0.2}
-FEWEST = 16  # steps to compare with
-SETTLED = 5  # steps after a checkpoint: a leap before them may come from an update that the checkpoint has in it
+FEWEST = 16  # the least number of steps to compare with
+SETTLED = 5  # a leap within this many steps after a checkpoint may come from an update that the checkpoint contains
 
 
 @dataclass(frozen=True)
 class Incident:
-    """One return to a checkpoint. Rows are numbers of `data.feeds`."""
+    """One return to a checkpoint. Rows are numbered as in `data.feeds`."""
 
-    step: int  # that went wrong, counted from 1 as in metrics.jsonl
+    step: int  # the failed step, counted from 1 as in metrics.jsonl
     reason: str
-    loss: float | None  # None: no number
+    loss: float | None  # None: not finite
     grad_norm: float | None
     back_to: int  # finished steps of the checkpoint
-    skipped_from: int  # first row that is passed over
-    skipped: int  # rows
+    skipped_from: int  # first skipped row
+    skipped: int  # number of skipped rows
 
     def __str__(self) -> str:
         return f"{self.reason}; back to step {self.back_to}, past {self.skipped} rows"
 
 
 class Detector:
-    """Compares each step with the last `window` good ones, by the logarithms of loss and gradient norm."""
+    """Compares each step with the last `window` good steps, by the logarithms of loss and gradient norm."""
 
     def __init__(self, settings: Spikes, state: Mapping[str, Sequence[float]] | None = None) -> None:
         self.settings = settings
         self._seen = {name: deque((state or {}).get(name, ()), settings.window) for name in LEAST_SPREAD}
 
     def leap(self, metrics: Mapping[str, float]) -> str | None:
-        """What leapt, and by how much; None where the step is like those before it, of which it is then one."""
+        """A message that says which figure leapt and by how much; None for a good step, which then counts for the next ones."""
         for name, seen in self._seen.items():
             if len(seen) < FEWEST:
                 continue
@@ -74,9 +74,9 @@ class Detector:
 
 
 def usual_of(values: Sequence[float], least_spread: float) -> tuple[float, float]:
-    """(the median of the later half, the standard deviation around the trend). The trend is the line through the medians of both
-    halves (Tukey 1977, the resistant line), the deviation the median absolute one: a few values that leap move neither, and a loss
-    that falls does not seem to spread. It is not expected to go on falling: a step is only held against those before it."""
+    """(median of the later half, standard deviation around the trend). The trend is the line through the medians of both halves
+    (Tukey 1977, the resistant line); the deviation comes from the median absolute deviation. So a few leaps change neither, and a
+    falling loss does not widen the spread. The trend is not extrapolated: a step is compared only with the values before it."""
     values = np.asarray(values)
     places, half = np.arange(len(values)), len(values) // 2
     first, last = (float(np.median(part)) for part in (values[:half], values[-half:]))
@@ -88,9 +88,9 @@ def usual_of(values: Sequence[float], least_spread: float) -> tuple[float, float
 
 @dataclass
 class Guard:
-    """What a phase does about steps that go wrong: without settings, it stops.
+    """Decides what a phase does about failed steps. Without settings, the phase stops.
 
-    path: where the incidents are kept, so that a run that is killed goes on past the same batches.
+    path: the file of incidents, from which a killed run learns which batches to skip.
     """
 
     settings: Spikes | None
@@ -101,8 +101,8 @@ class Guard:
 
     @classmethod
     def of(cls, settings: Spikes | None, path: Path, owner: str, progress: Mapping[str, Any]) -> Guard:
-        """progress: of the checkpoint that the phase goes on from. Incidents of other inputs are forgotten, and those since the
-        last one that the checkpoint can know of: it went back to it, or to one before it."""
+        """progress: of the checkpoint that the phase continues from. Forgets incidents of other inputs, and incidents that
+        returned to a later checkpoint than this one."""
         known = read_incidents(path, owner)
         while known and known[-1].back_to > progress["step"]:
             known = known[:-1]
@@ -116,34 +116,34 @@ class Guard:
 
     @property
     def skipped(self) -> int:
-        """Rows passed over so far."""
+        """The number of rows skipped so far."""
         return sum(incident.skipped for incident in self.incidents)
 
     def go_back(self, state: Mapping[str, Any] | None) -> None:
-        """To what the checkpoint says of the steps before it."""
+        """Restores the detector from a checkpoint's `state`."""
         self.detector = self.settings and Detector(self.settings, state)
 
     def trouble(self, step: int, metrics: Mapping[str, float], role: str) -> str | None:
-        """What is wrong with this step's metrics; None where nothing is.
+        """A message that says what is wrong with the step's metrics; None for a good step.
 
-        Raises UserError where loss or gradient is no number and the phase has no settings for it.
+        Raises UserError where loss or gradient is not finite and the phase has no `spikes` section.
         """
         if self.settings is None:
             expect_trained(role, step + 1, metrics, ", or set the phase's `spikes` to pass over such batches")
             return None
         if failed(metrics):
             return what_failed(metrics)
-        if metrics.get("skipped"):  # float16, whose scale is lowered
+        if metrics.get("skipped"):  # the loss scale of float16 was too large and is lowered
             return None
         return self.detector.leap(metrics)
 
     def record(
         self, step: int, reason: str, metrics: Mapping[str, float], progress: Mapping[str, Any], plan: StepPlan
     ) -> None:
-        """Notes, on disk before the run goes on, that this step sent it back to the checkpoint with this progress, from where it
-        passes over the rows of all steps since.
+        """Writes an incident to disk: the run returns from `step` to the checkpoint with this progress, and skips the rows of all
+        steps in between.
 
-        Raises UserError where there were as many incidents as are allowed.
+        Raises UserError where there were as many incidents as `spikes.at_most` allows.
         """
         if len(self.incidents) >= self.settings.at_most:
             raise UserError(
@@ -165,16 +165,16 @@ class Guard:
         self.go_back(progress.get("spikes"))
 
     def doubts(self, step: int, saved: int) -> bool:
-        """Whether a leap at this step, counted from 0, may come from the checkpoint itself, saved after so many steps: a loss is
-        measured before its update, so a bad update shows in the next one."""
+        """Whether a leap at `step`, counted from 0, may come from the checkpoint itself, saved after `saved` steps. A loss is
+        measured before its update, so a bad update shows in a later step."""
         return step < saved + SETTLED or any(incident.back_to == saved for incident in self.incidents)
 
     def state(self) -> dict[str, list[float]] | None:
-        """What `go_back` takes, for the checkpoint."""
+        """The detector's state for the checkpoint, see `go_back`."""
         return self.detector and self.detector.state()
 
     def figures(self) -> dict[str, float]:
-        """For the phase's result: nothing where nothing went wrong."""
+        """The number of incidents, for the phase's result; empty if there was none."""
         return {"incidents": float(len(self.incidents))} if self.incidents else {}
 
     def _write(self) -> None:
@@ -184,7 +184,7 @@ class Guard:
 
 
 def read_incidents(path: Path, owner: str) -> tuple[Incident, ...]:
-    """Those of a phase with these inputs."""
+    """The incidents in the file; empty if they belong to other inputs."""
     if not path.exists():
         return ()
     content = json.loads(path.read_text())
@@ -192,5 +192,5 @@ def read_incidents(path: Path, owner: str) -> tuple[Incident, ...]:
 
 
 def _number(value: float) -> float | None:
-    """As JSON knows it."""
+    """The value, or None if it is not finite: JSON has no such numbers."""
     return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""THE supervised loop. Pretraining, SFT, reward models and DPO differ only in the row of `RECIPES` that they name."""
+"""The supervised loop. Pretraining, SFT, reward models and DPO differ only in their entry in `RECIPES`."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from rlhf.phases.supervised_rows import (
     with_reference_logprobs,
 )
 
-PREFETCH = 1  # steps submitted ahead of the one waited for: hides staging and the calls' latency
+PREFETCH = 1  # steps submitted ahead of the step that is waited for: hides staging and the latency of calls
 
 
 @dataclass(frozen=True)
 class Recipe:
-    rows: str  # kind of rows, where the objective names none
-    role: str  # which model is trained
+    rows: str  # kind of rows, if the objective names none
+    role: str  # of the trained model
     objective: Callable[[SupervisedPhase], Objective]
     shown: tuple[str, ...] = ("loss", "lr", "tokens/s")
 
@@ -64,11 +64,11 @@ RECIPES = {
 
 
 def run(context: PhaseContext) -> Metrics:
-    """Trains the phase's model from its rows, evaluates it on held-out rows, exports it; returns the held-out figures."""
+    """Trains the phase's model on its rows, evaluates it on held-out rows and exports it; returns the held-out figures."""
     phase, recipe = context.phase, RECIPES[context.phase.kind]
     objective = recipe.objective(phase)
 
-    # 1. rows
+    # 1. read the rows
     splits = read_splits(context, objective, row_kind(phase), options_of(phase))
     for split in splits.values():
         expect_margins(objective, split.train)
@@ -76,7 +76,7 @@ def run(context: PhaseContext) -> Metrics:
     plan = StepPlan.of(phase, feed.pass_rows)
     steps = phase.steps or plan.steps(feed.pass_rows * phase.epochs)
 
-    # 2. models, and where an interrupted run stopped
+    # 2. build the models, load the last checkpoint of an interrupted run
     optim, together = optim_settings(phase.optim, steps), rows_compared(objective, splits)
     build = partial(context.build, recipe.role, head=head_of(objective), optim=optim, rows_together=together)
     model = build()
@@ -98,7 +98,7 @@ def run(context: PhaseContext) -> Metrics:
     if check:
         check.before(progress.get("answers"))
 
-    # 3. the loop
+    # 3. train; no step is in flight beyond the next checkpoint or evaluation
     def submit(step: int) -> Pending:
         return model.train(stager.stage(feed.batch(plan.numbers(step, guard.skipped))), objective)
 
@@ -128,11 +128,11 @@ def run(context: PhaseContext) -> Metrics:
                 figures = held_out.evaluate()
                 track.log.write(step, {f"held_out/{name}": value for name, value in figures.items()})
 
-    # 4. held-out figures, export
+    # 4. evaluate, export
     figures = held_out.evaluate() | kept_before(before)
     if check:
         if precomputed:
-            context.build("reference")  # the same group again, for the answers' KL
+            context.build("reference")  # loads the same group again, for the KL of answers
         figures |= check.after()
     passes = feed.epochs(plan.before(steps) + guard.skipped)
     figures |= {f"epochs/{name}": count for name, count in passes.items()} | guard.figures()
@@ -145,30 +145,30 @@ def run(context: PhaseContext) -> Metrics:
 def last_good(
     context: PhaseContext, guard: Guard, step: int, groups: Mapping[str, ModelGroup], build: Callable[[], ModelGroup]
 ) -> dict[str, Any]:
-    """Puts the model back to the last checkpoint that this step, which went wrong, does not put in doubt, or to its beginning; what
-    was saved with it."""
+    """Puts the model back to the last checkpoint that cannot have caused the failed `step`, or to the initial weights. Returns the
+    checkpoint's progress."""
     if (saved := context.checkpoints.step) and guard.doubts(step, saved):
         context.checkpoints.step_back()
     if context.checkpoints.current is None:
-        build()  # the same group, its model anew
+        build()  # the same group with the initial weights
     return context.checkpoints.load(groups)
 
 
 def head_of(objective: Objective) -> str:
-    """The head of the model that answers what the objective asks for."""
+    """The model head that computes the objective's output."""
     if objective.output in ("scores", "values"):
         return "scalar"
     return "masked" if "inputs" in objective.columns else "lm"
 
 
 def row_kind(phase: SupervisedPhase) -> str:
-    """The kind of rows that the phase reads (`data.examples.KINDS`): its loss may name one."""
+    """The kind of rows that the phase reads (`data.examples.KINDS`). The objective may name one."""
     recipe = RECIPES[phase.kind]
     return getattr(recipe.objective(phase), "rows", recipe.rows)
 
 
 def options_of(phase: SupervisedPhase) -> FeedbackOptions:
-    """How feedback is read: a reward model learns from ties, too."""
+    """How the phase reads feedback. Only a reward model learns from ties."""
     if phase.kind != "reward":
         return FeedbackOptions()
     return FeedbackOptions(phase.attributes, phase.annotators, ties=True)

@@ -1,4 +1,4 @@
-"""The rows of a supervised phase: one data set or a mix of several, of files or of a corpus, and the feed that trains draw from."""
+"""The rows of a supervised phase: reads one data set or a mix, from files or a corpus, and stages batches of them for training."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from rlhf.ops.preference import kto_baseline
 from rlhf.phases.base import PhaseContext, tokenizer_of_data
 from rlhf.phases.step_plan import StepPlan
 
-ALONE = ""  # the name of a phase's only data set
+ALONE = ""  # the name of the data set, if the phase has only one
 AT_ONCE = 256  # units of one forward pass over a whole data set
 
 
 @dataclass(frozen=True)
 class Split:
-    """A data set's rows."""
+    """A data set's rows to train on and held-out rows."""
 
     train: Examples | TokenRows
     held_out: Examples | TokenRows
@@ -51,32 +51,32 @@ Splits = Mapping[str, Split]  # by data set
 
 
 def read_splits(context: PhaseContext, objective: Objective, kind: str, options: FeedbackOptions) -> Splits:
-    """All data sets of the phase, read and tokenised; trains or loads the tokenizer first where the phase asks for one.
+    """Reads and tokenises all data sets of the phase; first trains or loads the tokenizer if the phase asks for one.
 
-    kind: of rows (`data.examples.KINDS`), where a data set does not say it.
+    kind: the kind of rows (`data.examples.KINDS`) of data sets that do not name theirs.
     """
     phase = context.phase
     parts: Mapping[str, Data] = phase.data.mix or {ALONE: phase.data}
     from_scratch = _set_tokenizer(context, parts)
     splits = {name: _read(context, objective, name, part, kind, options) for name, part in parts.items()}
-    if from_scratch:  # a trained model has no embedding for tokens that it lacks, which the objective says
+    if from_scratch:  # a trained model has no embeddings for new tokens; there the objective raises an error
         extend(context.tokenizer, getattr(objective, "special_tokens", ()))
     return splits
 
 
 def feed_of(context: PhaseContext, splits: Splits, objective: Objective) -> Feed:
-    """What the training draws from."""
+    """The rows that training draws from, in their order."""
     feed = _plain_feed(context, splits)
     return denoised(context, feed, objective)
 
 
 def held_out_of(context: PhaseContext, splits: Splits, objective: Objective) -> dict[str, Any]:
-    """What the model is evaluated on, by data set; corrupted in the same way each time."""
+    """The held-out rows by data set. A denoising objective corrupts them in the same way each time."""
     return {name: denoised(context, split.held_out, objective) for name, split in splits.items()}
 
 
 def denoised(context: PhaseContext, rows: Any, objective: Objective) -> Any:
-    """The rows as the objective wants them: as they are, or corrupted by it."""
+    """The rows, corrupted if the objective is a denoising one."""
     if not hasattr(objective, "corrupt"):
         return rows
     vocabulary = Vocabulary.of(context.tokenizer, objective.special_tokens)
@@ -89,10 +89,10 @@ def _plain_feed(context: PhaseContext, splits: Splits) -> Feed:
         rows = splits[ALONE].train
         if isinstance(rows, TokenRows):
             return rows
-        left_over = len(rows) % phase.batch_size  # left out, so that no batch spans two passes
-        keeps = phase.ramp or len(rows) < phase.batch_size  # too few, which the step plan says
+        left_over = len(rows) % phase.batch_size  # leave these rows out, so that no batch spans two passes
+        keeps = phase.ramp or len(rows) < phase.batch_size  # too few rows: the step plan raises the error
         return Shuffled(rows, len(rows) if keeps else len(rows) - left_over, seed)
-    # by name, for their order in the config is no part of the phase's inputs
+    # sorted, because the order of parts in the config is not one of the phase's inputs
     feeds = {name: _part_feed(splits[name].train, seed_of(seed, name)) for name in sorted(splits)}
     counts = {name: feed.pass_rows for name, feed in feeds.items()}
     given = {name: part.weight for name, part in phase.data.mix.items() if part.weight is not None}
@@ -106,8 +106,8 @@ def _part_feed(rows: Examples | TokenRows, seed: int) -> Feed:
 
 
 def _set_tokenizer(context: PhaseContext, parts: Mapping[str, Data]) -> bool:
-    """A corpus brings the tokenizer that its tokens were made by, unless the model has its own; other data may train one.
-    Returns whether the model is from scratch."""
+    """Sets the phase's tokenizer if it is not the model's own: for a new model on a corpus, the tokenizer of the corpus; else the
+    tokenizer of the phase's `tokenizer` section. Returns whether the model is new."""
     settings = getattr(context.phase, "tokenizer", None)
     corpora = [corpus for part in parts.values() if (corpus := corpus_of(context.config, part))]
     role = "reward" if context.phase.kind == "reward" else "policy"
@@ -133,7 +133,7 @@ def _read(
 
     def read(data: Data, options: FeedbackOptions) -> Examples:
         of = getattr(data, "rows", None) or kind
-        # texts are cut so that their corrupted rows fit; of other rows none grows
+        # `length` leaves room for the rows of text to grow when they are corrupted; other rows do not grow
         examples = build_examples(
             of, context.open(data), context.tokenizer, length if of == "text" else phase.max_length, options
         )
@@ -151,28 +151,27 @@ def _read(
     else:
         train, held_out = read(part, options), None
     if phase.eval_data is not None:
-        held_out = read(
-            phase.eval_data, replace(options, annotators={})
-        )  # weights are of who labelled the training rows
+        # the weights of annotators are only for training rows
+        held_out = read(phase.eval_data, replace(options, annotators={}))
     return Split(train, held_out)
 
 
 def split(examples: Examples, data: Data, seed: int) -> tuple[Examples, Examples]:
-    """(to train on, held out). A part of weight 0 is never drawn: it may be held out as a whole."""
+    """(rows to train on, held-out rows). A part of weight 0 is never drawn, so all its rows may be held out."""
     if getattr(data, "weight", None) == 0 and data.holdout >= len(examples):
         return examples, examples
     return examples.split(data.holdout, seed)
 
 
 def rows_wanted(phase: SupervisedPhase) -> int | None:
-    """How many rows the whole training takes; None where that is passes over the data."""
+    """How many rows `steps` take; None if the phase counts epochs instead."""
     if phase.steps is None:
         return None
     return StepPlan.of(phase, phase.batch_size).before(phase.steps)
 
 
 def expect_margins(objective: Objective, examples: Examples) -> None:
-    """Raises UserError where the loss asks for margins and the data know none: it would learn as without."""
+    """Raises UserError where the loss uses margins but no row has one: it would learn as if without margins."""
     if "margins" in objective.columns and not examples.columns["margins"].any():
         raise UserError(
             f"{examples.report.name}: loss.margin is on, but no row says by how much its chosen answer is better; bring a "
@@ -181,7 +180,7 @@ def expect_margins(objective: Objective, examples: Examples) -> None:
 
 
 def rows_compared(objective: Objective, splits: Splits) -> int:
-    """How many rows must share a micro-batch: those of the largest comparison."""
+    """How many rows must share a micro-batch: the rows of the largest comparison, or 1."""
     if objective.unit != "pairs":
         return 1
     return max(rows.rows_of_largest_unit for split in splits.values() for rows in (split.train, split.held_out))
@@ -189,12 +188,12 @@ def rows_compared(objective: Objective, splits: Splits) -> int:
 
 @dataclass(frozen=True)
 class Stager:
-    """Puts batches into the object store with all columns that the objective reads."""
+    """Puts batches into the object store, with all columns that the objective reads."""
 
     context: PhaseContext
     objective: Objective
     model: ModelGroup
-    reference: ModelGroup | None  # None where the objective needs none, or its log-probs came with the examples
+    reference: ModelGroup | None  # None if the objective needs none, or the examples have its log-probs
 
     def stage(self, batch: Batch) -> Staged:
         staged = self._put(batch)
@@ -205,8 +204,8 @@ class Stager:
         return staged
 
     def _divergence(self, batch: Batch) -> Tensor:
-        """(): the batch's KL(policy || reference) in nats an answer, estimated on answers to other rows' prompts
-        (Ethayarajh et al. 2024, section 4.1). Of the whole batch, so that all ranks and micro-batches share it."""
+        """(): KL(policy || reference) in nats per answer, estimated on answers to other rows' prompts (Ethayarajh et al. 2024,
+        section 4.1). Computed over the batch, so that all ranks and micro-batches use one value."""
         other = mismatched(batch, self.context.phase.max_length)
         staged = self._put(other)
         work = [group.forward(staged, "logprobs") for group in (self.model, self.reference)]
@@ -218,7 +217,7 @@ class Stager:
 
 
 def with_reference_logprobs(context: PhaseContext, reference: ModelGroup, examples: Examples) -> Examples:
-    """The examples with a token column `ref_logprobs`, computed once for all epochs."""
+    """The examples with a token column `ref_logprobs`, which is computed once for all epochs."""
     logprobs = np.zeros(len(examples.tokens), np.float32)
     with Bar(context.console, "reference", len(examples), 0, ()) as bar:
         for first in range(0, len(examples), AT_ONCE):

@@ -1,5 +1,4 @@
-"""The watch in the RL loop: every few steps it looks at the step's answers, tells what is wrong, and says where to
-stop."""
+"""The watch in the RL loop: every few steps it measures the step's answers, raises alarms, and may stop the run."""
 
 from __future__ import annotations
 
@@ -28,27 +27,27 @@ ALARMS = "alarms.jsonl"  # in the run directory: phase, step, time, text
 
 @dataclass
 class Watcher:
-    """The looks so far, and what they need: the policy, the reference, the gold reward and the wanted format.
+    """Measures answers (a `Look` every few steps) and detects the turn: the step after which the gold score falls.
 
-    `turn` is set where gold has turned down. Where the watch may stop the run, the policy of gold's best look is kept
-    in RUN/checkpoints/<phase>.best/step-<N>, N the look's. An interrupted run repeats the looks after its last checkpoint,
-    and gold's best may then be an earlier one than before: the policy of the best look that `saved` tells of stays until
-    the next checkpoint. The scorers' workers live while the watcher is entered as a context.
+    If the watch may stop the run, the policy of the look with the best gold score is kept in
+    RUN/checkpoints/<phase>.best/step-<N>. An interrupted run repeats the looks after its last checkpoint, so that its best look may
+    be an earlier one: the policy of the best look at the last checkpoint is kept, too, until the next checkpoint. A context
+    manager: the workers of the scorers live while it is entered.
     """
 
     context: PhaseContext
-    settings: Watch | None  # None: it never looks
-    groups: Mapping[str, ModelGroup]  # the step's policy and, where KL is measured, reference
+    settings: Watch | None  # None: the watch is off
+    groups: Mapping[str, ModelGroup]  # the policy and, if KL is measured, the reference
     gold: Scorer | None = None
     format: Scorer | None = None
     looks: list[Look] = field(default_factory=list)
     turn: Turn | None = None
-    saved_best: Look | None = None  # gold's best of the looks that the last checkpoint knows
+    saved_best: Look | None = None  # the look with the best gold score at the last checkpoint
     stack: ExitStack = field(default_factory=ExitStack)
 
     @classmethod
     def of(cls, context: PhaseContext, groups: Mapping[str, ModelGroup]) -> Watcher:
-        """As the phase's config says. Raises UserError where a source is wrong."""
+        """Builds the scorers of the phase's `watch`. Raises UserError where a source is wrong."""
         settings = context.phase.watch
         gold = Scorer.of(context, settings.gold) if settings and settings.gold else None
         wanted = Scorer.of(context, [settings.format]) if settings and settings.format else None
@@ -56,7 +55,7 @@ class Watcher:
 
     @property
     def reward_groups(self) -> dict[str, ModelGroup]:
-        """Reward models that score for the watch: a step's batch must be staged for them, too."""
+        """The watch's reward models by role. A step's batch must be staged for them."""
         return {role: group for scorer in self._scorers() for role, group in scorer.groups.items()}
 
     def _scorers(self) -> list[Scorer]:
@@ -77,8 +76,8 @@ class Watcher:
         return self.settings is not None and self.settings.stop and self.turn is not None
 
     def look(self, step: int, experience: Experience, track: Tracker) -> bool:
-        """Looks at the first step, every few after it and the last, before the step trains; not where nothing has a
-        reward. True where the run should stop."""
+        """Measures the step before it trains: the first step, every few steps, and the last; not if no sample has a reward.
+        Returns whether the run should stop."""
         if self.settings is None:
             return False
         due = self.settings.due(step, self.context.phase.steps)
@@ -104,7 +103,7 @@ class Watcher:
         return self.stopped
 
     def measured(self, step: int, draw: Draw, track: Tracker) -> Look:
-        """All samples of the draw, those without a reward among them."""
+        """The look at all samples of the draw, also those without a reward."""
 
         def scores(scorer: Scorer | None) -> list[float]:
             if scorer is None:
@@ -131,8 +130,8 @@ class Watcher:
         )
 
     def kl(self, draw: Draw) -> float | None:
-        """KL(policy || reference) per answer in nats: mean over answers of the sum over tokens of log(policy /
-        reference). What the algorithm has not asked for is computed here. None without a reference."""
+        """KL(policy || reference) in nats: mean over answers of the sum over tokens of log(policy / reference). Computes the
+        log-probs that the draw lacks. None without a reference."""
         if "reference" not in self.groups:
             return None
         temperature = self.context.phase.sampling.temperature
@@ -145,7 +144,7 @@ class Watcher:
         return float(masked.sum(batch.old_logprobs - batch.ref_logprobs, batch.action_mask, dim=1).mean())
 
     def tell(self, step: int, text: str, track: Tracker) -> None:
-        """On the console, and for the report."""
+        """Prints an alarm, and writes it to alarms.jsonl for the report."""
         track.note(step, text)
         row = {"phase": self.context.phase.name, "step": step, "time": round(time.time(), 3), "text": text}
         with open(self.context.run.root / ALARMS, "a") as file:
@@ -153,15 +152,15 @@ class Watcher:
 
     @property
     def kept(self) -> Path:
-        """Of the policies that are kept, each in step-<N>. No phase has a dot in its name, so this is no phase's own."""
+        """The directory of the kept policies, each in step-<N>. Names of phases have no dot, so no phase uses this directory."""
         return self.context.run.root / "checkpoints" / f"{self.context.phase.name}.best"
 
     def path_of(self, look: Look) -> Path:
-        """Of the policy that sampled the look's answers, once it is kept."""
+        """The directory of the policy that sampled the look's answers."""
         return self.kept / f"step-{look.step}"
 
     def keep_policy(self) -> None:
-        """Exports the policy of the last look. Beside it stays the one that the last checkpoint knows, and no other."""
+        """Keeps the policy of the last look, and deletes all others but the best at the last checkpoint."""
         self.drop_policies(self.saved_best)
         path = self.path_of(self.looks[-1])
         partial = path.with_name(f".{path.name}.partial")
@@ -171,7 +170,7 @@ class Watcher:
         os.replace(partial, path)
 
     def drop_policies(self, but: Look | None) -> None:
-        """Deletes what is kept of other looks, or was left of one by an interruption."""
+        """Deletes the kept policies of all looks except `but`, and exports that were interrupted."""
         if but is None:
             shutil.rmtree(self.kept, ignore_errors=True)
             return
@@ -180,13 +179,13 @@ class Watcher:
                 shutil.rmtree(path)
 
     def best_policy(self) -> ModelGroup:
-        """The policy of gold's best look, in the place of the one that was trained on."""
+        """Loads the policy with the best gold score, in place of the last policy."""
         self.context.runtime.release("policy")
         return self.context.build("policy", path=str(self.path_of(best(self.looks))))
 
     def figures(self) -> Metrics:
-        """Of the last look, and of the one where gold was best; `stopped_at` is the step at which the watch stopped the
-        run."""
+        """Figures of the last look and of the look with the best gold score. `stopped_at`: the step at which the watch stopped
+        the run."""
         if not self.looks:
             return {}
         last, top = self.looks[-1], best(self.looks)
@@ -198,17 +197,17 @@ class Watcher:
         return {name: value for name, value in found.items() if value is not None}
 
     def state(self) -> dict[str, Any]:
-        """JSON values, for the checkpoint."""
+        """The looks as JSON values, for the checkpoint."""
         return {"looks": [asdict(look) for look in self.looks]}
 
     def saved(self) -> None:
-        """A checkpoint has the looks so far: an interrupted run goes on from these."""
+        """Call after a checkpoint with the looks so far: an interrupted run continues from them."""
         self.saved_best = best(self.looks)
         self.drop_policies(self.saved_best)
 
     def resume(self, state: Mapping[str, Any], step: int) -> None:
-        """Goes on after `step`; what an interrupted attempt, or a run before, told of later steps and kept of them is
-        deleted, be there a watch or not."""
+        """Restores the looks of a checkpoint after `step`. Deletes alarms and policies of later steps, which an interrupted or
+        an earlier run left, even if the watch is off."""
         file = self.context.run.root / ALARMS
         if file.exists():
             rows = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]

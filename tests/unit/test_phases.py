@@ -18,7 +18,7 @@ from rlhf.phases.answers import batch_of
 from rlhf.phases.base import following
 from rlhf.phases.best_of_n import best
 from rlhf.phases.experience import Draw, drop_unscored, scores_of, together
-from rlhf.phases.lesson import corrected, same_rows, teaches
+from rlhf.phases.lesson import corrected, has_gradient, same_rows
 from rlhf.phases.rl import describe
 
 
@@ -153,10 +153,10 @@ def test_of_rows_that_are_compared_all_go_or_none():
 
 def test_a_batch_without_any_gradient_is_seen():
     batch = two_prompts().with_columns(advantages=torch.zeros(3, 4))
-    assert not teaches(ClippedPolicy(), batch)
-    assert teaches(ClippedPolicy(), batch.with_columns(advantages=torch.ones(3, 4)))
-    assert teaches(ClippedPolicy(kl_coef=0.1), batch) and teaches(ClippedPolicy(entropy_coef=0.1), batch)
-    assert not teaches(DPO(), batch.select([]))
+    assert not has_gradient(ClippedPolicy(), batch)
+    assert has_gradient(ClippedPolicy(), batch.with_columns(advantages=torch.ones(3, 4)))
+    assert has_gradient(ClippedPolicy(kl_coef=0.1), batch) and has_gradient(ClippedPolicy(entropy_coef=0.1), batch)
+    assert not has_gradient(DPO(), batch.select([]))
     assert describe(batch.select([]), {}) == {"tokens": 0}
 
 
