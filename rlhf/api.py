@@ -76,8 +76,9 @@ def scaling_law(config: Config, *, address: str | None = None, console: Console 
 
 def check_scaling(config: Config) -> None:
     """Raises UserError for mistakes that `scaling_law` would find before it trains anything."""
+    # with torch
     from rlhf.scaling.grid import grid_config
-    from rlhf.scaling.sizes import expect_sizes  # with torch
+    from rlhf.scaling.sizes import expect_sizes
 
     check(config)
     if config.scaling is None:
@@ -108,7 +109,7 @@ def _opened(config: Config, connect: Connect, names: list[str] | None) -> Iterat
 
 def _connecting(config: Config, address: str | None, *given: Any) -> Connect:
     def connect() -> AbstractContextManager[Runtime]:
-        from actors.connect import connect
+        from actors.connect import connect  # with Ray
 
         return connect(config, address, *given)
 

@@ -42,9 +42,7 @@ def calibrate(stager: Stager, train: Examples, held_out: Examples) -> Metrics:
     report = report_of(reads, scored)
     if report is None:
         return {}
-    from rlhf.reports.calibration_plot import (
-        draw,
-    )  # with matplotlib, for finished phases only
+    from rlhf.reports.calibration_plot import draw  # needs matplotlib  # with matplotlib, for finished phases only
 
     write_atomically(context.staging / REPORT, json.dumps(report, indent=2) + "\n")
     draw(report, context.staging / PICTURE)
