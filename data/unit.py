@@ -82,18 +82,8 @@ class DataReport:
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
-        return {
-            "name": self.name,
-            "rows": self.rows,
-            "units": self.units,
-            "tokens": self.tokens,
-            "trained_tokens": self.trained_tokens,
-            "truncated": self.truncated,
-            "dropped": dict(self.dropped),
-            "converted": self.converted,
-            "agreement": self.agreement,
-            "warnings": self.warnings,
-        }
+        told = {name: value for name, value in vars(self).items() if name != "shortest_long"}
+        return {**told, "dropped": dict(self.dropped)}
 
     def __str__(self) -> str:
         parts = [f"{self.rows:,} rows", f"{self.units:,} units", f"{self.tokens:,} tokens"]

@@ -8,13 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from data.denoising.corruption import Corrupted
-from data.denoising.spans import (
-    SENTINELS,
-    SpanCorruption,
-    Spans,
-    corrupt_spans,
-    longest_text,
-)
+from data.denoising.spans import SENTINELS, DropsSpans, SpanCorruption, Spans, longest_text
 from data.denoising.vocabulary import Vocabulary
 from data.errors import UserError
 
@@ -22,7 +16,7 @@ REGULAR, SEQUENTIAL, EXTREME = "<mode_r>", "<mode_s>", "<mode_x>"  # R, S and X 
 
 
 @dataclass(frozen=True)
-class Continuation:
+class Continuation(DropsSpans):
     """Hides the end of a text, in the form of span corruption with one span.
 
     rate: mean share of hidden tokens; their number is uniform from one to twice this share.
@@ -39,13 +33,6 @@ class Continuation:
     @property
     def special_tokens(self) -> tuple[str, ...]:
         return SENTINELS[:2]
-
-    def raw_length(self, length: int) -> int:
-        """Raises UserError where not even a text of two tokens fits."""
-        return longest_text(length, lambda count: self.counts(count)[1])
-
-    def corrupt(self, tokens: np.ndarray, vocabulary: Vocabulary, rng: np.random.Generator) -> Corrupted:
-        return corrupt_spans(tokens, vocabulary, lambda count: self.draw(count, rng))
 
     def counts(self, count: int) -> tuple[int, int]:
         """(most hidden tokens, spans) of a text of `count` tokens."""

@@ -22,8 +22,19 @@ SENTINELS = tuple(f"<extra_id_{number}>" for number in range(100))  # T5's own n
 MOST_SPANS = len(SENTINELS) - 1  # the last sentinel ends the target
 
 
+class DropsSpans:
+    """A corruption whose `counts` and `draw` decide which spans of a text drop out."""
+
+    def raw_length(self, length: int) -> int:
+        """Raises UserError where not even a text of two tokens fits."""
+        return longest_text(length, lambda count: self.counts(count)[1])
+
+    def corrupt(self, tokens: np.ndarray, vocabulary: Vocabulary, rng: np.random.Generator) -> Corrupted:
+        return corrupt_spans(tokens, vocabulary, lambda count: self.draw(count, rng))
+
+
 @dataclass(frozen=True)
-class SpanCorruption:
+class SpanCorruption(DropsSpans):
     """rate: share of the tokens to drop. mean_span: mean length of a span in tokens.
 
     The text's length fixes the numbers of dropped tokens and of spans. The spans' lengths and places are random, all divisions
@@ -44,13 +55,6 @@ class SpanCorruption:
     @property
     def special_tokens(self) -> tuple[str, ...]:
         return SENTINELS
-
-    def raw_length(self, length: int) -> int:
-        """Raises UserError where not even a text of two tokens fits."""
-        return longest_text(length, lambda count: self.counts(count)[1])
-
-    def corrupt(self, tokens: np.ndarray, vocabulary: Vocabulary, rng: np.random.Generator) -> Corrupted:
-        return corrupt_spans(tokens, vocabulary, lambda count: self.draw(count, rng))
 
     def counts(self, count: int) -> tuple[int, int]:
         """(dropped tokens, spans) of a text of `count` tokens. Both are at least 1 and never decrease with `count`."""

@@ -13,6 +13,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
@@ -79,7 +80,6 @@ class TokenRows:
     visits: ShuffledWindows | WindowsOnce
     tokenizer: Tokenizer
     max_length: int  # most tokens of a row
-    report: DataReport
     rows_of_largest_unit: int = 1  # a window's rows need not stay together
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     token_columns: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -95,27 +95,19 @@ class TokenRows:
                 f"{store.directory}: its tokens were made by another tokenizer than this model's; use that tokenizer, or write the "
                 "tokens again"
             )
-        return cls._reading(store, store.trained, ShuffledWindows(mixture), tokenizer, max_length)
+        return cls(store, store.trained, ShuffledWindows(mixture), tokenizer, max_length)
 
-    @classmethod
-    def _reading(
-        cls,
-        store: TokenStore,
-        streams: Mapping[str, Stream],
-        visits: ShuffledWindows | WindowsOnce,
-        tokenizer: Tokenizer,
-        max_length: int,
-    ) -> TokenRows:
-        documents = sum(stream.documents for stream in streams.values())
-        tokens = sum(stream.tokens for stream in streams.values())
-        report = DataReport(str(store.directory), documents, len(visits), tokens, tokens - documents)
-        return cls(store, streams, visits, tokenizer, max_length, report)
+    @cached_property
+    def report(self) -> DataReport:
+        documents = sum(stream.documents for stream in self.streams.values())
+        tokens = sum(stream.tokens for stream in self.streams.values())
+        return DataReport(str(self.store.directory), documents, len(self), tokens, tokens - documents)
 
     def held_out(self, limit: int | None = None) -> TokenRows:
         """The held-out windows, each once, or `limit` of them. May be empty."""
         streams = self.store.held_out
         windows = {source: stream.windows(self.max_length) for source, stream in streams.items()}
-        return self._reading(self.store, streams, WindowsOnce(windows, limit), self.tokenizer, self.max_length)
+        return TokenRows(self.store, streams, WindowsOnce(windows, limit), self.tokenizer, self.max_length)
 
     def __len__(self) -> int:
         return len(self.visits)

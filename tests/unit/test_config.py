@@ -596,7 +596,8 @@ def test_the_reference_starts_as_the_policy_and_the_critic_as_the_reward_model()
 
 def test_the_configs_of_the_readme_and_of_the_guide_are_valid(tmp_path):
     (whole,), (corpus, pretraining, worth, fragment) = (
-        re.findall(r"```yaml\n(.*?)```", (ROOT / name).read_text(), re.DOTALL) for name in ("README.md", "docs/guide.md")
+        re.findall(r"```yaml\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+        for name in ("README.md", "docs/guide.md")
     )
     phases = load_config(write(tmp_path / "mine.yaml", whole)).phases
     assert [phase.name for phase in phases] == ["sft", "reward", "ppo", "dpo"]

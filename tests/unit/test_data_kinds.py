@@ -1,4 +1,4 @@
-"""Each kind of rows becomes the tokens and masks that its phase trains on, on made-up rows and on real files."""
+"""Each kind of rows gives the tokens and masks that its phase trains on, for made-up rows and real files."""
 
 import re
 

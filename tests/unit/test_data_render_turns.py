@@ -1,4 +1,4 @@
-"""What a chat template writes around an observation: a dialogue turn by turn is the whole dialogue."""
+"""Observations: a dialogue that is rendered turn by turn equals the whole dialogue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows come from every kind of source alike, and every bad input is one line that says where."""
+"""All kinds of sources give equal rows, and every bad input is reported in one line with its place."""
 
 import gzip
 import json

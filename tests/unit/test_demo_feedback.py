@@ -1,4 +1,4 @@
-"""The demo's further feedback: rankings, ratings, pairs of one good, and pairs with wrong labels."""
+"""The demo's other feedback: rankings, ratings, pairs of one good, and pairs with wrong labels."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Rows that are corrupted as they are drawn: by their number alone, texts and instructions alike."""
+"""Rows are corrupted as they are drawn, by their number alone: texts and instructions."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What denoising knows of tokenizers: special tokens, and words where the tokenizers' own pre-tokenizers find them."""
+"""The vocabulary for denoising: special tokens, and words where the tokenizers' own pre-tokenizers find them."""
 
 from functools import cache
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Rankings, ratings, pairs with extras, verdicts and questions become the rows and columns that their losses read."""
+"""Rankings, ratings, pairs with extra columns, verdicts and questions give the rows and columns that their losses read."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""A training's rows are numbered: the order of today, the shares that were asked for, and every row named by its number alone."""
+"""Feeds: a number alone decides its row, full batches follow the order of passes, and blends keep the wanted shares."""
 
 from collections import Counter
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Rows put into words: what a template may say, which one a row gets, and what becomes of rows that it does not fit."""
+"""Templates: their syntax, which template a row gets, and rows that no template fits."""
 
 import json
 from collections import Counter

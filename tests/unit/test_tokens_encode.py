@@ -1,4 +1,4 @@
-"""A long text in parts: its ids are those of the whole, save with tokenizers that put something before every text."""
+"""The parts of a long text have the ids of the whole text, except with tokenizers that put a prefix before every text."""
 
 import pytest
 from data_cases import LINES

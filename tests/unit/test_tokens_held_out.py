@@ -1,4 +1,4 @@
-"""Which documents are held out of training: the asked share, by rows, whatever else is drawn."""
+"""Held-out documents: the wanted share, drawn by source row, independent of other draws."""
 
 import pytest
 

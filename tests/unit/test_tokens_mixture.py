@@ -1,4 +1,4 @@
-"""Which source a row takes: shares of every stretch are those asked for, and every count equals the one found by walking."""
+"""The mixture: every stretch of rows has the wanted shares, and every count equals the count by walking over the rows."""
 
 from collections import Counter
 

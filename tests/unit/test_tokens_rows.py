@@ -1,4 +1,4 @@
-"""Tokens at rest and the rows cut from them, against the documents themselves."""
+"""Token files and their rows, compared with the documents themselves."""
 
 import json
 import os
