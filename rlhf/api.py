@@ -49,8 +49,8 @@ def run(
 
 
 def make_corpora(config: Config, *, address: str | None = None, console: Console | None = None) -> Summary:
-    """Runs only the config's corpus phases; starts a cluster only if one of them has several workers. The data of the other phases
-    count as text that the corpora must not contain.
+    """Runs only the config's corpus phases; starts a cluster only if one of them has several workers. The data of the
+    other phases count as text that the corpora must not contain.
 
     Raises UserError for mistakes in the config or the data, and for a config without a corpus phase.
     """
@@ -63,8 +63,8 @@ def make_corpora(config: Config, *, address: str | None = None, console: Console
 
 
 def scaling_law(config: Config, *, address: str | None = None, console: Console | None = None) -> Report:
-    """Trains the grid of the config's `scaling` section and fits a scaling law to the losses. Writes to the run's directory with
-    -scaling appended to its name. Trained points of the grid are not trained again.
+    """Trains the grid of the config's `scaling` section and fits a scaling law to the losses. Writes to the run's
+    directory with -scaling appended to its name. Trained points of the grid are not trained again.
 
     Raises UserError for mistakes in the config or the data, and for a config without a `scaling` section.
     """

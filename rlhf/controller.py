@@ -60,7 +60,7 @@ class Controller:
         self.run_directory = RunDirectory(Path(config.run.directory))
 
     def run(self, names: Collection[str] | None = None) -> Summary:
-        """Runs every phase in order, or only the named phases. An interrupted run continues from its last checkpoint."""
+        """Runs all phases in order, or only the named ones; continues an interrupted phase from its checkpoint."""
         self.run_directory.root.mkdir(parents=True, exist_ok=True)
         write_atomically(self.run_directory.root / "config.yaml", dump_config(self.config))
         artifacts = dict(self.finished)
@@ -126,8 +126,8 @@ class Controller:
         return artifact
 
     def expected(self, context: PhaseContext) -> tuple[dict[str, str], tuple[str, int] | None]:
-        """({role: pool}, (model path, max_length) of the rollout engines): the processes that the phase will ask for. If it
-        needs no engines, the engines of the next phase that does, so that they start early; None if that policy does not exist."""
+        """({role: pool}, (model path, max_length) of the rollout engines): the processes that the phase will ask for.
+        If it needs no engines, those of the next phase that does, so that they start early, if that policy exists."""
         models = needed_models(self.config, context.phase, context.algorithm)
         roles = {role: model.pool for role, model in models.items() if role != JUDGE}
         later = self.config.phases[self.config.phases.index(context.phase) :]

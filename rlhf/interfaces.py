@@ -1,4 +1,4 @@
-"""The protocols between the rooms: objectives, algorithms and rewards on one side, the cluster that runs them on the other."""
+"""The protocols between the rooms: objectives, algorithms and rewards, and the cluster that runs them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ Result: TypeAlias = "tuple[Tensor, dict[str, Tensor]]"  # an objective's loss su
 class Objective(Protocol):
     """A loss to minimise. A frozen dataclass, sent to the ranks by value.
 
-    output: the tensor that the engine computes for the loss. "logprobs" (b, T): log p(token t | < t) where action_mask is set,
-        else 0; "logprobs_entropy" (2, b, T): the log-probs, and the entropy in nats of the distribution of token t;
-        "logprobs_normalizer" (2, b, T): the log-probs, and log Z of that distribution (the logsumexp of the logits);
-        "values" (b, T): the value of the state before token t where action_mask is set, else 0;
+    output: the tensor that the engine computes for the loss. "logprobs" (b, T): log p(token t | < t) where action_mask
+        is set, else 0; "logprobs_entropy" (2, b, T): the log-probs, and the entropy in nats of the distribution of
+        token t; "logprobs_normalizer" (2, b, T): the log-probs, and log Z of that distribution (the logsumexp of the
+        logits); "values" (b, T): the value of the state before token t where action_mask is set, else 0;
         "scores" (b,): the scalar head's output at the row's last token.
-    unit: the engine divides the loss by the count of this unit over all ranks and micro-batches: trained tokens, rows, or
-        groups of rows ("pairs": the rows of one group_id share a micro-batch, adjacent and in their order).
-    columns: the batch columns that the loss reads beside tokens, lengths and action_mask. With "prefix_lengths" a row's first
-        tokens attend in both directions (in the encoder, where the model has one); with "inputs" the model reads this column
-        instead of the tokens, and predicts the token at each masked place.
-    rows (optional): the kind of data rows (`data.examples.KINDS`) that a supervised phase reads, if not the phase's default.
+    unit: the engine divides the loss by the count of this unit over all ranks and micro-batches: trained tokens, rows,
+        or groups of rows ("pairs": the rows of one group_id share a micro-batch, adjacent and in their order).
+    columns: the batch columns that the loss reads beside tokens, lengths and action_mask. With "prefix_lengths" a row's
+        first tokens attend in both directions (in the encoder, where the model has one); with "inputs" the model reads
+        this column instead of the tokens, and predicts the token at each masked place.
+    rows (optional): the kind of data rows (`data.examples.KINDS`) that a supervised phase reads; default: the phase's.
     """
 
     output: Output
@@ -41,15 +41,15 @@ class Objective(Protocol):
     columns: frozenset[str]
 
     def __call__(self, out: Tensor, microbatch: Batch) -> Result:
-        """(SUM of the loss over the unit, named metric SUMs over the same unit). The engine divides both by the global count."""
+        """(SUM of the loss, named SUMs of metrics), both over the unit. The engine divides them by the global count."""
         ...
 
 
 class Algorithm:
     """Base of RL algorithms: subclass as a frozen dataclass whose fields are its parameters.
 
-    needs: which of {"old_logprobs", "ref_logprobs", "values", "greedy_rewards"} the advantages and objectives read, beside
-        the rewards and the rollout's columns. A model that computes no needed column is not built.
+    needs: which of {"old_logprobs", "ref_logprobs", "values", "greedy_rewards"} the advantages and objectives read,
+        beside the rewards and the rollout's columns. A model that computes no needed column is not built.
     samples_per_prompt: the fewest samples of a prompt that the algorithm can learn from.
     refills: how many more times a step may draw prompts to replace the prompt groups that `keep` rejects.
     """
@@ -60,13 +60,13 @@ class Algorithm:
     refills: int = 0
 
     def keep(self, batch: Batch) -> Tensor:
-        """(B,) bool: the rows to train on. Called before rewards are shaped and before `advantages`. With refills, it must
-        keep or reject all rows of a prompt group together."""
+        """(B,) bool: the rows to train on. Called before rewards are shaped and before `advantages`. With refills, it
+        must keep or reject all rows of a prompt group together."""
         return batch.action_mask.new_ones(len(batch))
 
     def advantages(self, batch: Batch) -> Batch:
-        """Returns the batch with `advantages` (B, T) added, and `returns` (B, T) for a critic. Pure. All rewards are finite.
-        The result may omit or reorder rows (`batch.select`); the policy trains on the rows of the result."""
+        """Returns the batch with `advantages` (B, T) added, and `returns` (B, T) for a critic. Pure. All rewards are
+        finite. The result may omit or reorder rows (`batch.select`); the policy trains on the rows of the result."""
         raise TypeError(f"{type(self).__name__} must define advantages(batch)")
 
     def objectives(self) -> dict[str, Objective]:
@@ -111,7 +111,7 @@ class OptimSettings:
 
 @dataclass(frozen=True)
 class ModelBuild:
-    """Everything a rank needs to build its part of one role's model. Plain values, because they travel to the workers."""
+    """Everything a rank needs to build its part of one role's model. Plain values: they travel to the workers."""
 
     role: str  # policy | reference | critic | reward
     path: str | None  # HF directory or name; None: a new model of this `architecture`
@@ -127,7 +127,7 @@ class ModelBuild:
     ema_decay: float | None = None
     tensor_parallel: int = 1  # ranks that share each matrix
     pipeline_parallel: int = 1  # ranks that share the layers
-    # architecture fields that follow from the tokenizer and the row length; set only if known to the model type and not given
+    # architecture fields that follow from the tokenizer and the row length, for fields that `architecture` leaves open
     implied: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -164,8 +164,8 @@ ONE_PASS = Passes()
 
 @dataclass(frozen=True)
 class AuxiliaryLoss:
-    """A second loss on other rows, added to the main loss in every optimizer step: pretraining text in PPO (PTX). Its metrics
-    are named `name/…`. staged: has as many mini-batches as the main batch."""
+    """A second loss on other rows, added to the main loss in every optimizer step: pretraining text in PPO (PTX). Its
+    metrics are named `name/…`. staged: has as many mini-batches as the main batch."""
 
     name: str
     staged: Staged
@@ -181,7 +181,7 @@ class WeightSource(Protocol):
         ...
 
     def weight_bucket(self, index: int) -> Any:
-        """A reference to the bucket in the object store: a list of `actors.weight_items.WeightItem`. Ask in order of index."""
+        """A reference to the bucket in the object store, a list of `WeightItem`. Ask in order of index."""
         ...
 
     def weight_checksum(self) -> int:
@@ -205,9 +205,9 @@ class ModelGroup(WeightSource, Protocol):
     def train(
         self, staged: Staged, objective: Objective, passes: Passes = ONE_PASS, auxiliary: AuxiliaryLoss | None = None
     ) -> Pending:
-        """A list of metric dicts, one for each optimizer step, with "loss", "grad_norm", "lr", "tokens" (processed, without
-        padding) and the objective's metrics. A step that did not change the weights has "skipped" 1; a step that failed
-        (`rlhf.skipped`) ends the list."""
+        """A list of metric dicts, one for each optimizer step, with "loss", "grad_norm", "lr", "tokens" (processed,
+        without padding) and the objective's metrics. A step that did not change the weights has "skipped" 1; a step
+        that failed (`rlhf.skipped`) ends the list."""
         ...
 
     def evaluate(self, staged: Staged, objective: Objective) -> Pending:
@@ -270,16 +270,16 @@ class Runtime(Protocol):
         ...
 
     def rollouts(self, model_path: str, max_length: int) -> RolloutPool:
-        """The rollout engines for this architecture, built in the background. Engines of the same architecture are reused."""
+        """The rollout engines for this architecture, built in the background or reused from an earlier phase."""
         ...
 
     def serve(self, role: str, model_path: str, pool: str, max_length: int) -> Served:
-        """Starts vLLM's OpenAI-compatible server of the model, in the role's place on the pool. `release(role)` stops it."""
+        """Starts vLLM's server of the model, in the role's place on the pool. `release(role)` stops it."""
         ...
 
     def stage(self, batch: Batch, groups: Sequence[ModelGroup], minibatches: int = 1, seed: int = 0) -> Staged:
-        """Puts the batch's columns into the object store once. Rows of one group_id share a mini-batch and a shard. seed:
-        deals the groups of rows to mini-batches and shards."""
+        """Puts the batch's columns into the object store once. Rows of one group_id share a mini-batch and a shard.
+        seed: deals the groups of rows to mini-batches and shards."""
         ...
 
     def release(self, role: str) -> None:

@@ -1,9 +1,9 @@
 """Runs a command that is killed, with its process group, when the other end of a pipe is closed. Linux only.
 
-A process closes its pipes however it dies, so a caller leaves no command behind, even if the caller is killed. The kernel kills the
-command: a thread or a parent process that watched could hang, or be killed first. A process that the command starts in a session of
-its own is not in the group and survives; while the command lives, such processes and orphans stay its descendants, so that whoever
-kills the command can find them.
+A process closes its pipes however it dies, so a caller leaves no command behind, even if the caller is killed. The
+kernel kills the command: a thread or a parent process that watched could hang, or be killed first. A process that the
+command starts in a session of its own is not in the group and survives; while the command lives, such processes and
+orphans stay its descendants, so that whoever kills the command can find them.
 Run as a file: `python -I lifeline.py <file descriptor of the pipe> <command>`. Imports only the standard library.
 """
 

@@ -1,5 +1,5 @@
-"""The inputs that a phase's result depends on: config, named code, data, parent phases. A finished phase runs again only if one
-of them has changed."""
+"""The inputs that a phase's result depends on: config, named code, data, parent phases. A finished phase runs again
+only if one of them has changed."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from rlhf.phases import supervised
 from rlhf.phases.base import open_data
 from rlhf.rundir import Artifact, fingerprint
 
-# Settings that do not change the result. The limits of reward and judge calls (time, retries, place) decide whether there is a
-# score, but not its value: a run that failed on a limit continues under a wider limit.
+# Settings that do not change the result. The limits of reward and judge calls (time, retries, place) decide whether
+# there is a score, but not its value: a run that failed on a limit continues under a wider limit.
 LIMITS = {"limits"}
 COSMETIC: dict[str, Any] = {
     "goals": True,
@@ -76,8 +76,8 @@ def lineage_of(
 
 
 def _of_a_corpus(config: Config, phase: Corpus, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
-    """The inputs of a corpus phase. Files count by name, size and modification time, because they may be too many to read before
-    every run. Weights of sources are left out: they are an input of the phase that trains on the corpus."""
+    """The inputs of a corpus phase. Files count by name, size and modification time, because they may be too many to
+    read before every run. Weights of sources are left out: they are an input of the phase that trains on the corpus."""
     parameters = [value for step in phase.steps for value in strings_in(step.parameters)]
     tokenizer = [phase.tokenizer.path] if phase.tokenizer and phase.tokenizer.path else []
     functions = [path for source in phase.sources for path in strings_in(source.path) if not _is_file(path)]
@@ -126,7 +126,7 @@ def conversions(phase: Phase, rows: Mapping[str, Rows]) -> dict[str, str]:
 
 
 def functions_of(phase: Phase, given: Mapping[str, Any]) -> list[str]:
-    """Every module:attribute that the phase calls by its config, except data functions and functions that `given` replaces."""
+    """Every module:attribute that the config names, except data functions and functions that `given` replaces."""
     if given.get("reward") is not None:
         phase = phase.model_copy(update={"reward": []})
     paths = [part.source for part in reward_parts(phase)]
@@ -138,8 +138,8 @@ def functions_of(phase: Phase, given: Mapping[str, Any]) -> list[str]:
 
 
 def source_of(path: str) -> str | None:
-    """A hash of the function's or class's source. For any other object, of its module's source, because the object's repr may
-    differ between processes. Raises UserError where the path leads nowhere."""
+    """A hash of the function's or class's source. For any other object, of its module's source, because the object's
+    repr may differ between processes. Raises UserError where the path leads nowhere."""
     value = load_object(path)
     if inspect.isfunction(value) or inspect.isclass(value):
         return identity(value)

@@ -1,4 +1,4 @@
-"""Builds an algorithm or loss by name: a built-in name or the user's `module:Class`, with its fields set from the config."""
+"""Builds an algorithm or loss with its fields set from the config: a built-in, or the user's `module:Class`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from data.imports import load_object
 
 
 def build(what: str, name: str, parameters: Mapping[str, Any], built_in: Mapping[str, str], base: type = object) -> Any:
-    """The object, with its fields checked against their types. what: "algorithm" or "loss", for messages; built_in: import
-    paths by name.
+    """The object, with its fields checked against their types. what: "algorithm" or "loss", for messages; built_in:
+    import paths by name.
 
-    Raises UserError where the name, a parameter or its value is wrong, or where the class is not a dataclass derived from `base`.
+    Raises UserError where the name, a parameter or a value is wrong, or the class is no dataclass derived from `base`.
     """
     if name not in built_in and ":" not in name:
         raise UserError(f"there is no {what} {name!r}; built in are {', '.join(built_in)}, your own is module:Class")

@@ -1,7 +1,7 @@
 """The run directory: `config.yaml`, `metrics.jsonl`, `summary.json`, `artifacts/<phase>/`, `checkpoints/<phase>/`.
 
-Every file that a later command relies on is written under another name and then renamed, so that a kill at any moment leaves either
-the old state or the new one.
+Every file that a later command relies on is written under another name and then renamed, so that a kill at any moment
+leaves either the old state or the new one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def fingerprint(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Artifact:
-    """The result of a phase: a directory with this record, and with a model that transformers and vLLM load or a data set."""
+    """The result of a phase: a directory with this record, and a data set or a model for transformers and vLLM."""
 
     path: Path
     id: str  # fingerprint of `lineage`
@@ -95,8 +95,8 @@ class RunDirectory:
 class Checkpoints:
     """The checkpoints of one phase.
 
-    The file `CURRENT` names the last checkpoint that every rank has finished writing; DeepSpeed's own file `latest` may name an
-    incomplete one. owner: fingerprint of the phase's inputs. A checkpoint of another owner is never loaded.
+    The file `CURRENT` names the last checkpoint that every rank has finished writing; DeepSpeed's own file `latest` may
+    name an incomplete one. owner: fingerprint of the phase's inputs. A checkpoint of another owner is never loaded.
     """
 
     directory: Path
@@ -104,7 +104,7 @@ class Checkpoints:
 
     @property
     def current(self) -> Path | None:
-        """The checkpoint to resume from: an HF model directory with the ranks' states under `state/<role>`; None without one."""
+        """The checkpoint to resume from, if any: an HF model directory with the ranks' states in `state/<role>`."""
         pointer = self.directory / "CURRENT"
         path = self.directory / pointer.read_text().strip() if pointer.exists() else None
         if path is None or json.loads((path / "progress.json").read_text())["owner"] != self.owner:
@@ -127,8 +127,8 @@ class Checkpoints:
     ) -> None:
         """Saves a checkpoint after `step` finished steps, and deletes all but the last `keep` checkpoints.
 
-        exported: the group whose model is exported; groups: the groups whose state is saved, by role; state: JSON values that `load`
-        returns.
+        exported: the group whose model is exported; groups: the groups whose state is saved, by role; state: JSON
+        values that `load` returns.
         """
         path = self.directory / f"step-{step}"
         shutil.rmtree(path, ignore_errors=True)
@@ -146,7 +146,7 @@ class Checkpoints:
                 shutil.rmtree(old)
 
     def step_back(self) -> None:
-        """Deletes the last checkpoint. The one before it becomes current if it was kept; else the phase starts from step 0."""
+        """Deletes the last checkpoint. The one before becomes current, if it was kept."""
         last = self.current
         *_, before = [None, *(path for path in self._complete() if path != last)]
         if before is None:
@@ -162,7 +162,7 @@ class Checkpoints:
         return sorted(own, key=lambda path: written[path]["step"])
 
     def load(self, groups: Mapping[str, ModelGroup]) -> dict[str, Any]:
-        """Loads every role's state from the current checkpoint. Returns {"step", and the saved `state`}; {"step": 0} without one."""
+        """Loads every role's state. Returns {"step"} and the saved `state`; {"step": 0} without a checkpoint."""
         path = self.current
         if path is None:
             return {"step": 0}

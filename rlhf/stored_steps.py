@@ -1,7 +1,7 @@
 """RL steps that a run stores for `launch.py replay`, under RUN/steps/<phase>/step-<N>/.
 
-`batch.safetensors` holds the columns that the algorithm received, `step.json` the texts of each row and the algorithm, `policy/` the
-weights that sampled the answers.
+`batch.safetensors` holds the columns that the algorithm received, `step.json` the texts of each row and the algorithm,
+`policy/` the weights that sampled the answers.
 """
 
 from __future__ import annotations

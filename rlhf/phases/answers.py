@@ -23,8 +23,8 @@ EVALUATION = -1  # used as the step in the sampling seed of evaluations
 
 
 def batch_of(samples: Sequence[Sample]) -> Batch:
-    """A batch whose rows are prompt and response; action_mask marks the tokens that the policy sampled. Samples of one prompt
-    share a group_id. Columns: group_ids, truncated (B,), policy_version (B,), rollout_logprobs (B, T)."""
+    """A batch whose rows are prompt and response; action_mask marks the tokens that the policy sampled. Samples of one
+    prompt share a group_id. Columns: group_ids, truncated (B,), policy_version (B,), rollout_logprobs (B, T)."""
     groups: dict[int, int] = {}
     batch = Batch.from_rows(
         [sample.prompt.tokens + sample.tokens for sample in samples],
@@ -41,8 +41,8 @@ def batch_of(samples: Sequence[Sample]) -> Batch:
 
 
 def sampling(context: PhaseContext, settings: SamplingConfig, step: int) -> Sampling:
-    """The config's sampling settings, with a seed for each run, phase and step. Evaluations of all phases share one seed, so
-    that they compare models under the same draws."""
+    """The config's sampling settings, with a seed for each run, phase and step. Evaluations of all phases share one
+    seed, so that they compare models under the same draws."""
     phase = 0 if step == EVALUATION else zlib.crc32(context.phase.name.encode())
     seed = (context.seed, phase, step)
     return Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.samples, seed)
@@ -82,8 +82,8 @@ class SampledStep:
 
 
 def sampled_steps(context: PhaseContext, prompts: Sequence[Prompt], shown: tuple[str, ...]) -> Iterator[SampledStep]:
-    """Samples answers to `prompts_per_step` prompts at a time. After each step, writes its rows to the phase's data set, its
-    metrics and the progress bar."""
+    """Samples answers to `prompts_per_step` prompts at a time. After each step, writes its rows to the phase's data
+    set, its metrics and the progress bar."""
     phase = context.phase
     policy = context.build("policy")
     rollouts = start_rollouts(context, policy)
@@ -115,8 +115,8 @@ def read_prompts(context: PhaseContext) -> list[Prompt]:
 
 @dataclass
 class AnswerCheck:
-    """Evaluates a policy by its sampled answers to held-out prompts, before and after training: mean scores and the KL to the
-    reference."""
+    """Evaluates a policy by its sampled answers to held-out prompts, before and after training: mean scores and the KL
+    to the reference."""
 
     context: PhaseContext
     settings: AnswerEvaluation
@@ -138,8 +138,8 @@ class AnswerCheck:
         return cls(context, settings, start_rollouts(context, policy), prompts, policy, reference)
 
     def before(self, resumed: dict[str, Any] | None = None) -> None:
-        """Samples answers before training, or takes those of the interrupted run. Only in rl and dpo: before other phases a
-        model cannot answer yet."""
+        """Samples answers before training, or takes those of the interrupted run. Only in rl and dpo: before other
+        phases a model cannot answer yet."""
         if resumed:
             self.first = resumed
         elif self.context.phase.kind in ("rl", "dpo"):
@@ -147,9 +147,9 @@ class AnswerCheck:
             self.first = {"scores": scores, "texts": [sample.text for sample in self._shown(samples)]}
 
     def after(self, policy: ModelGroup | None = None) -> Metrics:
-        """<score> if there are no answers before training; else <score>_before, _after, _best and _gap_closed, the closed share
-        of the gap from before to best. With a reference, `kl`: mean over answers of the sum over tokens of log(policy / reference),
-        in nats. policy: the phase's result, if it is not the policy that `prepare` was given."""
+        """<score> if there are no answers before training; else <score>_before, _after, _best and _gap_closed, the
+        closed share of the gap from before to best. With a reference, `kl`: mean over answers of the sum over tokens of
+        log(policy / reference), in nats. policy: the phase's result, if it is not the policy of `prepare`."""
         self.policy = policy or self.policy
         samples, scores = self._sample()
         figures: Metrics = {}

@@ -24,7 +24,7 @@ from rlhf.config.data import Data
 from rlhf.config.roles import JUDGE, PHASE, resolve_models
 from rlhf.config.schema import Config, Model, PhaseBase
 from rlhf.config.training import Optim
-from rlhf.interfaces import Algorithm, ModelBuild, ModelGroup, Objective, OptimSettings, Runtime
+from rlhf.interfaces import Algorithm, ModelBuild, ModelGroup, OptimSettings, Runtime
 from rlhf.judge.client import Client, served_elsewhere
 from rlhf.judge.judge import JudgeModel
 from rlhf.metrics import Bar, MetricLog
@@ -88,8 +88,8 @@ class PhaseContext:
 
     @cached_property
     def judge(self) -> JudgeModel:
-        """The phase's judge. A model of this run gets a server, which starts on first use and stops after the phase; else the
-        judge is served elsewhere."""
+        """The phase's judge. A model of this run gets a server, which starts on first use and stops after the phase;
+        else the judge is served elsewhere."""
         settings = self.phase.judge
         if settings.model:
             served = self.runtime.serve(JUDGE, self.path_of(JUDGE), settings.pool, settings.max_length)
@@ -167,7 +167,7 @@ class Tracker:
             self.context.console.print(line, highlight=False, soft_wrap=True)
 
     def back_to(self, step: int, wrong: int, text: str) -> None:
-        """Prints what went wrong at step `wrong`, and drops the logged metrics after `step`, where the phase continues."""
+        """Prints what went wrong at step `wrong`; drops the metrics after `step`, where the phase continues."""
         self.note(wrong, text)
         self.log.rewind(step)
 
@@ -249,11 +249,6 @@ def optim_settings(optim: Optim, total_steps: int) -> OptimSettings:
     )
 
 
-def rows_together(objective: Objective) -> int:
-    """How many rows of an RL batch must share a micro-batch."""
-    return 2 if objective.unit == "pairs" else 1
-
-
 def export(context: PhaseContext, group: ModelGroup) -> None:
     """Writes the group's model and the tokenizer into the artifact."""
     group.export(context.staging).result()
@@ -261,5 +256,5 @@ def export(context: PhaseContext, group: ModelGroup) -> None:
 
 
 def following(step: int, every: int) -> float:
-    """The next multiple of `every` after `step`, at which a checkpoint or an evaluation is due; infinity if `every` is 0."""
+    """The next multiple of `every` after `step`, when a checkpoint or evaluation is due; infinity if `every` is 0."""
     return (step // every + 1) * every if every else math.inf

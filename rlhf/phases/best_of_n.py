@@ -1,6 +1,6 @@
 """Rejection sampling: keeps the best samples of each prompt as a data set for a later phase.
 
-Best-of-n (Nakano et al. 2021); repeated with SFT on the kept samples: RAFT (Dong et al. 2023) and Llama 2 (Touvron et al. 2023,
+Best-of-n: Nakano et al. 2021. With SFT on the kept samples: RAFT (Dong et al. 2023), Llama 2 (Touvron et al. 2023,
 section 3.2.3).
 """
 
@@ -51,8 +51,8 @@ def run(context: PhaseContext) -> Metrics:
 
 
 def best(samples: Sequence[Sample], rewards: Tensor, keep: int, at_least: float | None) -> list[tuple[Sample, float]]:
-    """The `keep` best samples of each prompt with their rewards, best first, in the order of the prompts. Leaves out samples
-    that are empty, truncated, without a finite reward or below `at_least`, and repeated texts. rewards: (B,) fp32."""
+    """The `keep` best samples of each prompt with their rewards, best first, in the order of the prompts. Leaves out
+    samples that are empty, truncated, without a finite reward or below `at_least`, and repeated texts."""
     by_prompt: dict[int, dict[str, tuple[Sample, float]]] = {}
     for row in torch.argsort(rewards.nan_to_num(nan=-torch.inf), descending=True, stable=True).tolist():
         sample, score = samples[row], float(rewards[row])

@@ -1,4 +1,4 @@
-"""After a reward model's training: calibrates its scores on held-out rows and writes reward.json, which says how to read them."""
+"""After a reward model's training: measures its scores on held-out rows; reward.json says how to read them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Scored = tuple[Tensor, Batch]  # a batch with the model's (B,) scores or (B, T) 
 
 
 def calibrate(stager: Stager, train: Examples, held_out: Examples) -> Metrics:
-    """Writes reward.json, and a report on the held-out rows as calibration.json and calibration.png, into the artifact. Returns
-    the report's main figures; empty if the loss is the user's own and its rows have no known labels.
+    """Writes reward.json, and a report on the held-out rows as calibration.json and calibration.png, into the artifact.
+    Returns the report's main figures; empty if the loss is the user's own and its rows have no known labels.
 
     Raises UserError where a score is not finite."""
     context = stager.context
@@ -42,7 +42,7 @@ def calibrate(stager: Stager, train: Examples, held_out: Examples) -> Metrics:
     report = report_of(reads, scored)
     if report is None:
         return {}
-    from rlhf.reports.calibration_plot import draw  # needs matplotlib  # with matplotlib, for finished phases only
+    from rlhf.reports.calibration_plot import draw  # with matplotlib, for finished phases only
 
     write_atomically(context.staging / REPORT, json.dumps(report, indent=2) + "\n")
     draw(report, context.staging / PICTURE)
@@ -72,14 +72,14 @@ def expect_numbers(name: str, scored: Sequence[Scored]) -> None:
     if wrong:
         value, row = wrong[0]
         raise UserError(
-            f"{name}, row {row}: the trained model's score is {value} ({len(wrong):,} of {asked:,} held-out scores are no "
-            "numbers), so that it is of no use: lower optim.lr, or train with models.reward.dtype: float32"
+            f"{name}, row {row}: the trained model's score is {value} ({len(wrong):,} of {asked:,} held-out scores are not "
+            "finite): lower optim.lr, or train with models.reward.dtype: float32"
         )
 
 
 def spec_of(reads: Reads, questions: tuple[str, ...], scored: Sequence[Scored]) -> RewardSpec:
-    """How to read the model's scores, with mean and deviation of its rewards for the held-out answers. The reward of a row that
-    asks one question about an answer is the verdict on this question."""
+    """How to read the model's scores, with mean and deviation of its rewards for the held-out answers. The reward of a
+    row that asks one question about an answer is the verdict on this question."""
     rewards = torch.cat([torch.zeros(0), *(_rewards(reads, out, batch) for out, batch in scored)])
     rewards = rewards[~rewards.isnan()]  # an answer without steps has no reward
     if not len(rewards):

@@ -1,7 +1,7 @@
 """The corpus phase: cleans files into documents, trains a tokenizer on them, and tokenises them for training.
 
-All work is cut into pieces that run once (`data.corpus.work`), in this process or on the cluster, with the same result. The artifact
-holds `documents/` (parquet), `tokens/`, the tokenizer, `report.json`, `corpus.html` and `quarantine.jsonl`.
+All work is cut into pieces that run once (`data.corpus.work`), in this process or on the cluster, with the same result.
+The artifact: `documents/` (parquet), `tokens/`, the tokenizer, `report.json`, `corpus.html`, `quarantine.jsonl`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def run(context: PhaseContext) -> Metrics:
 
 @contextmanager
 def working(context: PhaseContext) -> Iterator[Work]:
-    """Opens the working directory. Keeps the finished pieces of an interrupted run with the same inputs, deletes those of others."""
+    """Opens the working directory. Keeps finished pieces of a run with the same inputs, deletes all others."""
     phase = context.phase
     root = context.run.checkpoints(phase.name, context.id).directory.resolve()
     directory = root / context.id

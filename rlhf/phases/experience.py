@@ -39,11 +39,11 @@ class Experience:
 
 @dataclass
 class Collector:
-    """Draws prompts, samples answers and scores them; draws more prompts to replace prompt groups that the algorithm rejects.
+    """Draws prompts, samples answers, scores them; draws again to replace prompt groups that the algorithm rejects.
 
     groups: the model groups that read a step's batch, by role.
-    State: draws, the number of draws so far; moments, the mean and deviation of all rewards so far; drought, the number of
-    steps in a row without any score.
+    State: draws, the number of draws so far; moments, the mean and deviation of all rewards so far; drought, the number
+    of steps in a row without any score.
     """
 
     context: PhaseContext
@@ -59,8 +59,7 @@ class Collector:
         self.order = Order.of_batches(len(self.prompts), self.context.phase.prompts_per_step, self.context.seed)
 
     def collect(self, algorithm: Algorithm, timer: Timer) -> Experience:
-        """The experience of the next step; its batch is empty if no sample has a score. Raises UserError at the third such step
-        in a row."""
+        """The next step's experience; empty if no sample has a score. Raises UserError at the third such step."""
         wanted = self.context.phase.prompts_per_step
         kept: list[Batch] = []
         draws: list[Draw] = []
@@ -70,7 +69,7 @@ class Collector:
             scored = drop_unscored(draw.batch)
             worth = algorithm.keep(scored) if len(scored) else has_score(scored)
             kept.append(scored if worth.all() else scored.select(worth.nonzero()[:, 0]))
-        batch = together(kept, wanted)
+        batch = join(kept, wanted)
         figures = {"samples": len(batch), **scores_of(draws), **self.context.judge_figures()}
         if algorithm.refills:
             figures["draws"] = len(draws)
@@ -90,7 +89,7 @@ class Collector:
         return notes
 
     def draw(self, algorithm: Algorithm, timer: Timer) -> Draw:
-        """Samples answers to the next prompts; computes rewards and the needed columns, on all model groups at the same time."""
+        """Samples answers to the next prompts; computes rewards and needed columns on all models at the same time."""
         settings = sampling(self.context, self.context.phase.sampling, self.draws)
         with timer("generate"):
             rows = self.order.batch(self.draws, self.context.phase.prompts_per_step)
@@ -120,13 +119,13 @@ class Collector:
         return Draw(scored, staged, scores.parts, samples, scores.failures, scores.news)
 
     def stage(self, batch: Batch) -> Staged:
-        """Puts the batch into the object store. The rows of a prompt share a mini-batch; each draw deals the prompts anew."""
+        """Puts the batch into the object store. A prompt's rows share a mini-batch, dealt anew for each draw."""
         seed = self.context.seed + self.draws
         return self.context.runtime.stage(batch, list(self.groups.values()), self.context.phase.minibatches, seed)
 
     def shaped(self, batch: Batch) -> Batch:
-        """Shapes the rewards by the config's `shaping`; keeps the original rewards as `raw_rewards`. A greedy baseline gets no
-        penalties, because a baseline needs none to be unbiased."""
+        """Shapes the rewards by the config's `shaping`; keeps the original rewards as `raw_rewards`. A greedy baseline
+        gets no penalties, because a baseline needs none to be unbiased."""
         settings = self.context.phase.shaping
         if settings.normalise:
             self.moments = self.moments.update(batch.rewards)
@@ -178,7 +177,7 @@ def has_score(batch: Batch) -> Tensor:
     return scored & batch.greedy_rewards.isfinite() if "greedy_rewards" in batch else scored
 
 
-def together(batches: Sequence[Batch], groups: int) -> Batch:
+def join(batches: Sequence[Batch], groups: int) -> Batch:
     """One batch with the first `groups` prompt groups of all batches; group_ids of different batches stay different."""
     if len(batches) == 1:
         return batches[0]
@@ -192,8 +191,8 @@ def together(batches: Sequence[Batch], groups: int) -> Batch:
 
 
 def scores_of(draws: Sequence[Draw]) -> Metrics:
-    """Figures over all drawn samples: the number without a score, each reward part's failures and mean score, and the share of
-    prompts whose samples all have the same reward."""
+    """Figures over all drawn samples: the number without a score, each reward part's failures and mean score, and the
+    share of prompts whose samples all have the same reward."""
     figures: Metrics = {"dropped": sum(int((~has_score(draw.batch)).sum()) for draw in draws)}
     figures |= failure_counts([failure for draw in draws for failure in draw.failures])
     for name in dict.fromkeys(name for draw in draws for name in draw.parts):

@@ -19,7 +19,7 @@ from rlhf.phases.supervised_rows import AT_ONCE, Stager
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The held-out rows by data set, under the name "" if there is only one. Each set of rows has `batch`, a length and a tokenizer."""
+    """The held-out rows by data set, under the name "" if there is only one."""
 
     stager: Stager
     sets: Mapping[str, HeldOutSet]
@@ -71,7 +71,7 @@ class HeldOutSet:
 
     @cached_property
     def unigram_perplexity(self) -> float:
-        """exp(entropy of the token frequencies in the trained places): the lowest perplexity of any model without context."""
+        """exp(entropy of the trained tokens' frequencies): the lowest perplexity of a model without context."""
         counts = torch.zeros(len(self.rows.tokenizer), dtype=torch.double)
         for batch in self.batches:
             counts += torch.bincount(batch.tokens[batch.action_mask], minlength=len(counts))
@@ -80,7 +80,7 @@ class HeldOutSet:
 
 
 def figures_of(stager: Stager, sums: Mapping[str, float], count: int, rows: HeldOutSet | None) -> Metrics:
-    """Means per unit; for losses of tokens also perplexities. rows: the set to compute the unigram perplexity of, if any."""
+    """Means per unit; for losses of tokens also perplexities. rows: if given, also their unigram perplexity."""
     figures = of_untied({name: value / count for name, value in sums.items()})
     if "accuracy" in figures and stager.objective.unit == "pairs":
         figures["pair_accuracy"] = figures.pop("accuracy")
@@ -98,8 +98,8 @@ def surprise(figures: Metrics) -> float:
 
 
 def of_untied(figures: Metrics) -> Metrics:
-    """Converts accuracy and margin from means over all comparisons to means over comparisons without a tie, if the objective
-    counts ties. Leaves both out if all comparisons are ties."""
+    """Converts accuracy and margin from means over all comparisons to means over comparisons without a tie, if the
+    objective counts ties. Leaves both out if all comparisons are ties."""
     if "untied" not in figures:
         return figures
     share, compared = figures["untied"], ("accuracy", "margin")

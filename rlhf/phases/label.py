@@ -1,5 +1,5 @@
-"""Preferences from a judge instead of people (RLAIF): a judge compares the policy's answers to each prompt, and each preference
-becomes a row of a data set for a later phase (Bai et al. 2022; Lee et al. 2023).
+"""Preferences from a judge instead of people (RLAIF): a judge compares the policy's answers to each prompt, and each
+preference becomes a row of a data set for a later phase (Bai et al. 2022; Lee et al. 2023).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ ANNOTATOR = "judge"
 
 @dataclass(frozen=True)
 class Judged:
-    """Two samples of a prompt with the judge's outcome. straight: the verdict before the swap, if there was a swap; margin: the
-    difference of ratings, as a share of the best possible rating."""
+    """Two samples of a prompt with the judge's outcome. straight: the verdict before the swap, if there was a swap;
+    margin: the difference of ratings, as a share of the best possible rating."""
 
     first: Sample
     second: Sample
@@ -40,8 +40,8 @@ class Judged:
 
 
 def run(context: PhaseContext) -> Metrics:
-    """Writes rows of `prompt`, `chosen`, `rejected` and `annotator`; also `principle` if the judge has principles, and `margin` if
-    it rates. Returns the figures of the comparisons and of the judge's questions.
+    """Writes rows of `prompt`, `chosen`, `rejected` and `annotator`; also `principle` if the judge has principles, and
+    `margin` if it rates. Returns the figures of the comparisons and of the judge's questions.
 
     Raises UserError where the judge preferred no answer at all.
     """
@@ -69,8 +69,9 @@ def run(context: PhaseContext) -> Metrics:
 
 
 def compare(judge: JudgeModel, samples: Sequence[Sample]) -> list[Judged]:
-    """The judge's comparisons of each prompt's samples. A pairwise judge compares neighbours in a ring of the samples; of a judge
-    that rates, the best sample is compared with the worst. Leaves out empty and truncated answers, so that no model learns them."""
+    """The judge's comparisons of each prompt's samples. A pairwise judge compares neighbours in a ring of the samples;
+    of a judge that rates, the best sample is compared with the worst. Leaves out empty and truncated answers, so that
+    no model learns them."""
     groups: dict[int, list[Sample]] = {}
     for sample in samples:
         if sample.text.strip() and not sample.truncated:
@@ -115,8 +116,8 @@ def row_of(judge: JudgeModel, judged: Judged) -> dict[str, Any]:
 
 
 def counts(judged: Sequence[Judged], gold: Callable[[Sample], float] | None) -> Counter[str]:
-    """The number of pairs by outcome. gold: a score of a sample; if given, also how many preferences, and how many verdicts before
-    a swap, it agrees with (`_right`) or not (`_wrong`), over pairs with different gold scores."""
+    """The number of pairs by outcome. gold: a score of a sample; if given, also how many preferences, and how many
+    verdicts before a swap, it agrees with (`_right`) or not (`_wrong`), over pairs with different gold scores."""
     found = Counter(each.outcome for each in judged)
     found["pairs"], found["rows"] = len(judged), found["first"] + found["second"]
     for each in judged if gold else ():
@@ -130,8 +131,8 @@ def counts(judged: Sequence[Judged], gold: Callable[[Sample], float] | None) -> 
 
 
 def figures(found: Counter[str]) -> Metrics:
-    """The numbers of pairs and rows; the shares of pairs that are labelled, ties, position_bound or unanswered; and how often
-    gold agrees with the labels and with the verdicts before a swap."""
+    """The numbers of pairs and rows; the shares of pairs that are labelled, ties, position_bound or unanswered; and how
+    often gold agrees with the labels and with the verdicts before a swap."""
     shares = {"labelled": "rows", "ties": "tie", "position_bound": "position_bound", "unanswered": "unanswered"}
     result: Metrics = {"pairs": found["pairs"], "rows": found["rows"]}
     if found["pairs"]:

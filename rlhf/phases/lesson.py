@@ -1,4 +1,4 @@
-"""Trains policy and critic on the batch of an RL step, with pretraining text as an auxiliary loss if the config asks for it."""
+"""Trains policy and critic on the batch of an RL step; optionally with an auxiliary loss on pretraining text."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Lesson:
 
 
 def has_gradient(policy: Objective, batch: Batch) -> bool:
-    """Whether the batch has a gradient. Without one, no optimizer step may be made: momentum would still move the weights."""
+    """Whether the batch has a gradient. Without one, an optimizer step would still move the weights by momentum."""
     other_terms = "ref_logprobs" in policy.columns or policy.output == "logprobs_entropy"
     return len(batch) > 0 and ("advantages" not in batch or other_terms or bool(batch.advantages.any()))
 
@@ -90,8 +90,8 @@ class Pretraining:
 
 
 def corrected(phase: Rl, batch: Batch) -> tuple[Batch, Metrics]:
-    """(batch, statistics of the importance weights): multiplies the advantages by the weights that correct the gap between the
-    log-probs of trainer and rollout engine. Drops truncated answers if the config says so."""
+    """(batch, statistics of the importance weights): multiplies the advantages by the weights that correct the gap
+    between the log-probs of trainer and rollout engine. Drops truncated answers if the config says so."""
     figures: Metrics = {}
     if phase.correction.kind != "off" and "advantages" in batch and "old_logprobs" in batch:
         mask, settings = batch.action_mask, phase.correction
@@ -110,5 +110,5 @@ def corrected(phase: Rl, batch: Batch) -> tuple[Batch, Metrics]:
 
 
 def same_rows(batch: Batch, other: Batch) -> bool:
-    """Whether the batches hold the same rows. `with_columns` keeps the tensors of the other columns, so the tokens are one object."""
+    """Whether the batches hold the same rows: `with_columns` keeps the other columns, so the tokens are one object."""
     return batch.columns["tokens"] is other.columns["tokens"]

@@ -28,8 +28,8 @@ Pieces = list[tuple[str, bool]]  # the text of a row in pieces: (text, trained o
 
 
 def preview(config: Config, phase: Phase, count: int) -> dict[str, tuple[DataReport, list[Pieces]]]:
-    """{data set: (report, first rows as the model reads them)}; the name is "" if there is only one data set. Of phases that
-    sample answers, shows the prompts.
+    """{data set: (report, first rows as the model reads them)}; the name is "" if there is only one data set. Of phases
+    that sample answers, shows the prompts.
 
     Raises UserError where the data or the tokenizer cannot be read.
     """
@@ -81,8 +81,8 @@ def _pieces(batch: Batch, tokenizer: Any) -> Pieces:
 
 
 def tokenizer_of(config: Config, phase: Phase, artifacts: Mapping[str, Artifact]) -> Any:
-    """The tokenizer that the phase would use: of its `tokenizer` section, of its corpus, or of the model that it starts from. If
-    that model comes from a phase that has not run, the tokenizer that this phase would use.
+    """The tokenizer that the phase would use: of its `tokenizer` section, of its corpus, or of the model that it starts
+    from. If that model comes from a phase that has not run, the tokenizer that this phase would use.
 
     Raises UserError where the config names none, or a corpus that is not made yet.
     """

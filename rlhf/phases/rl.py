@@ -12,7 +12,7 @@ from rlhf.algorithms import resolve
 from rlhf.interfaces import Algorithm, ModelGroup, Objective, RolloutPool
 from rlhf.metrics import Timer
 from rlhf.phases.answers import AnswerCheck, generator, read_prompts, start_rollouts
-from rlhf.phases.base import Metrics, PhaseContext, export, following, optim_settings, rows_together
+from rlhf.phases.base import Metrics, PhaseContext, export, following, optim_settings
 from rlhf.phases.experience import Collector
 from rlhf.phases.lesson import Lesson, Pretraining, corrected, same_rows
 from rlhf.phases.scoring import Scorer
@@ -24,7 +24,7 @@ REPORTED = ("reward", "kl", "length")  # figures of the last step that go into t
 
 
 def run(context: PhaseContext) -> Metrics:
-    """Trains the policy to raise the reward; returns the figures of its last step and of its answers to held-out prompts."""
+    """Trains the policy to raise the reward; returns figures of the last step and of answers to held-out prompts."""
     phase, parts = context.phase, prepare(context)
     algorithm, policy, metrics = parts.algorithm, parts.groups["policy"], parts.figures
     with parts.scorer, parts.watcher, context.tracking(phase.steps, parts.done, SHOWN) as track:
@@ -118,8 +118,8 @@ def prepare(context: PhaseContext) -> Parts:
 
 
 def conclude(context: PhaseContext, parts: Parts, metrics: Metrics) -> Metrics:
-    """Exports the policy and returns the phase's figures. The policy is the last one or its average, or the policy with the best
-    gold score if the watch stopped the run. metrics: of the last step."""
+    """Exports the policy and returns the phase's figures. The policy is the last one or its average, or the policy with
+    the best gold score if the watch stopped the run. metrics: of the last step."""
     policy, watcher = parts.groups["policy"], parts.watcher
     figures = reported(metrics) | watcher.figures()
     if watcher.stopped:
@@ -146,7 +146,7 @@ def build_groups(
             "policy",
             optim=optim_settings(phase.optim, updates * (phase.steps - phase.critic_warmup)),
             ema_decay=phase.ema,
-            rows_together=rows_together(trained["policy"]),
+            rows_together=2 if trained["policy"].unit == "pairs" else 1,
         )
     }
     if "critic" in trained:
@@ -169,8 +169,8 @@ def stored_steps(context: PhaseContext) -> Path:
 
 
 def describe(batch: Batch, losses: Mapping[str, list[Metrics]]) -> Metrics:
-    """The step's figures, for the log. `kl`: mean over answers of the sum over tokens of log(policy / reference), in nats.
-    `rollout_gap`: mean over sampled tokens of |log p by the trainer - log p by the rollout engine|, in nats."""
+    """The step's figures, for the log. `kl`: mean over answers of the sum over tokens of log(policy / reference), in
+    nats. `rollout_gap`: mean over sampled tokens of |log p by the trainer - log p by the rollout engine|, in nats."""
     if not len(batch):
         return {"tokens": 0}
     mask = batch.action_mask

@@ -1,4 +1,4 @@
-"""Scores answers in a phase: reward models on the cluster, functions in their workers, the judge, and the sum of all parts."""
+"""Scores answers by the sum of all reward parts: reward models, functions in worker processes, the judge."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class RewardModel:
 
     @classmethod
     def build(cls, context: PhaseContext, role: str) -> RewardModel:
-        """Builds the role's reward model. Raises UserError where it asks more questions about each answer than a reward may."""
+        """Builds the role's reward model. Raises UserError where it asks more questions than a reward may."""
         path = context.path_of(role)
         spec = RewardSpec.read(path) if path else RewardSpec()
         if len(spec.questions) > MOST_QUESTIONS:
@@ -84,7 +84,7 @@ class RewardModel:
 
 @dataclass
 class Scorer:
-    """Scores samples with every part of a reward. A context manager: the workers of reward functions live while it is entered.
+    """Scores samples with every part of a reward. Enter it as a context, in which the reward functions' workers live.
 
     groups: the reward models by role; `score` needs the samples staged for these groups.
     """

@@ -1,8 +1,8 @@
-"""Loss spikes: detects steps whose loss or gradient norm leaps above that of the last steps or is not finite, and decides which
-batches to skip.
+"""Loss spikes: detects steps whose loss or gradient norm leaps above that of the last steps or is not finite, and
+decides which batches to skip.
 
-The run returns to its last checkpoint and skips the batches since then. A spike needs both a batch and a state of the model: the
-same state mostly does not spike on other batches (Chowdhery et al. 2022, PaLM, section 5.1).
+The run returns to its last checkpoint and skips the batches since then. A spike needs both a batch and a state of the
+model: the same state mostly does not spike on other batches (Chowdhery et al. 2022, PaLM, section 5.1).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Detector:
         self._seen = {name: deque((state or {}).get(name, ()), settings.window) for name in LEAST_SPREAD}
 
     def leap(self, metrics: Mapping[str, float]) -> str | None:
-        """A message that says which figure leapt and by how much; None for a good step, which then counts for the next ones."""
+        """Which figure leapt and by how much, as a message; None for a good step, which counts for the next ones."""
         for name, seen in self._seen.items():
             if len(seen) < FEWEST:
                 continue
@@ -74,9 +74,10 @@ class Detector:
 
 
 def usual_of(values: Sequence[float], least_spread: float) -> tuple[float, float]:
-    """(median of the later half, standard deviation around the trend). The trend is the line through the medians of both halves
-    (Tukey 1977, the resistant line); the deviation comes from the median absolute deviation. So a few leaps change neither, and a
-    falling loss does not widen the spread. The trend is not extrapolated: a step is compared only with the values before it."""
+    """(median of the later half, standard deviation around the trend). The trend is the line through the medians of
+    both halves (Tukey 1977, the resistant line); the deviation comes from the median absolute deviation. So a few leaps
+    change neither, and a falling loss does not widen the spread. The trend is not extrapolated: a step is compared only
+    with the values before it."""
     values = np.asarray(values)
     places, half = np.arange(len(values)), len(values) // 2
     first, last = (float(np.median(part)) for part in (values[:half], values[-half:]))
@@ -101,8 +102,8 @@ class Guard:
 
     @classmethod
     def of(cls, settings: Spikes | None, path: Path, owner: str, progress: Mapping[str, Any]) -> Guard:
-        """progress: of the checkpoint that the phase continues from. Forgets incidents of other inputs, and incidents that
-        returned to a later checkpoint than this one."""
+        """progress: of the checkpoint that the phase continues from. Forgets incidents of other inputs, and incidents
+        that returned to a later checkpoint than this one."""
         known = read_incidents(path, owner)
         while known and known[-1].back_to > progress["step"]:
             known = known[:-1]
@@ -140,15 +141,15 @@ class Guard:
     def record(
         self, step: int, reason: str, metrics: Mapping[str, float], progress: Mapping[str, Any], plan: StepPlan
     ) -> None:
-        """Writes an incident to disk: the run returns from `step` to the checkpoint with this progress, and skips the rows of all
-        steps in between.
+        """Writes an incident to disk: the run returns from `step` to the checkpoint with this progress, and skips the
+        rows of all steps in between.
 
         Raises UserError where there were as many incidents as `spikes.at_most` allows.
         """
         if len(self.incidents) >= self.settings.at_most:
             raise UserError(
                 f"step {step + 1}: {reason}, after {len(self.incidents)} incidents; raise spikes.at_most to go on from the last "
-                "checkpoint, or begin anew with a lower learning rate or other data"
+                "checkpoint, or start again with a lower learning rate or other data"
             )
         back_to = progress["step"]
         incident = Incident(
@@ -165,8 +166,8 @@ class Guard:
         self.go_back(progress.get("spikes"))
 
     def doubts(self, step: int, saved: int) -> bool:
-        """Whether a leap at `step`, counted from 0, may come from the checkpoint itself, saved after `saved` steps. A loss is
-        measured before its update, so a bad update shows in a later step."""
+        """Whether a leap at `step`, counted from 0, may come from the checkpoint itself, saved after `saved` steps. A
+        loss is measured before its update, so a bad update shows in a later step."""
         return step < saved + SETTLED or any(incident.back_to == saved for incident in self.incidents)
 
     def state(self) -> dict[str, list[float]] | None:

@@ -12,8 +12,9 @@ from rlhf.config.schema import SupervisedPhase
 
 @dataclass(frozen=True)
 class StepPlan:
-    """Rows are numbered over all epochs (`data.feeds`). Batches grow linearly from `first_size` to `batch_size` rows over the first
-    `ramp_rows` rows, in multiples of `first_size` (Brown et al. 2020, section 2.3). Without a ramp, all have `batch_size` rows."""
+    """Rows are numbered over all epochs (`data.feeds`). Batches grow linearly from `first_size` to `batch_size` rows
+    over the first `ramp_rows` rows, in multiples of `first_size` (Brown et al. 2020, section 2.3). Without a ramp, all
+    have `batch_size` rows."""
 
     batch_size: int
     first_size: int

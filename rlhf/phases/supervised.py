@@ -64,7 +64,7 @@ RECIPES = {
 
 
 def run(context: PhaseContext) -> Metrics:
-    """Trains the phase's model on its rows, evaluates it on held-out rows and exports it; returns the held-out figures."""
+    """Trains the phase's model, evaluates it on held-out rows and exports it; returns the held-out figures."""
     phase, recipe = context.phase, RECIPES[context.phase.kind]
     objective = recipe.objective(phase)
 
@@ -145,8 +145,8 @@ def run(context: PhaseContext) -> Metrics:
 def last_good(
     context: PhaseContext, guard: Guard, step: int, groups: Mapping[str, ModelGroup], build: Callable[[], ModelGroup]
 ) -> dict[str, Any]:
-    """Puts the model back to the last checkpoint that cannot have caused the failed `step`, or to the initial weights. Returns the
-    checkpoint's progress."""
+    """Puts the model back to the last checkpoint that cannot have caused the failed `step`, or to the initial weights.
+    Returns the checkpoint's progress."""
     if (saved := context.checkpoints.step) and guard.doubts(step, saved):
         context.checkpoints.step_back()
     if context.checkpoints.current is None:

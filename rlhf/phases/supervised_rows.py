@@ -1,4 +1,4 @@
-"""The rows of a supervised phase: reads one data set or a mix, from files or a corpus, and stages batches of them for training."""
+"""The rows of a supervised phase: reads one data set or a mix, from files or a corpus, and stages batches."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from rlhf.phases.base import PhaseContext, tokenizer_of_data
 from rlhf.phases.step_plan import StepPlan
 
 ALONE = ""  # the name of the data set, if the phase has only one
-AT_ONCE = 256  # units of one forward pass over a whole data set
+AT_ONCE = 256  # units in one forward pass over a data set
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ def _part_feed(rows: Examples | TokenRows, seed: int) -> Feed:
 
 
 def _set_tokenizer(context: PhaseContext, parts: Mapping[str, Data]) -> bool:
-    """Sets the phase's tokenizer if it is not the model's own: for a new model on a corpus, the tokenizer of the corpus; else the
-    tokenizer of the phase's `tokenizer` section. Returns whether the model is new."""
+    """Sets the phase's tokenizer if it is not the model's own: for a new model on a corpus, the tokenizer of the
+    corpus; else the tokenizer of the phase's `tokenizer` section. Returns whether the model is new."""
     settings = getattr(context.phase, "tokenizer", None)
     corpora = [corpus for part in parts.values() if (corpus := corpus_of(context.config, part))]
     role = "reward" if context.phase.kind == "reward" else "policy"
@@ -204,8 +204,8 @@ class Stager:
         return staged
 
     def _divergence(self, batch: Batch) -> Tensor:
-        """(): KL(policy || reference) in nats per answer, estimated on answers to other rows' prompts (Ethayarajh et al. 2024,
-        section 4.1). Computed over the batch, so that all ranks and micro-batches use one value."""
+        """(): KL(policy || reference) in nats per answer, estimated on answers to other rows' prompts (Ethayarajh et
+        al. 2024, section 4.1). Computed over the batch, so that all ranks and micro-batches use one value."""
         other = mismatched(batch, self.context.phase.max_length)
         staged = self._put(other)
         work = [group.forward(staged, "logprobs") for group in (self.model, self.reference)]

@@ -30,9 +30,9 @@ class Watcher:
     """Measures answers (a `Look` every few steps) and detects the turn: the step after which the gold score falls.
 
     If the watch may stop the run, the policy of the look with the best gold score is kept in
-    RUN/checkpoints/<phase>.best/step-<N>. An interrupted run repeats the looks after its last checkpoint, so that its best look may
-    be an earlier one: the policy of the best look at the last checkpoint is kept, too, until the next checkpoint. A context
-    manager: the workers of the scorers live while it is entered.
+    RUN/checkpoints/<phase>.best/step-<N>. An interrupted run repeats the looks after its last checkpoint, so that its
+    best look may be an earlier one: the policy of the best look at the last checkpoint is kept, too, until the next
+    checkpoint. Enter it as a context, in which the workers of the scorers live.
     """
 
     context: PhaseContext
@@ -76,8 +76,8 @@ class Watcher:
         return self.settings is not None and self.settings.stop and self.turn is not None
 
     def look(self, step: int, experience: Experience, track: Tracker) -> bool:
-        """Measures the step before it trains: the first step, every few steps, and the last; not if no sample has a reward.
-        Returns whether the run should stop."""
+        """Measures the step before it trains: the first step, every few steps, and the last; not if no sample has a
+        reward. Returns whether the run should stop."""
         if self.settings is None:
             return False
         due = self.settings.due(step, self.context.phase.steps)
@@ -130,8 +130,8 @@ class Watcher:
         )
 
     def kl(self, draw: Draw) -> float | None:
-        """KL(policy || reference) in nats: mean over answers of the sum over tokens of log(policy / reference). Computes the
-        log-probs that the draw lacks. None without a reference."""
+        """KL(policy || reference) in nats: mean over answers of the sum over tokens of log(policy / reference).
+        Computes the log-probs that the draw lacks. None without a reference."""
         if "reference" not in self.groups:
             return None
         temperature = self.context.phase.sampling.temperature
@@ -152,7 +152,7 @@ class Watcher:
 
     @property
     def kept(self) -> Path:
-        """The directory of the kept policies, each in step-<N>. Names of phases have no dot, so no phase uses this directory."""
+        """The directory of the kept policies, each in step-<N>. No phase has a dot in its name."""
         return self.context.run.root / "checkpoints" / f"{self.context.phase.name}.best"
 
     def path_of(self, look: Look) -> Path:
@@ -184,8 +184,8 @@ class Watcher:
         return self.context.build("policy", path=str(self.path_of(best(self.looks))))
 
     def figures(self) -> Metrics:
-        """Figures of the last look and of the look with the best gold score. `stopped_at`: the step at which the watch stopped
-        the run."""
+        """Figures of the last look and of the look with the best gold score. `stopped_at`: the step at which the watch
+        stopped the run."""
         if not self.looks:
             return {}
         last, top = self.looks[-1], best(self.looks)
@@ -206,8 +206,8 @@ class Watcher:
         self.drop_policies(self.saved_best)
 
     def resume(self, state: Mapping[str, Any], step: int) -> None:
-        """Restores the looks of a checkpoint after `step`. Deletes alarms and policies of later steps, which an interrupted or
-        an earlier run left, even if the watch is off."""
+        """Restores the looks of a checkpoint after `step`. Deletes alarms and policies of later steps, which an
+        interrupted or an earlier run left, even if the watch is off."""
         file = self.context.run.root / ALARMS
         if file.exists():
             rows = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]

@@ -1,4 +1,4 @@
-"""What a phase's result depends on, and what it does not."""
+"""Which changes of a config, its code and its data make a phase run again."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_an_object_is_known_by_its_parameters_and_not_by_its_address():
     assert identity(None) is None
 
 
-def test_a_model_that_no_algorithm_needs_is_no_part_of_the_lineage(tmp_path):
+def test_a_model_that_the_algorithm_does_not_need_is_not_in_the_lineage(tmp_path):
     """The critic would start as the reward model of a phase that comes later."""
     prompts = {"path": "data.demo.tasks:prompts", "args": {"rows": 4}}
     phase = {"kind": "rl", "algorithm": "grpo", "reward": [SCORE], "data": prompts, "sampling": {"samples": 2}}
@@ -58,7 +58,7 @@ def test_a_model_that_no_algorithm_needs_is_no_part_of_the_lineage(tmp_path):
     assert controller.lineage(config.phases[0], {})["models"].keys() == {"policy"}
 
 
-def test_the_lineage_tells_what_rows_are_turned_into(tmp_path):
+def test_the_lineage_names_conversions_of_rows(tmp_path):
     row = {"prompt": "1 + 1?", "responses": ["2", "3"], "ranks": [1, 2]}
     (tmp_path / "rankings.jsonl").write_text(json.dumps(row) + "\n")
     phase = {"kind": "reward", "data": f"{tmp_path}/rankings.jsonl"}
@@ -94,7 +94,7 @@ WIDER = {"source": SCORE, "limits": LIMITS}
         ),
     ],
 )
-def test_limits_and_places_of_calls_change_no_result(before, after):
+def test_limits_of_calls_do_not_change_the_result(before, after):
     assert id_of({"kind": "rl", **before}) == id_of({"kind": "rl", **after})
 
 
@@ -107,7 +107,7 @@ def test_limits_and_places_of_calls_change_no_result(before, after):
         ({"judge": JUDGE}, {"judge": JUDGE | {"url": "http://127.0.0.1:8001/v1"}}),
     ],
 )
-def test_what_is_asked_and_how_it_counts_does_change_the_result(before, after):
+def test_sources_and_weights_of_rewards_change_the_result(before, after):
     assert id_of({"kind": "rl", **before}) != id_of({"kind": "rl", **after})
 
 
@@ -165,7 +165,7 @@ def test_an_edited_function_of_the_config_runs_again(tmp_path, monkeypatch, phas
     assert ids[0] == ids[1] != ids[2]
 
 
-def test_a_function_in_whose_place_another_is_given_need_not_be_there():
+def test_a_function_that_the_caller_replaces_need_not_exist():
     gone = {"kind": "rl", "reward": ["gone:score"], "rollout": "gone:rollout"}
     assert id_of(gone, reward=weigh, rollout=weigh) != id_of(gone, reward=Taste(1.0), rollout=weigh)
 

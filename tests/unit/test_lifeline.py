@@ -1,4 +1,4 @@
-"""A command ends when the pipe that it was given closes, whenever that is."""
+"""A command is killed when its pipe closes, at any moment."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A mix of data sets, wherever a phase's data are looked at: in its lineage, in what a corpus must not contain, in the preview; and
-the tokenizer of a preview."""
+"""A mix of data sets: in the lineage, in the texts that a corpus must not contain, and in the preview with its tokenizer."""
 
 import json
 from io import StringIO
@@ -64,7 +63,7 @@ def test_every_part_of_a_mix_is_in_the_lineage(files):
     assert first["data"]["data.mix.sums"] != second["data"]["data.mix.sums"]
 
 
-def test_other_words_or_another_weight_are_another_result(files):
+def test_changed_templates_or_weights_change_the_result(files):
     first = lineage(config(files))
     assert lineage(config(files)) == first
     assert lineage(config(files, sums={"templates": TEMPLATES[:1]})) != first
@@ -114,7 +113,7 @@ def after_pretraining(files: Path, kind: str, pretrain: dict[str, Any], **settin
     return Config.model_validate({"run": {"output": str(files / "run")}, "phases": phases})
 
 
-def test_the_preview_knows_the_tokens_that_a_phase_before_adds_for_its_objective(files):
+def test_the_preview_knows_the_tokens_that_an_earlier_phase_adds_for_its_objective(files):
     first = {"tokenizer": {"vocab_size": 300}, "objective": "spans"}
     settings = after_pretraining(files, "pretrain", first, objective="spans")
     ((_, samples),) = preview(settings, settings.phases[2], 2).values()

@@ -17,7 +17,7 @@ from rlhf.objectives import DPO, ClippedPolicy
 from rlhf.phases.answers import batch_of
 from rlhf.phases.base import following
 from rlhf.phases.best_of_n import best
-from rlhf.phases.experience import Draw, drop_unscored, scores_of, together
+from rlhf.phases.experience import Draw, drop_unscored, join, scores_of
 from rlhf.phases.lesson import corrected, has_gradient, same_rows
 from rlhf.phases.rl import describe
 
@@ -65,18 +65,18 @@ def test_no_score_at_all_leaves_no_row():
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
-def test_the_others_of_a_group_stay_when_one_has_no_finite_reward(broken):
+def test_the_rest_of_a_prompt_group_stays_when_one_sample_has_no_finite_reward(broken):
     batch = drop_unscored(two_prompts().with_columns(rewards=[broken, 1.0, 0.5]))
     assert batch.group_ids.tolist() == [0, 1]
     assert batch.tokens.tolist() == [[5, 6, 8, 0], [7, 9, 9, 9]]
 
 
-def test_draws_of_one_step_keep_their_groups_apart_and_no_more_than_are_wanted():
+def test_prompt_groups_of_several_draws_have_different_ids_and_surplus_groups_are_left_out():
     first, second = (two_prompts().with_columns(rewards=[at, at + 1, at + 2]) for at in (0.0, 10.0))
-    batch = together([first, second], 3)
+    batch = join([first, second], 3)
     assert batch.group_ids.tolist() == [0, 0, 1, 2, 2]
     assert batch.rewards.tolist() == [0, 1, 2, 10, 11]
-    assert same_rows(together([first], 3), first)
+    assert same_rows(join([first], 3), first)
     assert not same_rows(batch, first)
 
 
@@ -125,7 +125,7 @@ def rl_phase(**settings) -> Rl:
     return Rl.model_validate({"kind": "rl", "data": "prompts.jsonl", **settings})
 
 
-def test_advantages_are_weighed_by_the_gap_between_trainer_and_engine_up_to_a_cap():
+def test_importance_weights_correct_the_gap_between_trainer_and_rollout_engine_up_to_a_cap():
     batch = two_prompts()
     trainer = torch.where(batch.action_mask, batch.rollout_logprobs + math.log(1.5), math.nan)
     trainer[0, 3] = batch.rollout_logprobs[0, 3] + math.log(5)
@@ -138,20 +138,20 @@ def test_advantages_are_weighed_by_the_gap_between_trainer_and_engine_up_to_a_ca
     assert untouched is batch and figures == {}
 
 
-def test_answers_cut_off_count_for_the_baseline_but_are_not_trained_on():
+def test_truncated_answers_count_for_the_baseline_but_are_not_trained_on():
     batch = two_prompts().with_columns(truncated=[True, False, False], advantages=torch.ones(3, 4))
     kept, _ = corrected(rl_phase(shaping={"drop_truncated": True}), batch)
     assert kept.group_ids.tolist() == [0, 1]
     assert corrected(rl_phase(), batch)[0] is batch
 
 
-def test_of_rows_that_are_compared_all_go_or_none():
+def test_a_truncated_answer_drops_all_rows_of_its_comparison():
     batch = two_prompts().with_columns(truncated=[True, False, False])
     kept, _ = corrected(rl_phase(shaping={"drop_truncated": True}), batch)
     assert kept.group_ids.tolist() == [1]
 
 
-def test_a_batch_without_any_gradient_is_seen():
+def test_a_batch_without_a_gradient_is_detected():
     batch = two_prompts().with_columns(advantages=torch.zeros(3, 4))
     assert not has_gradient(ClippedPolicy(), batch)
     assert has_gradient(ClippedPolicy(), batch.with_columns(advantages=torch.ones(3, 4)))
@@ -170,7 +170,7 @@ def test_every_text_of_a_nested_row_trains_the_tokenizer():
     assert list(strings_in(row)) == ["user", "hi", "a"]
 
 
-def test_a_resumed_log_drops_what_the_interrupted_attempt_wrote_too_far(tmp_path):
+def test_a_resumed_log_drops_lines_after_the_checkpoint(tmp_path):
     for phase, start, steps in (("sft", 0, 3), ("ppo", 0, 5)):
         log = MetricLog(tmp_path, phase, start)
         for step in range(start + 1, steps + 1):

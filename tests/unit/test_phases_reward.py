@@ -1,4 +1,4 @@
-"""The pure parts of a reward phase: which rows it reads, and which report its held-out rows make."""
+"""The pure parts of a reward phase: the rows that it reads, and the report on its held-out rows."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_micro_batch_has_room_for_the_largest_ranking():
     assert rows_compared(Pointwise(), {ALONE: Split(rankings, rankings)}) == 1
 
 
-def test_margins_that_no_row_has_are_missed():
+def test_a_loss_with_margins_refuses_rows_without():
     bare, told = (build_examples("preference", rows(row), tokenizer(), 64) for row in (PAIR, PAIR | {"margin": 2}))
     expect_margins(Pairwise(margin=True), told)
     expect_margins(Pairwise(), bare)
@@ -61,7 +61,7 @@ def test_margins_that_no_row_has_are_missed():
         expect_margins(Pairwise(margin=True), bare)
 
 
-def test_figures_are_means_over_comparisons_that_are_no_tie():
+def test_figures_are_means_over_comparisons_without_a_tie():
     assert of_untied({"accuracy": 0.3, "margin": 0.5, "untied": 0.5, "loss": 1.0}) == {
         "accuracy": 0.6,
         "margin": 1.0,
@@ -73,7 +73,7 @@ def test_figures_are_means_over_comparisons_that_are_no_tie():
     assert of_untied(ties) == {"untied": 0.0, "loss": 0.7}  # an accuracy of nothing is none
 
 
-def test_weights_of_annotators_are_of_the_training_rows_alone():
+def test_weights_of_annotators_apply_to_training_rows_only():
     rated = [{"prompt": f"{n}?", "response": "four", "rating": n, "annotator": "ab"[n % 2]} for n in range(4)]
     sets = {"rows.jsonl": rows(*rated), "other.jsonl": rows(*(row | {"annotator": "zoe"} for row in rated))}
     reports, settings = [], phase("pointwise", annotators={"a": 3}, eval_data="other.jsonl")
@@ -106,7 +106,7 @@ def scored(scores, *batches):
     return list(zip(torch.tensor(scores).split([len(batch) for batch in batches]), batches))
 
 
-def test_held_out_rankings_of_several_batches_stay_apart():
+def test_held_out_rankings_of_different_batches_have_different_ids():
     batches = [batch_of([0, 0, 1, 1], ranks=[1, 2, 1, 2]), batch_of([0, 0, 0], ranks=[1, 2, 2])]
     report = report_of("answer", scored([1.0, 0.0, 0.0, 1.0, 2.0, 1.0, 3.0], *batches))
     assert (report["kind"], report["pairs"], report["ties"]) == ("comparisons", 4, 1)
@@ -118,7 +118,7 @@ STEPS = batch_of([0, 1], step_labels=[[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
 VALUES = torch.tensor([[9.0, 2.0, 1.0], [9.0, -1.0, 9.0]])  # at the ends of steps: 2 and 1, and -1
 
 
-def test_the_report_is_that_of_the_feedback():
+def test_the_kind_of_labels_decides_the_report():
     assert report_of("answer", scored([1.0, -1.0], batch_of([0, 1], ratings=[1.0, 0.0])))["mae"] == 0.5
     good = scored([1.0, -1.0], batch_of([0, 1], desirable=[1.0, 1.0]))
     assert report_of("answer", good)["kind"] == "labels"
@@ -130,7 +130,7 @@ def test_the_report_is_that_of_the_feedback():
     assert report_of("answer", []) is None
 
 
-def test_a_models_directory_tells_the_mean_of_the_rewards_that_it_gives():
+def test_a_models_directory_has_the_mean_of_its_rewards():
     pairs = scored([1.0, 2.0, 6.0], batch_of([0, 0], ranks=[1, 2]), batch_of([0], ranks=[1]))
     assert spec_of("answer", (), pairs) == RewardSpec("answer", (), 3.0, pytest.approx(7**0.5))
     weakest = [1 / (1 + math.exp(-1)), 1 / (1 + math.exp(1))]
@@ -141,7 +141,7 @@ def test_a_models_directory_tells_the_mean_of_the_rewards_that_it_gives():
     assert spec_of("answer", (), []) == RewardSpec()
 
 
-def test_questions_are_those_of_the_rows_each_once():
+def test_each_question_of_the_rows_counts_once():
     asked = {"prompt": "2 + 2?", "response": "four", "question": "Is it right?", "answer": True}
     other = asked | {"question": "Is it kind?", "answer": 0.5}
     examples = build_examples("binary", rows(asked, other, asked | {"response": "five"}), tokenizer(), 128)
@@ -149,7 +149,7 @@ def test_questions_are_those_of_the_rows_each_once():
     assert questions_of(build_examples("preference", rows(PAIR), tokenizer(), 64)) == ()
 
 
-def test_scores_that_are_no_numbers_are_told_with_their_row():
+def test_nonfinite_scores_are_reported_with_their_row():
     pairs = build_examples("preference", rows(PAIR, PAIR | {"prompt": "1 + 3?"}), tokenizer(), 64)
     batches = [pairs.batch([0]), pairs.batch([1])]
     expect_numbers("rows.jsonl", [])
@@ -159,7 +159,7 @@ def test_scores_that_are_no_numbers_are_told_with_their_row():
         expect_numbers("rows.jsonl", scored([1.0, 2.0, math.nan, -math.inf], *batches))
 
 
-def test_of_steps_only_the_scores_at_their_ends_count():
+def test_only_scores_at_the_ends_of_steps_count():
     steps = build_examples("steps", rows({"prompt": "a", "steps": ["x", "y"], "labels": [1, 0]}), tokenizer(), 64)
     batch = steps.batch([0])
     elsewhere = torch.zeros_like(batch.step_labels).masked_fill(~batch.action_mask, math.nan)
@@ -168,7 +168,7 @@ def test_of_steps_only_the_scores_at_their_ends_count():
         expect_numbers("rows.jsonl", [(elsewhere.new_full(elsewhere.shape, math.nan), batch)])
 
 
-def test_a_model_of_more_questions_than_a_reward_may_ask_is_told_of_when_it_is_trained(tmp_path):
+def test_training_warns_of_more_questions_than_a_reward_may_ask(tmp_path):
     asked = {"prompt": "2 + 2?", "response": "four", "answer": True}
     few, many = (
         build_examples("binary", rows(*(asked | {"question": f"{n}?"} for n in range(count))), tokenizer(), 128)

@@ -1,4 +1,4 @@
-"""The RL loop that its watch stops: what an interruption right before, which only a checkpoint outlives, may not change."""
+"""An RL run that its watch stops: an interruption before the stop does not change the result."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_run_that_is_continued_and_stops_at_once_reports_the_last_trained_step
     assert attempt(tmp_path / "twice", LENGTHS) == (whole, weights)
 
 
-def test_a_policy_from_beyond_the_checkpoint_is_not_taken_for_golds_best(tmp_path):
+def test_a_policy_kept_after_the_checkpoint_is_not_the_best_one(tmp_path):
     """Before the interruption the third look had the best gold; sampled anew it is the worst."""
     with pytest.raises(InterruptedError):
         attempt(tmp_path, (6, 5, 4))
@@ -136,7 +136,7 @@ def test_a_policy_from_beyond_the_checkpoint_is_not_taken_for_golds_best(tmp_pat
     assert (figures["stopped_at"], figures["step_at_best"], weights) == (3, 2, "1")
 
 
-def test_the_time_of_a_look_is_told(tmp_path):
+def test_the_time_of_a_look_is_reported(tmp_path):
     attempt(tmp_path, LENGTHS)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert all(line["seconds/watch"] > 0 for line in lines if "reward" in line)

@@ -16,7 +16,7 @@ class Done:
 
 
 class FileGroup:
-    """A model group whose whole state is one file: enough to watch the commit protocol on a real file system."""
+    """A model group whose state is one file, to test commits on a real file system."""
 
     def __init__(self, state: str = "") -> None:
         self.state = state
@@ -46,7 +46,7 @@ class NoTokenizer:
         return None
 
 
-def test_a_torn_checkpoint_is_never_resumed_from(tmp_path):
+def test_an_incomplete_checkpoint_is_never_resumed_from(tmp_path):
     checkpoints = Checkpoints(tmp_path / "ppo", "inputs")
     group = FileGroup("after step 2")
     checkpoints.save(2, group, {"policy": group}, {"coefficient": 0.5}, NoTokenizer())
@@ -73,7 +73,7 @@ def test_a_checkpoint_of_other_inputs_is_not_resumed_from(tmp_path):
     assert Checkpoints(tmp_path / "sft", "new data").load({}) == {"step": 0}
 
 
-def test_an_artifact_appears_whole_or_not_at_all(tmp_path):
+def test_an_artifact_appears_complete_or_not_at_all(tmp_path):
     run = RunDirectory(tmp_path)
     staging = run.staging("sft")
     (staging / "model.safetensors").write_text("weights")
@@ -90,7 +90,7 @@ def test_fingerprints_ignore_the_order_of_keys_and_see_every_value():
     assert fingerprint({"a": 1}) != fingerprint({"a": 2})
 
 
-def test_a_checkpoint_is_given_up_for_the_one_before_it_where_that_was_kept(tmp_path):
+def test_stepping_back_takes_the_checkpoint_before_if_it_was_kept(tmp_path):
     checkpoints, group = Checkpoints(tmp_path / "pretrain", "inputs"), FileGroup()
     for step in (10, 20, 30):
         group.state = f"after step {step}"

@@ -1,4 +1,4 @@
-"""The scoring of samples in a phase: which models are built and asked, and what becomes of failures."""
+"""Scoring of samples in a phase: which reward models are built and asked, and how failures are reported."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_three_steps_without_a_score_end_the_run():
         drought.see(0, 4, [failure], {})
 
 
-def test_a_drought_tells_what_came_of_the_judges_questions():
+def test_a_drought_reports_the_judges_figures():
     drought, judged = Drought(), {"judge/asked": 12, "judge/malformed": 12}
     drought.see(0, 4, [], judged)
     drought.see(0, 4, [], judged)
@@ -230,7 +230,7 @@ def collector_of(context: PhaseContext, scorer: Scorer) -> Collector:
     return Collector(context, PROMPTS, groups, scorer, generate)
 
 
-def test_a_step_reports_what_came_of_the_judges_questions(tmp_path):
+def test_a_step_reports_the_judges_figures(tmp_path):
     context = context_of(tmp_path, [{"source": "judge"}], judge={"url": "http://127.0.0.1:1/v1", "kind": "pointwise"})
     assert context.judge_figures() == {}
     counted = {"asked": 4, "failed": 1}
@@ -286,7 +286,7 @@ def test_steps_without_a_score_count_on_after_an_interruption(tmp_path):
             collector.collect(GRPO(), Timer())
 
 
-def test_a_note_may_hold_what_the_console_would_take_for_markup(tmp_path):
+def test_a_note_may_contain_console_markup(tmp_path):
     context = context_of(tmp_path, [])
     Tracker(context, None, None).note(1, 'prompt ("say [/b] this") [red]')
     assert 'step 1: prompt ("say [/b] this") [red]' in context.console.file.getvalue()

@@ -1,4 +1,4 @@
-"""A leap is told from the unrest of ordinary steps; what was skipped survives a kill."""
+"""The detector tells a leap from the noise of ordinary steps; skipped batches survive a kill."""
 
 import json
 import math
@@ -33,7 +33,7 @@ def test_an_ordinary_training_has_no_leap(seed):
 @pytest.mark.parametrize(
     ("wrong", "told"), [(step(9.0), "loss leapt to 9"), (step(3.1, 40.0), "grad_norm leapt to 40")]
 )
-def test_a_leap_of_either_figure_is_found_and_is_not_learnt_from(wrong, told):
+def test_a_leap_of_either_figure_is_found_and_does_not_count_for_later_steps(wrong, told):
     detector = Detector(Spikes())
     for metrics in falling(100):
         detector.leap(metrics)
@@ -42,7 +42,7 @@ def test_a_leap_of_either_figure_is_found_and_is_not_learnt_from(wrong, told):
     assert detector.state() == before
 
 
-def test_a_trend_does_not_seem_to_spread_and_leaps_move_nothing():
+def test_neither_a_trend_nor_leaps_widen_the_spread():
     values = np.linspace(5, 3, 21)  # falls by 0.1 a step
     assert usual_of(values, 0.0) == (pytest.approx(3.45), pytest.approx(0, abs=1e-12))  # steps 11 to 20
     values[[3, 8, 15]] = 50.0
@@ -84,12 +84,12 @@ def test_a_norm_that_falls_fast_at_first_may_rise_again():
     assert [detector.leap(step(3.0, norm)) for norm in norms] == [None] * len(norms)
 
 
-def test_the_spread_is_the_standard_deviation_of_ordinary_unrest():
+def test_the_spread_is_the_standard_deviation_of_ordinary_noise():
     unrest = np.random.default_rng(0).normal(7, 2, 100_000)
     assert usual_of(unrest, 0.0) == (pytest.approx(7, abs=0.05), pytest.approx(2, rel=0.01))
 
 
-def test_a_detector_goes_on_where_its_state_was_saved():
+def test_a_detector_continues_from_its_saved_state():
     one, steps = Detector(Spikes()), falling(90)
     for metrics in steps[:60]:
         one.leap(metrics)
@@ -103,7 +103,7 @@ def guard(tmp_path, owner="id", at=50, **settings):
     return Guard.of(Spikes(**settings), tmp_path / "incidents" / "pretrain.json", owner, {"step": at})
 
 
-def test_incidents_add_up_and_are_read_again_by_their_owner_alone(tmp_path):
+def test_incidents_add_up_and_are_read_only_by_their_owner(tmp_path):
     first = guard(tmp_path)
     first.record(14, "loss leapt", step(9.0), {"step": 10}, PLAN)
     first.record(12, "no number", step(math.nan, math.inf), {"step": 10}, PLAN)
@@ -147,14 +147,14 @@ def test_too_many_incidents_end_the_run(tmp_path):
         one.record(15, "loss leapt", step(9.0), {"step": 10}, PLAN)
 
 
-def test_without_settings_what_is_no_number_ends_the_run_and_a_leap_does_not(tmp_path):
+def test_without_settings_a_nonfinite_loss_ends_the_run_and_a_leap_does_not(tmp_path):
     none = Guard.of(None, tmp_path / "x.json", "id", {"step": 0})
     assert none.trouble(3, step(1e9), "policy") is None
     with pytest.raises(UserError, match=r"policy, step 4: non-finite loss \(nan\) .* the weights are unchanged"):
         none.trouble(3, step(math.nan, skipped=1.0), "policy")
 
 
-def test_an_overflow_of_fp16_is_no_trouble(tmp_path):
+def test_an_overflow_of_fp16_is_ignored(tmp_path):
     overflow = {"skipped": 1.0, "loss_scale": 1024.0}
     assert guard(tmp_path).trouble(3, step(2.0, math.inf, **overflow), "policy") is None
     assert "non-finite" in guard(tmp_path).trouble(3, step(math.nan, math.inf, **overflow), "policy")

@@ -44,6 +44,6 @@ def test_rows_of_a_group_stay_together_and_in_order(groups, shards, minibatches)
         assert homes[0][first : first + len(rows)] == rows
 
 
-def test_another_seed_deals_other_minibatches():
+def test_another_seed_deals_rows_to_other_minibatches():
     deal = [tuple(split_rows([1] * 32, None, 1, 2, seed)[0][0]) for seed in (0, 0, 1)]
     assert deal[0] == deal[1] != deal[2]

@@ -1,4 +1,4 @@
-"""Which rows each step takes: every row once and in order, batches that grow as the budget of tokens says."""
+"""The row numbers of each step: every row once and in order, in batches that grow over a budget of tokens."""
 
 import pytest
 
@@ -41,12 +41,12 @@ def test_the_budget_is_counted_in_tokens_of_full_rows():
     assert plan.before(full - 1) < 100 <= plan.before(full)
 
 
-def test_without_a_ramp_steps_are_alike():
+def test_without_a_ramp_all_steps_have_the_same_size():
     assert [StepPlan.of(phase(), 100).numbers(step) for step in (0, 3)] == [range(0, 32), range(96, 128)]
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_so_many_rows_make_so_many_whole_steps(plan):
+def test_rows_make_complete_steps(plan):
     for rows in range(300):
         steps = plan.steps(rows)
         assert plan.before(steps) <= rows < plan.before(steps + 1)
@@ -56,7 +56,7 @@ def test_skipped_rows_shift_all_later_ones():
     assert StepPlan(8, 8).numbers(5, skipped=24) == range(64, 72)
 
 
-def test_fewer_rows_than_a_step_takes_are_missed():
+def test_fewer_rows_than_a_step_takes_are_refused():
     with pytest.raises(
         UserError, match=r"a step takes 32 rows, but the data has 31 to train on: lower phases.pretrain.batch_size"
     ):

@@ -1,4 +1,4 @@
-"""The watch in the RL loop: what a look measures, when it looks, what it keeps, and how it goes on after an
+"""The watch in the RL loop: what a look measures, when it looks, which policies it keeps, and how it continues after an
 interruption."""
 
 from __future__ import annotations
@@ -207,14 +207,14 @@ def test_the_next_checkpoint_leaves_golds_best_alone(watcher):
     assert kept(watcher) == {"step-5": "5"}
 
 
-def test_what_an_interruption_left_of_an_export_is_no_policy(watcher):
+def test_an_interrupted_export_is_no_policy(watcher):
     (watcher.kept / ".step-3.partial").mkdir(parents=True)
     again = continued(watcher, {}, step=0)
     assert hacked(again, [0.3, 0.5, 0.1]) == [False, False, True]
     assert kept(again) == {"step-3": "3"}
 
 
-def test_a_run_without_its_watch_tells_and_keeps_nothing_of_the_one_before(watcher):
+def test_a_run_without_a_watch_deletes_alarms_and_policies_of_an_earlier_run(watcher):
     hacked(watcher, [0.3, 0.6, 0.1])
     watcher.settings = None
     continued(watcher, {}, step=0)
@@ -222,14 +222,14 @@ def test_a_run_without_its_watch_tells_and_keeps_nothing_of_the_one_before(watch
     assert kept(watcher) == {}
 
 
-def test_gold_of_one_prompt_tells_no_turn_and_says_so(watcher):
+def test_a_gold_score_of_only_one_prompt_detects_no_turn(watcher):
     watcher.gold.of_prompts = (0.4, float("nan"))
     watcher.look(1, experience(), tracker(watcher.context))
     assert (watcher.looks[0].gold, watcher.looks[0].gold_error) == (pytest.approx(0.4), None)
     assert "one prompt alone has a gold score" in (watcher.context.run.root / ALARMS).read_text()
 
 
-def test_an_interrupted_run_watches_on_as_it_would_have(watcher):
+def test_an_interrupted_run_has_the_looks_of_an_uninterrupted_one(watcher):
     hacked(watcher, [0.3, 0.6])
     saved = watcher.state()
     hacked(watcher, [0.1], start=2)
