@@ -53,7 +53,7 @@ def lineage_of(
     Raises UserError where a function that the config names does not exist.
     """
     if phase.kind == CORPUS:
-        return _of_a_corpus(config, phase, artifacts)
+        return _of_a_corpus(config, phase, artifacts, opened)
     settings = phase.model_dump(mode="json", exclude=COSMETIC | {"models": True})
     models = needed_models(config, phase, given.get("algorithm"))
     paths = {role: model.path for role, model in models.items() if model.path}
@@ -75,13 +75,16 @@ def lineage_of(
     return lineage | {name: identity(value) for name, value in given.items()}
 
 
-def _of_a_corpus(config: Config, phase: Corpus, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+def _of_a_corpus(
+    config: Config, phase: Corpus, artifacts: Mapping[str, Artifact], opened: dict[str, Rows] | None
+) -> dict[str, Any]:
     """The inputs of a corpus phase. Files count by name, size and modification time, because they may be too many to
     read before every run. Weights of sources are left out: they are an input of the phase that trains on the corpus."""
     parameters = [value for step in phase.steps for value in strings_in(step.parameters)]
     tokenizer = [phase.tokenizer.path] if phase.tokenizer and phase.tokenizer.path else []
     functions = [path for source in phase.sources for path in strings_in(source.path) if not _is_file(path)]
     functions += [step.name for step in phase.steps if step.name not in STEPS]
+    reserved = {name: open_reserved(data, opened) for name, data in reserved_sets(config, phase).items()}
     return {
         "phase": phase.model_dump(
             mode="json", exclude={"goals": True, "workers": True, "sources": {"__all__": {"weight"}}}
@@ -89,7 +92,7 @@ def _of_a_corpus(config: Config, phase: Corpus, artifacts: Mapping[str, Artifact
         "parents": {path: _parent(path, artifacts) for path in (*parameters, *tokenizer) if path.startswith(PHASE)},
         "files": fingerprint(files_of([plain_source(source) for source in phase.sources])),
         "parameters": {path: _stat_of(path) for path in (*parameters, *tokenizer) if _is_file(path)},
-        "reserved": {name: open_reserved(data).fingerprint for name, data in reserved_sets(config, phase).items()},
+        "reserved": {name: rows.fingerprint for name, rows in reserved.items()},
         "seed": config.run.seed,
         "code": {path: source_of(path) for path in functions},
     }

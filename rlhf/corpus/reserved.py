@@ -37,13 +37,13 @@ def _evaluated(phase: Phase) -> Iterator[tuple[str, Data]]:
         yield "answers", phase.answers.data
 
 
-def open_reserved(data: Data | Reserved) -> Rows:
-    """Raises UserError where it cannot be read."""
+def open_reserved(data: Data | Reserved, opened: dict[str, Rows] | None = None) -> Rows:
+    """The rows of the data set. opened: see `open_data`. Raises UserError where they cannot be read."""
     if isinstance(data, Reserved):
         rows = open_rows(data.path)
         rows.require(*data.columns)
         return rows
-    return open_data(data, {})
+    return open_data(data, {}, opened)
 
 
 def reserved_texts(

@@ -97,7 +97,7 @@ def working(context: PhaseContext) -> Iterator[Work]:
     directory.mkdir(parents=True, exist_ok=True)
     sets = reserved_sets(context.config, phase)
     columns = {name: data.columns for name, data in sets.items() if isinstance(data, Reserved)}
-    reserved = reserved_texts({name: open_reserved(data) for name, data in sets.items()}, columns)
+    reserved = reserved_texts({name: open_reserved(data, context.opened) for name, data in sets.items()}, columns)
     with bars(context) as watch:
         yield Work(directory, context.seed, executor(context), watch, reserved)
 
