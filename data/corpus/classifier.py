@@ -1,8 +1,8 @@
 """A quality classifier, trained on examples of good and bad text.
 
-Logistic regression on hashed words, as GPT-3's filter (Brown et al. 2020, appendix A). Such a classifier keeps text that is
-like its good examples: good text by other groups of people, or shorter text, may score low. Therefore its figures tell
-the share that it keeps of each text length and of each named group.
+Logistic regression on hashed words, as GPT-3's filter (Brown et al. 2020, appendix A). Such a classifier keeps text
+that is like its good examples: good text by other groups of people, or shorter text, may score low. Therefore its
+figures tell the share that it keeps of each text length and of each named group.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Classifier(Preparation):
 
     good, bad: paths of examples, as `data.sources.open_rows` takes them; column: the column that holds their text.
     at_least: the score that a document needs; null: keep all.
-    pareto: used instead of at_least. Keeps a document if a draw from the Pareto (Lomax) distribution with this alpha is above
-        1 - score (Brown et al. 2020, appendix A, with alpha 9), so that some documents of low score are kept too.
+    pareto: used instead of at_least. Keeps a document if a draw from the Pareto (Lomax) distribution with this alpha is
+        above 1 - score (Brown et al. 2020, appendix A, with alpha 9), so that some documents of low score are kept too.
     groups: by name, paths of texts, such as a dialect or short messages. The figures tell the share kept of each group.
     """
 
@@ -92,7 +92,7 @@ class Quality(Step):
         return replace(document, marks={**document.marks, "quality": value})
 
     def kept_share(self, value: float) -> float:
-        """The share of documents with this score that is kept: P(Pareto(alpha) > 1 - score), or 0 or 1 with `at_least`."""
+        """The kept share of documents with this score: P(Pareto(alpha) > 1 - score), or 0 or 1 with `at_least`."""
         if self.pareto:
             return (2 - value) ** -self.pareto
         return float(self.at_least is None or value >= self.at_least)
@@ -183,8 +183,8 @@ class TrainClassifier:
 
 
 class ExampleTexts:
-    """The different texts of some rows, in the order of their hashes, split into `learned` and `held_out`. Equal texts count
-    once, so that none is in both."""
+    """The different texts of some rows, in the order of their hashes, split into `learned` and `held_out`. Equal texts
+    count once, so that none is in both."""
 
     def __init__(self, paths: Sequence[str], column: str):
         from data.sources import open_rows

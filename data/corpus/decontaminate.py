@@ -30,8 +30,8 @@ class Decontaminate(Preparation):
 
     words: n of the n-grams.
     least_words: skips shorter reserved texts, because other documents contain them by chance. `figures` counts them.
-    common: an n-gram of words / 2 words is a template if it is in more different texts of one set than this, and in more
-        than 1 % of them. Skips n-grams that are mostly template words. If a text has nothing else, uses its least
+    common: an n-gram of words / 2 words is a template if it is in more different texts of one set than this, and in
+        more than 1 % of them. Skips n-grams that are mostly template words. If a text has nothing else, uses its least
         template-like n-grams. `figures` counts the texts that are all template.
 
     The prepared step's figures, by the set's name: different texts, skipped texts by reason, n-grams in the index.
@@ -137,8 +137,8 @@ def _index(directory: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def simple_words(text: str) -> list[str]:
-    """The words that are compared, simplified. Adjacent numbers are joined, without their last zeros: 1,000.50 and 1 000.5
-    both give 10005."""
+    """The words that are compared, simplified. Adjacent numbers are joined, without their last zeros: both
+    1,000.50 and 1 000.5 give 10005."""
     words: list[str] = []
     for number, together in groupby(
         WORDS.word_tokenize(simplified(unicodedata.normalize("NFKC", text))), str.isdecimal
@@ -159,8 +159,8 @@ def _word_hashes(text: str) -> np.ndarray:
 
 
 def _runs(words: np.ndarray, length: int) -> np.ndarray:
-    """(W - length + 1,) uint64: the hash of each n-gram of `length` words. A polynomial in the words' hashes modulo 2^64
-    (Karp and Rabin 1987) that starts with the length."""
+    """(W - length + 1,) uint64: the hash of each n-gram of `length` words. A polynomial in the words' hashes modulo
+    2^64 (Karp and Rabin 1987) that starts with the length."""
     count = max(len(words) - length + 1, 0)
     hashes = np.full(count, length, np.uint64)
     for place in range(length):

@@ -38,11 +38,11 @@ class Document:
 
 
 def draw(document: Document, purpose: str) -> float:
-    """A random number in [0, 1) that depends only on the document's source, file and place, and on the purpose: the same
-    in every run, on every worker, in any order.
+    """A random number in [0, 1) that depends only on the document's source, file and place, and on the purpose: the
+    same in every run, on every worker, in any order.
 
-    All documents of one row, such as the conversations of one tree, which begin alike, share it. Different purposes, such
-    as a step's name and seed, draw independently.
+    All documents of one row, such as the conversations of one tree, which begin alike, share it. Different purposes,
+    such as a step's name and seed, draw independently.
     """
     row = f"{document.source}/{document.file}#{document.place}"
     digest = hashlib.blake2b(row.encode(), digest_size=8, key=hashlib.blake2b(purpose.encode()).digest()).digest()

@@ -1,9 +1,9 @@
 """Quality rules that need no training: datatrove's Gopher, C4 and FineWeb filters, with its names and defaults.
 
 The rules were made for English web pages. Rules about lines (C4, FineWeb) apply to web pages only, unless `kinds` says
-otherwise, because plain text may break lines anywhere. For languages without spaces between words, where each letter is a
-word (`words.py`), set `min_avg_word_length` to null and raise the n of the n-grams. For languages other than English give
-`stop_words`, or set `min_stop_words` to null.
+otherwise, because plain text may break lines anywhere. For languages without spaces between words, where each letter is
+a word (`words.py`), set `min_avg_word_length` to null and raise the n of the n-grams. For languages other than English
+give `stop_words`, or set `min_stop_words` to null.
 """
 
 from __future__ import annotations
@@ -82,10 +82,10 @@ class _Rule(Single):
 class GopherQuality(_Rule):
     """Rae et al. 2021 (Gopher, arXiv:2112.11446), appendix A1, "quality filtering". null switches a rule off.
 
-    doc_words, avg_word_length (characters): of words that are not punctuation. max_symbol_word_ratio: # signs to words, and
-    ellipses to words. max_bullet_lines_ratio, max_ellipsis_lines_ratio: shares of the lines. max_non_alpha_words_ratio:
-    despite datatrove's name, the least share of words with a letter. min_stop_words: the least number of different
-    `stop_words` (null: English).
+    doc_words, avg_word_length (characters): of words that are not punctuation. max_symbol_word_ratio: # signs to words,
+    and ellipses to words. max_bullet_lines_ratio, max_ellipsis_lines_ratio: shares of the lines.
+    max_non_alpha_words_ratio: despite datatrove's name, the least share of words with a letter. min_stop_words: the
+    least number of different `stop_words` (null: English).
     """
 
     min_doc_words: int | None = 50
@@ -109,9 +109,9 @@ class GopherQuality(_Rule):
 class GopherRepetition(_Rule):
     """Rae et al. 2021, appendix A1, table A1. null switches a rule off.
 
-    dup_…_frac: most repeated lines or paragraphs, as a share of all. dup_…_char_frac: most characters in them, as a share of
-    all. top_n_grams: (n, most characters in the most frequent n-gram, as a share of all). dup_n_grams: the same for all
-    n-grams that occur more than once.
+    dup_…_frac: most repeated lines or paragraphs, as a share of all. dup_…_char_frac: most characters in them, as a
+    share of all. top_n_grams: (n, most characters in the most frequent n-gram, as a share of all). dup_n_grams: the
+    same for all n-grams that occur more than once.
     """
 
     dup_line_frac: float | None = 0.3
@@ -129,12 +129,13 @@ class GopherRepetition(_Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class C4(_Rule):
-    """Raffel et al. 2020 (T5, JMLR 21/140), section 2.2. Changes the text: removes lines that break a rule, and citation
-    marks. -1 switches a number off. For the paper's list of bad words see the step `WordList`.
+    """Raffel et al. 2020 (T5, JMLR 21/140), section 2.2. Changes the text: removes lines that break a rule, and
+    citation marks. -1 switches a number off. For the paper's list of bad words see the step `WordList`.
 
-    split_paragraph: apply the line rules to lines (as the paper), else to sentences. Line rules: filter_no_terminal_punct,
-    min_words_per_line, max_word_length (characters), filter_javascript, filter_policy ("privacy policy", "use cookies", …).
-    Document rules: filter_lorem_ipsum, filter_curly_bracket, min_num_sentences (in the lines that are left).
+    split_paragraph: apply the line rules to lines (as the paper), else to sentences. Line rules:
+    filter_no_terminal_punct, min_words_per_line, max_word_length (characters), filter_javascript, filter_policy
+    ("privacy policy", "use cookies", …). Document rules: filter_lorem_ipsum, filter_curly_bracket, min_num_sentences
+    (in the lines that are left).
     """
 
     only_kinds: ClassVar[tuple[str, ...]] = ("web",)
@@ -157,8 +158,8 @@ class C4(_Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class C4Paragraphs(_Rule):
-    """Xue et al. 2021 (mC4, arXiv:2010.11934), section 3.1: keeps documents with at least three lines of 200 characters or
-    more. Replaces `C4` for languages without terminal punctuation."""
+    """Xue et al. 2021 (mC4, arXiv:2010.11934), section 3.1: keeps documents with at least three lines of 200 characters
+    or more. Replaces `C4` for languages without terminal punctuation."""
 
     only_kinds: ClassVar[tuple[str, ...]] = ("web",)
 
@@ -173,8 +174,8 @@ class FineWeb(_Rule):
     """Penedo et al. 2024 (FineWeb, arXiv:2406.17557), section 3.6.
 
     line_punct_thr: least share of lines that end in a stop character (stop_chars; null: terminal punctuation of all
-    scripts). line_punct_exclude_zero: keep documents whose lines have none. short_line_thr: greatest share of lines of at
-    most short_line_length characters. char_duplicates_ratio: greatest share of characters in repeated lines.
+    scripts). line_punct_exclude_zero: keep documents whose lines have none. short_line_thr: greatest share of lines of
+    at most short_line_length characters. char_duplicates_ratio: greatest share of characters in repeated lines.
     new_line_ratio: greatest ratio of line breaks to words.
     """
 

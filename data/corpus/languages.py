@@ -1,8 +1,8 @@
 """Identifies the language of documents, and drops languages that the corpus does not want.
 
-Short texts are hard. For sentences in ten languages, py3langid is right for 81 % of their first ten characters, 89 % of their
-first twenty, and all of their first forty (tests/unit/test_corpus_language.py). Its wrong guesses there score below 0.5, as do
-half of the right ones at ten characters. `at_least` calls such guesses unclear.
+Short texts are hard. For sentences in ten languages, py3langid is right for 81 % of their first ten characters, 89 % of
+their first twenty, and all of their first forty (tests/unit/test_corpus_language.py). Its wrong guesses there score
+below 0.5, as do half of the right ones at ten characters. `at_least` calls such guesses unclear.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def language_code(said: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Language(Single):
-    """Sets `Document.language` if the source gave none, and `marks["language_score"]`; drops languages that are not allowed.
+    """Sets `Document.language` if the source gave none, and `marks["language_score"]`; drops other languages.
 
     allowed: ISO 639 codes, with two letters if the language has such a code, as en; empty: all.
-    at_least: below this score (0 to 1) the language is unclear. Such a document is dropped if `allowed` names languages,
-        and otherwise left without a language.
-    identifier: langid (py3langid, 140 languages, includes its model), or fasttext with lid.176.bin (Joulin et al. 2017; 176
-        languages, several times faster), whose path is `model`. Nothing is downloaded.
+    at_least: below this score (0 to 1) the language is unclear. Such a document is dropped if `allowed` names
+        languages, and otherwise left without a language.
+    identifier: langid (py3langid, 140 languages, includes its model), or fasttext with lid.176.bin (Joulin et al. 2017;
+        176 languages, several times faster), whose path is `model`. Nothing is downloaded.
     """
 
     only_kinds: ClassVar[tuple[str, ...]] = ("web", "text", "book", "scientific", "dialogue")  # not code

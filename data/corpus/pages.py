@@ -16,8 +16,8 @@ DECLARED = re.compile(
     rb"""<meta[^>]*?charset\s*=\s*["']?\s*([\w.:+-]+)|<\?xml[^>]*?encoding\s*=\s*["']([\w.:+-]+)""", re.I
 )
 IN_HEADER = re.compile(r"""charset\s*=\s*["']?([\w.:+-]+)""", re.I)
-# The encodings of the WHATWG Encoding Standard, section 4.2, by Python's names. A page may not declare others that Python
-# has: some give lone surrogates, and some do not encode text.
+# The encodings of the WHATWG Encoding Standard, section 4.2, by Python's names. A page may not declare others that
+# Python has: some give lone surrogates, and some do not encode text.
 WEB_ENCODINGS = {
     *("utf-8", "cp866", "koi8-r", "koi8-u", "mac-roman", "mac-cyrillic", "cp874"),
     *(f"iso8859-{part}" for part in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)),

@@ -40,10 +40,10 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 def read_unit(unit: FileUnit, max_document_bytes: int) -> Iterator[Record | Quarantined]:
     """Every place of the unit's parts once, in order, as a record or in quarantine.
 
-    Places are row numbers for .json, .parquet, .arrow and functions; byte offsets for lines, paragraphs and pages of .warc; 0
-    for whole files. The content of a dialogue record is the row, with only the columns that dialogues use; that of other
-    records is the text. Documents longer than max_document_bytes are quarantined; memory holds a small multiple of that.
-    Errors of a user's function are not caught.
+    Places are row numbers for .json, .parquet, .arrow and functions; byte offsets for lines, paragraphs and pages of
+    .warc; 0 for whole files. The content of a dialogue record is the row, with only the columns that dialogues use;
+    that of other records is the text. Documents longer than max_document_bytes are quarantined; memory holds a small
+    multiple of that. Errors of a user's function are not caught.
     """
     for part in unit.parts:
         read, places = 0, 0

@@ -1,4 +1,4 @@
-"""Reads the rows of .json, .parquet and .arrow files in bounded memory. A row that cannot be read gives an `Unreadable`."""
+"""Reads the rows of .json, .parquet and .arrow files in bounded memory. A broken row gives an `Unreadable`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def json_rows(stream: BinaryIO, limit_bytes: int) -> Iterator[Readable | Unreada
 
 
 def _decoded(buffer: str, at: int, ended: bool) -> tuple[Any, int, str | None]:
-    """(value, its end, problem or None) for the value at `at`. A value that touches the buffer's end may be incomplete."""
+    """(value, its end, problem or None), starting at `at`. A value that ends with the buffer may be incomplete."""
     try:
         value, end = json.JSONDecoder().raw_decode(buffer, at)
     except json.JSONDecodeError as error:

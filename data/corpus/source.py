@@ -35,8 +35,8 @@ class FilePart:
 
 @dataclass(frozen=True)
 class FileUnit:
-    """About `unit_mb` of one source's files: what one piece of work reads. Depends on the files alone, not on the number
-    of workers. Called *unit* where its number in the corpus is meant."""
+    """About `unit_mb` of one source's files: what one piece of work reads. Depends on the files alone, not on the
+    number of workers. Called *unit* where its number in the corpus is meant."""
 
     source: CorpusSource
     parts: tuple[FilePart, ...]

@@ -1,7 +1,7 @@
 """The base classes of cleaning steps: small frozen dataclasses whose fields are their parameters in YAML.
 
-A step keeps, changes or drops each document. A step that must see the whole corpus first (duplicates) or learn something (a
-classifier) is a `Preparation`: it makes the step that the documents then pass.
+A step keeps, changes or drops each document. A step that must see the whole corpus first (duplicates) or learn
+something (a classifier) is a `Preparation`: it makes the step that the documents then pass.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Step(ABC):
 
     @abstractmethod
     def apply(self, placed: Sequence[Placed]) -> list[Outcome]:
-        """The outcome of each document, in order. The documents are consecutive in their unit. To change a text, return a new
-        document (`dataclasses.replace`)."""
+        """The outcome of each document, in order. The documents are consecutive in their unit. To change a text, return
+        a new document (`dataclasses.replace`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +83,9 @@ class Preparation(Step):
 
     @abstractmethod
     def prepare(self, stage: Stage, work: Work) -> Step:
-        """The step for the documents of `stage`, which it gets in the same units and rows. It has the `kinds` and `sources` of
-        the preparation. Do heavy work in `work.map`, which runs it on the cluster, and only once. Read the stage only there:
-        in a resumed run whose pieces are all done, it may be deleted.
-        """
+        """The step for the documents of `stage`, which it gets in the same units and rows. It has the `kinds` and
+        `sources` of the preparation. Do heavy work in `work.map`, which runs it on the cluster, and only once. Read the
+        stage only there: in a resumed run whose pieces are all done, it may be deleted."""
 
     def apply(self, placed: Sequence[Placed]) -> list[Outcome]:
         raise TypeError(f"{type(self).__name__} must be prepared before it is applied")
@@ -94,7 +93,7 @@ class Preparation(Step):
 
 @dataclass(frozen=True)
 class Stage:
-    """Documents on disk: one parquet file for each file unit, `unit-00000.parquet`, … A unit has documents of one source."""
+    """Documents on disk: one parquet file for each file unit, `unit-00000.parquet`, … A unit has one source."""
 
     directory: Path
     sources: tuple[str, ...]  # by unit; a source's units are consecutive, those of references come first

@@ -1,5 +1,5 @@
-"""Divides the files of the sources into file units. Uses only names and sizes (and the row groups of large parquet files), so
-that the units do not depend on the number of workers."""
+"""Divides the files of the sources into file units. Uses only names and sizes (and the row groups of large parquet
+files), so that the units do not depend on the number of workers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SizedPart = tuple[FilePart, int]  # and its size in bytes
 
 
 def plan_units(sources: Sequence[CorpusSource], unit_bytes: int) -> tuple[list[FileUnit], list[Quarantined]]:
-    """The units of all sources, references first and then in order; and the files that are in no unit, with the reasons.
+    """The units of all sources, references first and then in order; and the files that are in no unit.
 
-    unit_bytes: size of the files of a unit on disk. Small files share a unit. Larger files are cut if possible: lines and
-    paragraphs into byte ranges, parquet between row groups. A `module:function` is one unit. Reads the files of a directory in
-    the order of their names, without hidden ones; reads a file that a source lists twice once. Follows links only within the
-    source's paths, so that a source reads nothing else.
+    unit_bytes: size of the files of a unit on disk. Small files share a unit. Larger files are cut if possible: lines
+    and paragraphs into byte ranges, parquet between row groups. A `module:function` is one unit. Reads the files of a
+    directory in the order of their names, without hidden ones; reads a file that a source lists twice once. Follows
+    links only within the source's paths, so that a source reads nothing else.
 
     Raises UserError if a path does not exist, or if a function cannot be loaded or does not take the source's args.
     """
@@ -87,8 +87,8 @@ def _leads_out(path: str, roots: Sequence[str]) -> bool:
 
 
 def _below(directory: str, roots: Sequence[str]) -> Iterator[str]:
-    """All files in it that are not hidden, the directories that may not be listed and the links that lead out of the roots.
-    Other links to directories are followed, but none into one that was seen."""
+    """The files below the directory, without hidden ones; directories that may not be listed; links that lead out of the
+    roots. Follows other links to directories, each directory once."""
     seen: set[str] = set()
     unlisted: list[str] = []
     for folder, subfolders, files in os.walk(

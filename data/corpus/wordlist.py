@@ -1,8 +1,8 @@
 """Drops documents that contain words of a list, such as one of harmful content.
 
-This project has no list of its own. C4's list (LDNOOBW) drops text in dialects of minorities, and text about minorities, far
-more often than other text (Dodge et al. 2021, "Documenting large webtext corpora", section 5). Choose a list yourself, and
-check the report's examples.
+This project has no list of its own. C4's list (LDNOOBW) drops text in dialects of minorities, and text about
+minorities, far more often than other text (Dodge et al. 2021, "Documenting large webtext corpora", section 5). Choose a
+list yourself, and check the report's examples.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class WordList(Single):
 
     path: a UTF-8 file with one word or phrase per line; lines that begin with # are comments.
     at_least: drops documents with this many matches; a word that occurs twice counts twice.
-    keep_share: keeps this share (0 to 1) of the matching documents, drawn by their places, because some harmful text helps a
-        model to recognise it.
+    keep_share: keeps this share (0 to 1) of the matching documents, drawn by their places, because some harmful text
+        helps a model to recognise it.
     """
 
     path: str
@@ -61,7 +61,7 @@ def _matches(text: str, phrases: Phrases, at_least: int) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    """The text's words without case and compatibility characters. Splits contractions, so that a genitive matches its word."""
+    """Words without case and compatibility characters. Splits contractions, so that a genitive matches its word."""
     return WORDS.word_tokenize(re.sub("['’_]", " ", unicodedata.normalize("NFKC", text).casefold()))
 
 

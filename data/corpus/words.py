@@ -1,7 +1,7 @@
 """Words and sentences of a text in any language, which heuristics, deduplication and decontamination count and compare.
 
-datatrove's own tokenizers use spaCy: 0.47 MB/s here, and one package per language. A regular expression is forty times as
-fast, and gives all steps the same words. Pass `datatrove_words()` to datatrove in place of a language:
+datatrove's own tokenizers use spaCy: 0.47 MB/s here, and one package per language. A regular expression is forty times
+as fast, and gives all steps the same words. Pass `datatrove_words()` to datatrove in place of a language:
 `GopherQualityFilter(language=datatrove_words())`.
 """
 
@@ -26,7 +26,7 @@ class Words:
     et al. 2021, appendix A) count it.
 
     A sentence ends with terminal punctuation or at a blank line. After . ! ? a space must follow, and no small letter.
-    An initial ("J. Smith") ends no sentence. Other abbreviations ("Dr. Smith") do: no list of them serves all languages.
+    An initial ("J. Smith") ends no sentence. Others ("Dr. Smith") do: no list of abbreviations serves all languages.
     """
 
     def word_tokenize(self, text: str) -> list[str]:
@@ -36,7 +36,7 @@ class Words:
         return [text[start:stop] for start, stop in self._spans(text)]
 
     def span_tokenize(self, text: str) -> list[tuple[int, int]]:
-        """(start, stop) of each sentence of `sent_tokenize`, in order, without overlap and without outer white space."""
+        """(start, stop) of each sentence of `sent_tokenize`, in order, without the white space around it."""
         return list(self._spans(text))
 
     def _spans(self, text: str) -> Iterator[tuple[int, int]]:

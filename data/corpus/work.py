@@ -1,5 +1,5 @@
-"""Runs a long job as pieces that are done once: a finished piece leaves a mark file, so a run that was killed continues with
-the pieces that are left. Pieces give the same result in this process and on a cluster."""
+"""Runs a long job as pieces that are done once: a finished piece leaves a mark file, so a run that was killed continues
+with the pieces that are left. Pieces give the same result in this process and on a cluster."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 # runs all pieces, in any order, and yields once for each that is done
 Executor = Callable[[Sequence["Piece"]], Iterable[None]]
@@ -29,12 +30,16 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def save_array(path: Path, array: np.ndarray) -> None:
     """Writes an .npy file."""
+    import numpy as np
+
     with whole_file(path) as partial, partial.open("wb") as file:
         np.save(file, array, allow_pickle=False)
 
 
 def open_array(path: Path) -> np.ndarray:
     """The array of an .npy file, read-only and memory-mapped."""
+    import numpy as np
+
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 

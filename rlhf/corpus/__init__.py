@@ -1,4 +1,4 @@
-"""Makes a corpus from a config: its cleaning steps, reserved texts, report and page, and the mixture that training reads.
+"""Makes a corpus from a config: cleaning steps, reserved texts, report and page, and the mixture for training.
 
 The names of the files and folders in a corpus's artifact, beside those of the tokenizer.
 """

@@ -1,4 +1,4 @@
-"""The steps of a corpus by name, and how a config's steps and sources become objects of the floor below."""
+"""The cleaning steps by name; makes the steps and sources of `data.corpus` from those of a config."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data.corpus.source import CorpusSource
+from data.corpus.step import Step
 from rlhf.config.corpus import Source as SourceConfig
 from rlhf.config.corpus import StepConfig
 from rlhf.config.roles import PHASE
 from rlhf.named import build
 
-if TYPE_CHECKING:  # its imports are for those who clean
-    from data.corpus.step import Step
+if TYPE_CHECKING:
     from rlhf.rundir import Artifact
 
 STEPS = {
@@ -34,13 +34,11 @@ STEPS = {
 
 
 def resolve_steps(configured: Sequence[StepConfig], artifacts: Mapping[str, Artifact] = {}) -> list[tuple[str, Step]]:
-    """(name, step) of each, in their order; a name that comes again is numbered, for the report. A parameter phase:<name> is
-    that phase's directory, where it has one among the artifacts.
+    """(name, step) of each step, in order. Numbers a repeated name, for the report. Replaces a parameter phase:<name>
+    by the directory of that phase's artifact, if there is one.
 
-    Raises UserError where a step or a parameter of it is wrong.
+    Raises UserError if a step or one of its parameters is wrong.
     """
-    from data.corpus.step import Step
-
     found: list[tuple[str, Step]] = []
     for each in configured:
         parameters = {name: _resolved(value, artifacts) for name, value in each.parameters.items()}

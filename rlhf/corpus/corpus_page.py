@@ -1,4 +1,4 @@
-"""The page about a corpus: what came in, what each step dropped and why, what came out. One file, as report.json in HTML."""
+"""The HTML page of a corpus, from report.json: what was read, what each step dropped and why, what is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of a corpus, as JSON values: of every source and step what was kept, dropped and why, with examples."""
+"""The report of a corpus, as JSON values: what each source and step kept and dropped, why, and examples."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from data.corpus.source import Quarantined
 from data.corpus.step import Stage
 from data.unit import DataReport
 
-QUARANTINE_SHOWN = 200  # entries in the report; quarantine.jsonl has them all
+QUARANTINE_SHOWN = 200  # entries in the report; quarantine.jsonl has all
 
 
 @dataclass(frozen=True)
 class Survey:
-    """A piece of work: what the documents of a unit are like."""
+    """Piece of work: statistics of one unit's documents."""
 
     stage: Stage
 
     def __call__(self, unit: int) -> dict[str, Any]:
-        """Documents and bytes in UTF-8, in all and by language; documents by the power of two of their words; what steps noted
-        of masked places."""
+        """Number of documents and their UTF-8 bytes, in all and by language; number of documents by log2(words + 1)."""
         found: dict[str, Any] = {"documents": 0, "bytes": 0}
         languages: dict[str, Counter[str]] = {}
         lengths: Counter[str] = Counter()
@@ -42,11 +41,11 @@ class Survey:
 def corpus_report(
     cleaned: Cleaned,
     surveys: Sequence[Mapping[str, Any]],  # by unit
-    tokens: Mapping[str, Mapping[str, int]],  # by source: tokens to train on and held out; empty without a tokenizer
+    tokens: Mapping[str, Mapping[str, int]],  # by source: training and held-out tokens; empty without a tokenizer
     fertility: Mapping[str, Any],
     kinds: Mapping[str, str],  # by source
     references: Iterable[str],
-    unread: Sequence[Quarantined],  # whole files, before anything was read
+    unread: Sequence[Quarantined],  # files that are in no unit
 ) -> dict[str, Any]:
     """The content of report.json."""
     known, quarantined = set(references), Counter(each.source for each in unread)
@@ -71,7 +70,7 @@ def corpus_report(
                 **tokens.get(name, {}),
             }
         )
-    for name, count in quarantined.items():  # sources of which nothing could be read
+    for name, count in quarantined.items():  # sources without any readable file
         sources.append({"name": name, "kind": kinds[name], "reference": name in known, "read": 0, "quarantined": count})
     return {
         "sources": sources,
@@ -106,7 +105,7 @@ def _sum(surveys: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def data_reports(report: Mapping[str, Any]) -> list[DataReport]:
-    """Of each source, for the run's own report."""
+    """One for each source, for the run report."""
     return [
         DataReport(
             source["name"],

@@ -1,12 +1,11 @@
-"""The rows of a pretraining phase whose data are a corpus: its tokens, in the mixture that the config asks for."""
+"""The rows of a pretraining phase on a corpus: its tokens, in the mixture that the config asks for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from data.feeds import shares
 from data.tokens.mixture import Mixture
@@ -16,7 +15,10 @@ from rlhf.config.corpus import Mixture as MixtureSettings
 from rlhf.config.schema import Corpus
 from rlhf.corpus import TOKENS
 
-HELD_OUT_WINDOWS = 1000  # of a corpus, that a phase is evaluated on where its config says nothing
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+HELD_OUT_WINDOWS = 1000  # of the corpus; the default size of the held-out evaluation
 
 
 def corpus_rows(
@@ -30,9 +32,10 @@ def corpus_rows(
     passes: int = 1,
     held_out_windows: int = 0,
 ) -> tuple[TokenRows, TokenRows]:
-    """(to train on, held out). total_rows: of the whole training, which a schedule of weights follows; default: so many passes.
+    """(rows to train on, held-out rows). total_rows: of the whole training, for the schedule of weights; default:
+    `passes` passes over the corpus.
 
-    Raises UserError where the weights do not fit, or the tokens are another tokenizer's.
+    Raises UserError if the weights do not fit the sources, or if another tokenizer made the tokens.
     """
     store = TokenStore.open(artifact / TOKENS)
     windows = store.windows(max_length)
@@ -51,7 +54,7 @@ def corpus_rows(
 
 
 def weights_of(corpus: Corpus, settings: MixtureSettings, windows: Mapping[str, int]) -> dict[str, float] | None:
-    """The static weights: the phase's, else the corpus's, filled up; None where neither names any."""
+    """The static weights by source: the phase's, else the corpus's, completed by `shares`; None if neither has any."""
     if settings.schedule:
         return None
     own = {source.name: source.weight for source in corpus.sources if source.weight is not None}

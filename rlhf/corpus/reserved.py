@@ -1,4 +1,4 @@
-"""What a corpus must not contain: the texts that this very run evaluates on, asks in RL, or was told to keep out."""
+"""Texts that a corpus must not contain: this run's evaluation data and RL prompts, and the config's `reserved`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rlhf.phases.base import open_data
 
 
 def reserved_sets(config: Config, corpus: Corpus) -> dict[str, Data | Reserved]:
-    """{name: data set} of what is named in `reserved`, and in every other phase: evaluation data, prompts whose answers are
-    scored, prompts of rl, best_of_n and label, and data that held-out rows are drawn from (which rows, the seed says later, so
-    all of them count). What an earlier phase writes is not among them: it was sampled from prompts that are."""
+    """{name: data set}: the config's `reserved`, and of every phase its evaluation data, prompts whose answers are
+    scored, the prompts of rl, best_of_n and label, and all data that held-out rows are drawn from (which rows is not
+    yet known). Leaves out data that a phase writes, because they are sampled from reserved prompts."""
     found: dict[str, Data | Reserved] = dict(corpus.reserved)
     for phase in config.model_phases:
         for name, data in _evaluated(phase):
             if own := [path for path in data.paths if not path.startswith(PHASE)]:
-                # a template's words are of no data set: a document that has them is not lost for that
+                # do not reserve template text
                 found[f"{phase.name}.{name}"] = data.model_copy(update={"path": own, "templates": []})
     return found
 
@@ -38,7 +38,7 @@ def _evaluated(phase: Phase) -> Iterator[tuple[str, Data]]:
 
 
 def open_reserved(data: Data | Reserved, opened: dict[str, Rows] | None = None) -> Rows:
-    """The rows of the data set. opened: see `open_data`. Raises UserError where they cannot be read."""
+    """The rows of the data set. opened: see `open_data`. Raises UserError if they cannot be read."""
     if isinstance(data, Reserved):
         rows = open_rows(data.path)
         rows.require(*data.columns)
@@ -49,7 +49,7 @@ def open_reserved(data: Data | Reserved, opened: dict[str, Rows] | None = None) 
 def reserved_texts(
     sets: Mapping[str, Rows], columns: Mapping[str, list[str]]
 ) -> dict[str, Callable[[], Iterable[str]]]:
-    """For `data.corpus.work.Work`: by the set's name, what yields its texts. columns: those that count; default all."""
+    """For `data.corpus.work.Work`: by the set's name, a function that yields its texts. columns default to all."""
     return {name: partial(_texts, rows, columns.get(name, [])) for name, rows in sets.items()}
 
 

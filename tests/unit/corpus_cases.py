@@ -1,6 +1,10 @@
-"""What the tests of the corpus's reading share: sources and units of a few files."""
+"""What the tests of the corpus share: sources and units of a few files, and a test of linear time."""
 
+import math
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from data.corpus.readers import read_unit
 from data.corpus.source import CorpusSource, FilePart, FileUnit, Quarantined, Record
@@ -32,3 +36,17 @@ def record_of(content, kind: str, name: str = "a.txt", place: int = 0, column: s
     """A record as a reader would give it."""
     part = FilePart(f"/nowhere/{name}", name)
     return Record(content, FileUnit(source_of("/nowhere", kind=kind, column=column), (part,)), part, place, **fields)
+
+
+def grows_in_proportion(run: Callable[[str], Any], text_of: Callable[[int], str]) -> None:
+    """`run` takes at most 8 times as long for 4 times the text; if its time were quadratic, 16 times."""
+
+    def seconds(characters: int) -> float:
+        text, least = text_of(characters), math.inf
+        for _ in range(3):
+            start = time.process_time()
+            run(text)
+            least = min(least, time.process_time() - start)
+        return least
+
+    assert seconds(40_000) < 8 * max(seconds(10_000), 0.002)  # 2 ms: shorter times are not measured exactly

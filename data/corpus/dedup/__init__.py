@@ -1,1 +1,1 @@
-"""Finds and drops duplicates over the whole corpus: equal documents, near-duplicates, and repeated spans of sentences."""
+"""Drops duplicates over the whole corpus: equal documents, near-duplicates, and repeated spans of sentences."""

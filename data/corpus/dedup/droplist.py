@@ -1,7 +1,7 @@
 """Lists of the repeats that a deduplication found, and the step that drops documents by them.
 
-Each piece of work writes one part of a list. A part is sorted by unit, with an index of where each unit begins. Memory holds
-the list of one unit: 16 bytes for each repeat.
+Each piece of work writes one part of a list. A part is sorted by unit, with an index of where each unit begins. Memory
+holds the list of one unit: 16 bytes for each repeat.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compares the candidates of `near.py` exactly: finds the documents of each group that repeat an earlier one that stays."""
+"""Compares the candidates of `near.py` exactly: in each group, finds the documents that repeat one that stays."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def compare(
     threshold: float, shingles_of: Callable[[int, np.ndarray], Iterator[np.ndarray]], stage: Stage, work: Work
 ) -> int:
     """Reads the candidates that `near.py` left in the work's directory, and writes the list of near-duplicates into its
-    `found`. Returns the list's number of parts. shingles_of(unit, rows): the documents' shingle sets, uint64 ascending."""
+    `found`. Returns the list's number of parts. shingles_of(unit, rows): their shingle sets, uint64 ascending."""
     work.map("shingles", ShingleSets(work.directory, shingles_of), stage.units)
     starts = open_array(work.directory / "starts.npy")
     begins = np.arange(0, starts[-1] + BATCH_CANDIDATES, BATCH_CANDIDATES)
@@ -35,8 +35,8 @@ def compare(
 
 @dataclass(frozen=True)
 class ShingleSets:
-    """Piece of work: writes the shingle sets of one unit's candidates into one file, and their offsets into another. Memory
-    holds one document's set."""
+    """Piece of work: writes the shingle sets of one unit's candidates into one file, and their offsets into another.
+    Memory holds one document's set."""
 
     directory: Path
     shingles_of: Callable[[int, np.ndarray], Iterator[np.ndarray]]
@@ -52,7 +52,7 @@ class ShingleSets:
 
 
 class StoredSets:
-    """Reads the candidates' shingle sets one at a time. Memory maps would end up all in memory, with a file open for each."""
+    """Reads the candidates' shingle sets one at a time. Memory maps would stay in memory and keep files open."""
 
     def __init__(self, directory: Path):
         self._directory = directory
@@ -84,7 +84,7 @@ def _rows(directory: Path, unit: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CompareGroups:
-    """Piece of work: compares the candidates of a batch of groups. Keeps only set prefixes of the current group in memory."""
+    """Piece of work: compares the candidates of some groups. Keeps only set prefixes of the current group in memory."""
 
     directory: Path
     threshold: float
@@ -107,8 +107,8 @@ class CompareGroups:
 def repeating(
     group: Iterable[int], shingles_of: Callable[[int], np.ndarray], threshold: float
 ) -> Iterator[tuple[int, int]]:
-    """(document, leader) for each document of the group, in order, whose similarity with a leader is at least the threshold.
-    Takes the first such leader. Leaders are the documents that repeat none: they stay.
+    """(document, leader) for each document of the group, in order, whose similarity with a leader is at least the
+    threshold. Takes the first such leader. Leaders are the documents that repeat none: they stay.
 
     Compares two sets only if their prefixes share a member. Prefixes are long enough to miss no similar pair: prefix
     filtering (Bayardo et al. 2007, Scaling Up All Pairs Similarity Search, section 4; Xiao et al. 2008).

@@ -1,4 +1,4 @@
-"""MinHash signatures by datatrove. `near.py` imports this file only when it runs, because datatrove is slow to import."""
+"""MinHash signatures by datatrove, which is slow to import: `near.py` imports this file only when it runs."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class Signatures(MinhashDedupSignature):
 
 
 class Lsh:
-    """datatrove's locality-sensitive hashing with `bands` (its num_buckets) of `rows` hashes (its hashes_per_bucket)."""
+    """datatrove's locality-sensitive hashing. bands: its num_buckets. rows: its hashes_per_bucket."""
 
     def __init__(self, words: int, bands: int, rows: int, seed: int):
         self.config = MinhashConfig(n_grams=words, num_buckets=bands, hashes_per_bucket=rows, seed=seed % 2**32)
 
     def write_signatures(self, directory: Path, unit: int, texts: Iterable[str]) -> None:
-        """Writes the signature of every text that has a shingle. In memory: 16 * rows + 8 bytes for each, one band at a time."""
+        """Writes the signatures of all texts that have a shingle. In memory: 16 * rows + 8 bytes each, for one band."""
         signatures = Signatures(str(directory), self.config, language=datatrove_words())
         signatures.run((Document(text=text, id="") for text in texts), rank=unit)
 
     def write_pairs(self, signatures: Path, directory: Path, band: int) -> None:
-        """Writes pairs of documents of all units that have equal hashes in this band, as 4 uint32: unit, row, unit, row. Only
-        neighbours in the order of units and rows. In memory: a few KiB a unit; one file is open for each."""
+        """Writes pairs of documents of all units that have equal hashes in this band, as 4 uint32: unit, row, unit,
+        row. Only neighbours in the order of units and rows. In memory: a few KiB a unit; one file is open for each."""
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the usual soft limit is 1024
         buckets = MinhashDedupBuckets(str(signatures), str(directory), config=self.config)

@@ -26,19 +26,20 @@ RECALL = 0.99  # of pairs at exactly the threshold
 
 @dataclass(frozen=True, kw_only=True)
 class NearDuplicates(Preparation):
-    """Drops a document whose Jaccard similarity with an earlier document that stays is at least `threshold`. Earlier means
-    earlier in the order of units and rows. Compares sets of shingles (n-grams of `words` words) of the simplified text,
-    without letter case, accents, punctuation, white space and the value of numbers. Finds at least 99 % of such documents,
-    and more of the more similar ones; drops no document that is less similar. Keeps documents with fewer words than one
-    shingle: see ExactDuplicates.
+    """Drops a document whose Jaccard similarity with an earlier document that stays is at least `threshold`. Earlier
+    means earlier in the order of units and rows. Compares sets of shingles (n-grams of `words` words) of the simplified
+    text, without letter case, accents, punctuation, white space and the value of numbers. Finds at least 99 % of such
+    documents, and more of the more similar ones; drops no document that is less similar. Keeps documents with fewer
+    words than one shingle: see ExactDuplicates.
 
     Candidates are documents with equal minimum hashes in all 7 rows of one band (Leskovec et al., Mining of Massive
-    Datasets, section 3.4); datatrove computes and matches them. Groups are the connected components of candidate pairs. In
-    each group, in order, every document is compared with the documents that stay.
+    Datasets, section 3.4); datatrove computes and matches them. Groups are the connected components of candidate pairs.
+    In each group, in order, every document is compared with the documents that stay.
 
-    In memory at once: one piece takes about 150 bytes for each candidate and for each pair of one band, but no text and no
-    signature; the others take the signatures of one unit for one band, or the shingles of one document. On disk, until it
-    is prepared: bands(threshold) * 60 bytes a document (1.2 kB at 0.8), and about 1.5 times the texts of the candidates.
+    In memory at once: one piece takes about 150 bytes for each candidate and for each pair of one band, but no text and
+    no signature; the others take the signatures of one unit for one band, or the shingles of one document. On disk,
+    until it is prepared: bands(threshold) * 60 bytes a document (1.2 kB at 0.8), and about 1.5 times the texts of the
+    candidates.
     """
 
     threshold: float = 0.8
@@ -99,8 +100,8 @@ class Search:
         self._lsh().write_pairs(self.directory / "hashes", self.directory / "neighbours", band)
 
     def group(self, _: int) -> None:
-        """Writes the candidates as unit * 2^32 + row: `candidates.npy` ascending; `grouped.npy` by group, groups in the order
-        of their first members; `starts.npy`, the offset of each group and the end of the last."""
+        """Writes the candidates as unit * 2^32 + row: `candidates.npy` ascending; `grouped.npy` by group, groups in the
+        order of their first members; `starts.npy`, the offset of each group and the end of the last."""
         lsh = self._lsh()
         candidates = first = np.zeros(0, np.uint64)
         for band in range(self.bands):
@@ -127,8 +128,8 @@ class Search:
 
 
 def grouped(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(members, firsts) for pairs (P, 2): all different members, ascending, and the first member of each one's connected
-    component."""
+    """(members, firsts) for pairs (P, 2): all different members, ascending, and the first member of each one's
+    connected component."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

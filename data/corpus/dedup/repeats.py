@@ -1,8 +1,9 @@
 """Finds texts, or spans of text, that occur more than once in a corpus, by 128-bit hashes.
 
-Each unit's hashes are sorted and written to disk. Then each of several pieces reads one range of hash values from all units,
-so that equal hashes meet, and keeps the first of each in (unit, row, place) order. In memory: 24 bytes a hash while a unit is
-hashed, about four times RANGE_BYTES while a range is searched (more only if one value repeats millions of times).
+Each unit's hashes are sorted and written to disk. Then each of several pieces reads one range of hash values from all
+units, so that equal hashes meet, and keeps the first of each in (unit, row, place) order. In memory: 24 bytes a hash
+while a unit is hashed, about four times RANGE_BYTES while a range is searched (more only if one value repeats millions
+of times).
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ def write_hashes(directory: Path, unit: int, occurrences: Iterable[_Occurrence])
 
 
 def find_repeats(work: Work, hashes: Path, counts: list[int], found: Path, overlap: int = 0) -> int:
-    """Searches the hashes that `write_hashes` wrote. Writes the list of repeats into `found`, and the list of their first
-    occurrences into `found / FIRST`. Returns the lists' number of parts, and deletes the hashes.
+    """Searches the hashes that `write_hashes` wrote. Writes the list of repeats into `found`, and the list of their
+    first occurrences into `found / FIRST`. Returns the lists' number of parts, and deletes the hashes.
 
-    counts: what `write_hashes` returned, by unit. overlap: an occurrence less than this many places after the first, in the
-    same document, overlaps it and is no repeat.
+    counts: what `write_hashes` returned, by unit. overlap: an occurrence less than this many places after the first, in
+    the same document, overlaps it and is no repeat.
     """
     ranges = -(-sum(counts) * (_HASH.itemsize + 4) // RANGE_BYTES) or 1
     work.map("ranges", _SearchRange(hashes, found, len(counts), ranges, overlap), range(ranges))

@@ -24,11 +24,11 @@ class SentenceDuplicates(Preparation):
     `marks["repeated_sentences"]` counts the removed sentences.
 
     sentences: of a span, at least 1.
-    least_words: drops a document that lost a span and has fewer words left, unless it has the first occurrence of a span
-        that another document lost.
+    least_words: drops a document that lost a span and has fewer words left, unless it has the first occurrence of a
+        span that another document lost.
 
-    A first occurrence that overlaps repeats of other spans loses the shared sentences, so a span may remain nowhere in the
-    corpus as a whole. Each sentence that is removed with a span remains at an earlier place.
+    A first occurrence that overlaps repeats of other spans loses the shared sentences, so a span may remain nowhere in
+    the corpus as a whole. Each sentence that is removed with a span remains at an earlier place.
 
     Made for prose: by default not applied to code and dialogues. datatrove's steps for this are not used: they keep the
     occurrence of the least row of any file, and count at most 65,536 sentences in a document.
@@ -104,8 +104,8 @@ class WithoutRepeats(Step):
 
 
 def without_sentences(text: str, spans: Sequence[tuple[int, int]], repeated: set[int]) -> str:
-    """The text without the sentences of these numbers. Of the white spaces around a removed part, keeps the one with most
-    line ends."""
+    """The text without the sentences of these numbers. Of the white spaces around a removed part, keeps the one with
+    most line ends."""
     left = []
     gap = ""
     begin = 0

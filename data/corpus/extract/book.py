@@ -47,8 +47,9 @@ def without_licence(text: str) -> str:
 
 
 def joined_lines(text: str) -> str:
-    """Joins the lines of each paragraph that a fixed width has certainly broken: all its lines but the first begin at the
-    margin, and none has room for the first word of the next. Verse, tables and lists fail this test and stay unchanged.
+    """Joins the lines of each paragraph that a fixed width has certainly broken: all its lines but the first begin at
+    the margin, and none has room for the first word of the next. Verse, tables and lists fail this test and stay
+    unchanged.
 
     The width is the book's: the median length of the longest lines of its longer paragraphs.
     """

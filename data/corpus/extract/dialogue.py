@@ -18,8 +18,9 @@ ROLES = {"prompter": "user", "human": "user", "gpt": "assistant", "bot": "assist
 NOT_FOUND = Dropped("no dialogue in the row")
 NO_TEXT = Dropped("a turn without text or role")
 BETWEEN = "\n\n"
-# The conversations of a tree repeat the turns that they share. All together they may have the greater of: this many times
-# the characters of the tree, and this many characters (a small tree may have a long question and many short answers).
+# The conversations of a tree repeat the turns that they share. All together they may have the greater of: this many
+# times the characters of the tree, and this many characters (a small tree may have a long question and many short
+# answers).
 MAX_REPEATED = 8
 ALWAYS_ALLOWED_CHARACTERS = 2**20
 MAX_CONVERSATIONS = 100_000  # of a row; they are in memory together

@@ -1,9 +1,9 @@
 """Web pages: trafilatura's main text, without navigation, banners and footers; code and tables keep their lines.
 
-trafilatura (Barbaresi 2021, "Trafilatura: A Web Scraping Library and Command-Line Tool for Text Discovery and Extraction",
-ACL demonstrations) folds white space, even that of code inside lists and definitions, drops the joiners that Persian and Indic
-scripts need, and resolves entities twice. So these characters pass through it as letters that no page has, the last of CJK
-Extension G. White space that a browser does not show is folded before.
+trafilatura (Barbaresi 2021, "Trafilatura: A Web Scraping Library and Command-Line Tool for Text Discovery and
+Extraction", ACL demonstrations) folds white space, even that of code inside lists and definitions, drops the joiners
+that Persian and Indic scripts need, and resolves entities twice. So these characters pass through it as letters that no
+page has, the last of CJK Extension G. White space that a browser does not show is folded before.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def extract_page(record: Record) -> list[Extracted] | Dropped:
 def page_text(page: str) -> str | None:
     """The page's main text, or "". None if an element has more than MAX_SIBLINGS children.
 
-    Uses trafilatura's fast mode: the slow one took 1.4 times as long on Debian's and Python's documentation, and gave the same
-    text for 20 of 20 pages of Python and 33 of 39 of Debian.
+    Uses trafilatura's fast mode: the slow one took 1.4 times as long on Debian's and Python's documentation, and gave
+    the same text for 20 of 20 pages of Python and 33 of 39 of Debian.
     """
     trafilatura = _trafilatura()
     page = XML_DECLARATION.sub("", page, count=1)  # lxml refuses a declaration in decoded text

@@ -1,8 +1,8 @@
 """Masks personal data in documents by placeholders: <EMAIL_1>, <PHONE_1>, <NAME_1>, …
 
-E-mail and IP addresses, phone, card and bank account numbers are found by their form. Names and postal addresses are found by
-the words around them, such as a title, "my name is" or "Street"; others are not found. A model for names would find more, but
-would also miss some and invent some.
+E-mail and IP addresses, phone, card and bank account numbers are found by their form. Names and postal addresses are
+found by the words around them, such as a title, "my name is" or "Street"; others are not found. A model for names would
+find more, but would also miss some and invent some.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Pii(Single):
     apart, but reveals nothing of the values. Masking again changes nothing.
 
     emails: also in forms such as "jo (at) example.com". phones: in the forms of `regions` (ISO 3166), and any with a +.
-    ips: version 4 and 6, public and private, but not loopback, netmasks or multicast. Four numbers with dots may also be a
-        version: they are kept after words such as "version" or "section", and masked elsewhere.
-    cards: 13 to 19 digits with an issuer's prefix and a valid check digit. ibans: bank accounts with valid check digits.
-    names: after titles, and in greetings, signatures and introductions. Masks "Mr. Darcy" in novels too: switch it off there
-        (`sources`). addresses: street and number, with the town and postal code that follow; English, German, French.
+    ips: version 4 and 6, public and private, but not loopback, netmasks or multicast. Four numbers with dots may also
+        be a version: they are kept after words such as "version" or "section", and masked elsewhere.
+    cards: 13 to 19 digits with an issuer's prefix and a valid check digit. ibans: with valid check digits.
+    names: after titles, and in greetings, signatures and introductions. Masks "Mr. Darcy" in novels too: switch it off
+        there (`sources`). addresses: street, number, and the town and postal code after them; English, German, French.
     """
 
     # not code, which is full of look-alikes

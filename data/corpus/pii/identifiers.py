@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from data.corpus.pii.placeholders import PiiSpan
 
-# RFC 5321, section 4.5.3.1 (lengths) and RFC 6531 (letters of any script). datatrove's expression knows only ASCII, and takes
-# quadratic time for "a.a.a.a…". So `emails` finds each @ first, and then looks left and right of it.
+# RFC 5321, section 4.5.3.1 (lengths) and RFC 6531 (letters of any script). datatrove's expression knows only ASCII, and
+# takes quadratic time for "a.a.a.a…". So `emails` finds each @ first, and then looks left and right of it.
 _AT = re.compile(r"@|[\[({] ?at ?[\])}] ?", re.IGNORECASE)
 _LOCAL = re.compile(r"[\w!#$%&*+=?^`{|}~-](?:[\w!#$%&'*+/=?^`{|}~.-]{0,62}[\w!#$%&*+=?^`{|}~-])?\Z")
 _DOT = r"(?:\.|[ ]?[\[({]dot[\])}][ ]?)"

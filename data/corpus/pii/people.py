@@ -62,8 +62,8 @@ def names(text: str) -> Iterator[PiiSpan]:
 
 
 def _name(text: str, start: int, least_words: int = 1, before: str = "") -> Iterator[PiiSpan]:
-    """The name that begins at `start`, if there is one, and if the text ends after it or one of the characters of `before`
-    follows (default: any)."""
+    """The name that begins at `start`, if there is one, and if the text ends after it or one of the characters of
+    `before` follows (default: any)."""
     run = _WORDS.match(text, start)
     words = list(takewhile(_may_belong, re.split("[ \u00a0]", run[0]))) if run else []
     while words and not words[-1][0].isupper():

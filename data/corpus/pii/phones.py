@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from data.corpus.pii.placeholders import PiiSpan
 from data.errors import UserError
 
-# phonenumbers' own search takes milliseconds a page. So an expression finds candidates, and phonenumbers validates them.
+# phonenumbers' own search takes milliseconds a page: expressions find candidates, and phonenumbers validates them
 _BODY = r"""(?<![\w/=#%@$€£.,\\-])
     (?: \+[ ]?\(?[0-9] | \(\+?[0-9] | [0-9] )
     (?: (?: [ \u00a0./‐–-] | [ \u00a0]?\( | \)[ \u00a0./-]? | [ ][-–/][ ] | [ ]?\(0\)[ ]? )? [0-9] ){5,}+
@@ -51,7 +51,7 @@ def phones(text: str, regions: tuple[str, ...]) -> Iterator[PiiSpan]:
 
 
 def _number(written: str, said: bool, regions: tuple[str, ...]) -> str | None:
-    """The number in E.164 form, or None if it is not a phone number. said: the words before it call it a phone number."""
+    """The number in E.164 form, or None if it is none. said: the words before it call it a phone number."""
     digits = sum(map(str.isdigit, written))
     international = written.lstrip("(").startswith("+")
     if not international and _NOT_A_PHONE.fullmatch(written):
