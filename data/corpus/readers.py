@@ -26,8 +26,8 @@ from data.corpus.places import (
     not_text,
     unforeseen,
 )
-from data.corpus.row_files import arrow_rows, json_line, json_rows, parquet_rows
 from data.corpus.source import CorpusSource, FilePart, FileUnit, Quarantined, Record
+from data.corpus.tabular import arrow_rows, json_line, json_rows, parquet_rows
 from data.errors import describe
 from data.imports import load_call, names_object
 from data.messages import lookup
