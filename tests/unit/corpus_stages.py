@@ -1,4 +1,4 @@
-"""What the tests of corpus steps share: stages of a few documents, executors that misbehave, steps run to their end."""
+"""Shared by the tests of corpus steps: stages of a few documents, executors that misbehave, and runs of a step."""
 
 import pickle
 import random

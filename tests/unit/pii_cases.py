@@ -1,4 +1,4 @@
-"""Personal data in every form that must be masked, and what only looks like it."""
+"""Personal data in every form that must be masked, and look-alikes that must stay."""
 
 # by kind: a text with the value in braces, and the value
 FORMS = {

@@ -1,4 +1,4 @@
-"""The trained classifier: tells good from bad, keeps what its rule says, and is honest about lengths and groups."""
+"""The trained classifier: its scores, the documents that it keeps, and its figures by length and group."""
 
 import gzip
 import json
@@ -59,7 +59,7 @@ SPEECH = "FIRST LORD:\nMy noble lord, I pray thee speak no more; the king is sor
 SUM = "She sold 48/2 = <<48/2=24>>24 clips in May.\nAltogether she sold 48+24 = <<48+24=72>>72 clips.\n#### 72"
 
 
-def test_it_tells_good_from_bad_and_says_how_well(step):
+def test_it_separates_good_from_bad_and_reports_its_accuracy(step):
     speech, answer = look(step, [SPEECH, SUM])
     assert speech.marks["quality"] > 0.5
     assert answer == Dropped("low quality")
@@ -70,7 +70,7 @@ def test_it_tells_good_from_bad_and_says_how_well(step):
     assert step.figures["learned from"]["bad"] + held_out["bad"]["examples"] == 600
 
 
-def test_the_figures_tell_the_fate_of_every_length_and_group(step):
+def test_the_figures_tell_the_share_kept_of_every_length_and_group(step):
     lengths = step.figures["good by length in words"]
     assert list(lengths) == ["0-19", "20-49", "50-99", "100-199", "200+"]
     assert (
@@ -84,13 +84,13 @@ def test_the_figures_tell_the_fate_of_every_length_and_group(step):
     assert 0 < chat["kept"] < 1
 
 
-def test_the_fate_of_a_group_is_what_happens_to_its_texts(step, sides):
+def test_the_share_kept_of_a_group_is_that_of_its_texts(step, sides):
     chats = [json.loads(line)["text"] for line in Path(sides["chat"]).read_text().splitlines()]
     kept = sum(not isinstance(outcome, Dropped) for outcome in look(step, chats))
     assert kept / len(chats) == pytest.approx(step.figures["groups"]["chat"]["kept"])
 
 
-def test_the_figures_are_written_beside_the_weights_and_no_pickle_is(step):
+def test_figures_and_weights_are_written_without_pickle(step):
     folder = Path(step.weights).parent
     assert json.loads((folder / "classifier.json").read_text()) == step.figures
     assert {path.suffix for path in folder.iterdir() if path.is_file()} == {".safetensors", ".json"}
@@ -109,7 +109,9 @@ def test_scores_are_those_of_scikit_learn(step, sides):
     assert found == pytest.approx(expected.tolist(), abs=0.05)
 
 
-def test_training_elsewhere_gives_the_same_bytes_and_what_was_trained_is_not_trained_again(step, sides, tmp_path):
+def test_training_in_another_directory_gives_the_same_bytes_and_a_finished_training_is_not_repeated(
+    step, sides, tmp_path
+):
     again = trained(sides, tmp_path, groups={"chat": sides["chat"]})
     assert Path(again.weights).read_bytes() == Path(step.weights).read_bytes()
     assert again.figures == step.figures
@@ -118,13 +120,13 @@ def test_training_elsewhere_gives_the_same_bytes_and_what_was_trained_is_not_tra
     assert Path(again.weights).stat().st_mtime_ns == written
 
 
-def test_neither_batches_nor_travel_change_a_score(step):
+def test_scores_do_not_depend_on_batches_or_pickling(step):
     texts = [SPEECH, SUM, "", "Nay, good my lord.", SPEECH * 30]
     single = [step.apply([Placed(document(text, number=row), 0, row)])[0] for row, text in enumerate(texts)]
     assert look(step, texts) == single == look(pickle.loads(pickle.dumps(step)), texts)
 
 
-def test_without_a_threshold_all_are_kept_and_marked(sides, step):
+def test_without_a_threshold_all_documents_are_kept_and_marked(sides, step):
     lenient = Quality(weights=step.weights, seed=7, at_least=None, pareto=None, figures={})
     assert [outcome.marks["quality"] > 0.5 for outcome in look(lenient, [SPEECH, SUM])] == [True, False]
 

@@ -101,7 +101,7 @@ def test_every_document_is_kept_or_dropped_with_a_reason(tmp_path):
     assert [tallies[0].seen for tallies in cleaned.by_source.values()] == [4, 3]
 
 
-def test_examples_show_what_was_dropped_and_what_became_of_the_changed(tmp_path):
+def test_examples_show_dropped_texts_and_changed_texts_after_the_change(tmp_path):
     _, no_digits, _, shout = run(tmp_path).tallies
     assert no_digits.examples["has digits"][0] == {"id": "first/a.jsonl#16", "text": "two 2"}
     assert shout.examples[CHANGED][0]["text"] == "FIVE"
@@ -118,7 +118,7 @@ def test_the_order_of_the_pieces_changes_nothing(tmp_path):
     assert shards(run(tmp_path / "a")) == shards(run(tmp_path / "b", backwards))
 
 
-def test_an_interrupted_run_goes_on_and_leaves_the_same(tmp_path):
+def test_an_interrupted_run_continues_with_the_same_result(tmp_path):
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
     whole = shards(run(tmp_path / "a"))
     ran = []
@@ -141,7 +141,7 @@ def test_an_interrupted_run_goes_on_and_leaves_the_same(tmp_path):
     assert len(ran) == len(set(ran)), "a piece ran twice"
 
 
-def test_the_last_passes_documents_are_all_that_stays_on_disk(tmp_path):
+def test_only_the_documents_of_the_last_pass_stay_on_disk(tmp_path):
     run(tmp_path)
     assert not (tmp_path / "work" / "pass-0").exists()
     assert (tmp_path / "work" / "pass-1").exists()

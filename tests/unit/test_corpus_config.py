@@ -1,4 +1,4 @@
-"""What a corpus's config may say, and what it is told where it is wrong."""
+"""The config of a corpus: valid ones, and the message for each mistake."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def advice(*args: Any) -> str:
     return str(error.value)
 
 
-def test_a_corpus_and_a_model_that_learns_from_it_are_a_sound_config():
+def test_a_corpus_and_a_model_that_trains_on_it_are_a_valid_config():
     check(config())
 
 
@@ -140,7 +140,7 @@ def test_only_a_pretrain_phase_reads_a_corpus():
     )
 
 
-def test_reserved_are_the_evaluations_and_prompts_of_the_run_and_what_is_named(tmp_path):
+def test_evaluation_data_prompts_and_named_sets_are_reserved(tmp_path):
     for name in ("exam", "prompts", "held", "asked", "plain"):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps({"prompt": f"{name}?", "other": "x"}) + "\n")
 
@@ -219,7 +219,7 @@ def test_the_table_of_the_docs_has_every_step():
         ({"reserved": {"sft.data": "some:rows"}}, {}, "phases.corpus.reserved: 'sft.data': names with a dot"),
     ],
 )
-def test_what_would_be_found_after_hours_is_told_at_once(corpus, pretrain, told):
+def test_mistakes_that_would_show_after_hours_are_told_at_once(corpus, pretrain, told):
     assert told in advice(corpus, pretrain)
 
 

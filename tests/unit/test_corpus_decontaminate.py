@@ -1,4 +1,4 @@
-"""Reserved texts are found however they are written, and innocents stay."""
+"""Reserved texts are found in every spelling, and clean documents stay."""
 
 import json
 import random
@@ -68,7 +68,7 @@ def test_every_planted_leak_is_found(disguise, tmp_path):
     assert found(tmp_path, held, reserved(gsm8k_test=questions)) == dict.fromkeys(leaks, "contains text of gsm8k test")
 
 
-def test_nothing_goes_that_shares_no_twelve_words_and_everything_that_does(tmp_path):
+def test_exactly_the_documents_that_share_twelve_words_are_dropped(tmp_path):
     """Against a set of all runs of twelve words, as strings."""
     held = [f"{row['question']}\n{row['answer']}" for row in rows("gsm8k_train.jsonl", 1500)]
     texts = [row["question"] for row in rows("gsm8k_test.jsonl", 659)]
@@ -85,7 +85,7 @@ def shares(text: str, runs: set[str]) -> bool:
     return any(" ".join(words[start : start + 12]) in runs for start in range(len(words) - 11))
 
 
-def test_the_reason_names_the_first_set_that_the_text_is_of(tmp_path):
+def test_the_reason_names_the_first_set_that_has_the_text(tmp_path):
     one, two = (row["question"] for row in rows("gsm8k_test.jsonl", 2))
     assert found(tmp_path, [one, two, one + two], reserved(RL_prompts=[two], evaluation=[one, two])) == {
         0: "contains text of evaluation",
@@ -113,7 +113,7 @@ def test_short_texts_are_found_whole_and_shorter_ones_are_counted(tmp_path):
     assert dropped(outcomes(step, stage)).keys() == {(0, 0), (0, 2)}
 
 
-def test_a_template_of_many_reserved_texts_drops_no_innocents(tmp_path):
+def test_a_template_of_many_reserved_texts_drops_no_clean_document(tmp_path):
     questions = [row["question"] for row in rows("gsm8k_test.jsonl", 200)]
     others = [row["question"] for row in rows("gsm8k_train.jsonl", 200)]
     sets = reserved(prompts=[TEMPLATE + question for question in questions])
@@ -186,7 +186,7 @@ def test_other_kinds_pass_and_the_index_is_the_same_each_time(tmp_path):
         ("Ünïcode\u200b “quoted” ‘too’ • dot", "unicode quoted too dot"),
     ],
 )
-def test_words_in_the_form_that_counts(text, words):
+def test_words_are_simplified_before_they_are_compared(text, words):
     assert " ".join(simple_words(text)) == words
 
 

@@ -1,4 +1,4 @@
-"""Documents at rest: what is read is what was written, in pieces that fit into memory, by any number of writers."""
+"""Document files: the documents read are those written, in bounded memory, with any number of writers."""
 
 import os
 from dataclasses import replace
@@ -29,7 +29,7 @@ def test_many_short_documents_are_not_held_at_once(tmp_path):
     assert [each.place for each in read_documents(path)] == list(range(20_000))
 
 
-def test_all_that_a_document_carries_counts(tmp_path):
+def test_all_fields_of_a_document_count_for_the_row_group_size(tmp_path):
     million = "x" * 10**6
     heavy = [
         document(million),
@@ -43,7 +43,7 @@ def test_all_that_a_document_carries_counts(tmp_path):
         assert pq.ParquetFile(path).metadata.num_row_groups == 2
 
 
-def test_a_reader_holds_a_few_mebibytes_of_large_documents(tmp_path):
+def test_a_reader_holds_a_few_mib_of_large_documents(tmp_path):
     """In Arrow's memory; none of the 64 documents that it reads together where they are small."""
     path = tmp_path / "a.parquet"
     write_documents(path, (document(str(number) * 10**6, number=number) for number in range(64)))

@@ -41,7 +41,7 @@ def planted(tmp_path_factory) -> tuple[Stage, dict[tuple[int, int], tuple[int, i
     return stage, repeated
 
 
-def test_every_repetition_goes_and_nothing_else(planted, tmp_path):
+def test_every_repeat_is_dropped_and_nothing_else(planted, tmp_path):
     stage, repeated = planted
     found = dropped(outcomes(prepared(ExactDuplicates(), stage, tmp_path), stage))
     assert found.keys() == repeated.keys() and len(found) == 150
@@ -62,7 +62,7 @@ def test_any_number_of_ranges_in_any_order_finds_the_same(planted, tmp_path, mon
 
 
 @pytest.mark.parametrize(("name", "count"), [("texts", 2), ("ranges", 3)])
-def test_a_run_that_was_killed_goes_on_to_the_same_files(planted, tmp_path, monkeypatch, name, count):
+def test_a_killed_run_continues_to_the_same_files(planted, tmp_path, monkeypatch, name, count):
     stage, _ = planted
     monkeypatch.setattr(repeats, "RANGE_BYTES", 3000)
     prepared(ExactDuplicates(), stage, tmp_path / "whole")
@@ -89,7 +89,7 @@ def test_white_space_and_composed_accents_do_not_count_but_case_does(tmp_path):
     assert not dropped(outcomes(prepared(as_is, stage, tmp_path / "2"), stage))
 
 
-def test_only_documents_it_is_meant_for_go_or_count(tmp_path):
+def test_documents_of_other_kinds_are_neither_dropped_nor_compared(tmp_path):
     stage = stage_of(
         tmp_path / "stage",
         [
@@ -103,12 +103,12 @@ def test_only_documents_it_is_meant_for_go_or_count(tmp_path):
     assert dropped(outcomes(web, stage)) == {(1, 1): "exact duplicate within its source"}
 
 
-def test_units_without_documents_are_no_trouble(tmp_path):
+def test_units_may_be_empty(tmp_path):
     stage = stage_of(tmp_path / "stage", [("a", []), ("b", ["one", "one"]), ("c", [])])
     assert dropped(outcomes(prepared(ExactDuplicates(), stage, tmp_path / "1"), stage)).keys() == {(1, 1)}
 
 
-def test_a_long_text_has_one_digest_however_its_blocks_fall():
+def test_the_digest_of_a_long_text_does_not_depend_on_the_blocks():
     words = "lorem ipsum dolor " * 200_000
     assert text_digest(words, True) == text_digest(words.replace(" ", "  \n"), True)
     assert text_digest(words, True) != text_digest(words + "sit", True)

@@ -1,4 +1,4 @@
-"""Every kind of source gives the text that is meant, and nothing that only surrounds it."""
+"""Every kind of source gives the wanted text, and nothing around it."""
 
 import json
 import random
@@ -70,7 +70,7 @@ def test_the_language_is_the_records_else_the_sources(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["web", "text", "dialogue"])
-def test_an_error_that_nobody_foresaw_is_named_with_its_record(monkeypatch, kind):
+def test_an_unexpected_error_is_quarantined_with_its_record(monkeypatch, kind):
     def fail(record):
         raise KeyError(record.content)
 
@@ -80,13 +80,13 @@ def test_an_error_that_nobody_foresaw_is_named_with_its_record(monkeypatch, kind
     assert re.fullmatch(r"no text can be made of it: KeyError in test_corpus_extract\.py, line \d+", found.reason)
 
 
-def test_an_error_of_the_library_is_named_too(monkeypatch):
+def test_an_error_of_a_library_is_quarantined_too(monkeypatch):
     monkeypatch.setattr("trafilatura.extract", lambda tree, **options: lxml.html.fromstring(""))
     found = extract(record_of("<p>text</p>", "web"))
     assert re.fullmatch(r"no text can be made of it: ParserError in \w+\.py, line \d+", found.reason)
 
 
-def test_a_want_of_memory_is_not_the_records_fault(monkeypatch):
+def test_a_memory_error_is_raised(monkeypatch):
     def fail(record):
         raise MemoryError
 
@@ -101,7 +101,7 @@ def test_a_record_without_text_is_dropped(kind, content):
     assert isinstance(extract(record_of(content, kind)), Dropped)
 
 
-def test_a_pages_text_comes_without_what_surrounds_it():
+def test_a_page_gives_its_main_text_only():
     lines = text_of(PAGE, "web").split("\n")
     assert lines == [
         "The title",

@@ -105,7 +105,7 @@ def test_planted_boilerplate_is_dropped_and_the_reason_is_plain(step, text, reas
     assert step.look(document(text)) == Dropped(reason)
 
 
-def test_c4_takes_out_the_lines_that_are_no_text_and_the_citation_marks():
+def test_c4_removes_lines_that_are_no_text_and_citation_marks():
     lines = GOOD.splitlines()
     planted = [
         "Home | About | Contact",
@@ -143,7 +143,7 @@ def test_rules_for_lines_leave_plain_text_alone_and_none_looks_at_code():
 
 
 @pytest.mark.parametrize(("step", "theirs"), PAIRS, ids=lambda value: type(value).__name__)
-def test_a_step_travels(step, theirs):
+def test_a_step_can_be_pickled(step, theirs):
     step.look(document(GOOD))
     there = pickle.loads(pickle.dumps(step))
     assert there == step

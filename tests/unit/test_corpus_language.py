@@ -1,4 +1,4 @@
-"""The language of a document: known for sentences, honest about short texts, and never in place of what the source said."""
+"""The language of a document: right for sentences, unclear for short texts, and never against the source's own."""
 
 import gzip
 import json
@@ -94,12 +94,12 @@ def test_other_languages_are_dropped_by_name():
 
 
 @pytest.mark.parametrize("text", ["", "12345 67890 == 3", "ok", " \n"])
-def test_what_is_no_language_is_unclear(text):
+def test_text_without_a_language_is_unclear(text):
     assert Language(allowed=("en",)).look(document(text)) == Dropped("language unclear, wanted en")
     assert Language().look(document(text)).language == ""
 
 
-def test_what_the_source_says_counts_more_than_the_guess():
+def test_the_language_of_the_source_has_precedence():
     given = document(SENTENCES["de"][0], language="lb")
     assert Language().look(given) is given
     assert Language(allowed=("lb",)).look(given) is given
@@ -114,7 +114,7 @@ def test_a_rows_own_language_is_taken_in_any_spelling(said, kept):
 
 
 @pytest.mark.parametrize("said", ["alice@example.org", "Ich heiße Eva", "e", "engl", "12"])
-def test_reasons_hold_nothing_that_rows_say_freely(said):
+def test_reasons_do_not_quote_the_language_column(said):
     assert language_code(said) == ""
     found = Language(allowed=("fr",)).look(extract(record_of("ok", "text", "a.jsonl", language=said))[0])
     assert found == Dropped("language unclear, wanted fr")
@@ -144,7 +144,7 @@ def test_code_passes_by():
     assert Language().meant_for(replace(document("x = 1"), kind="dialogue"))
 
 
-def test_a_used_step_travels_without_its_model():
+def test_a_used_step_is_pickled_without_its_model():
     step = Language(allowed=("en",))
     step.look(document(SENTENCES["en"][0]))
     assert len(pickle.dumps(step)) < 1000

@@ -1,4 +1,4 @@
-"""Near-duplicates against all pairs compared in plain Python: found at the threshold, and none that is less alike."""
+"""Near-duplicates against a comparison of all pairs in plain Python: found at the threshold, and none below it."""
 
 import json
 import random
@@ -94,7 +94,7 @@ def found(planted, tmp_path_factory) -> dict[tuple[int, int], str]:
     return dropped(outcomes(prepared(NearDuplicates(), planted.stage, tmp_path_factory.mktemp("found")), planted.stage))
 
 
-def test_nearly_all_are_found_and_only_those(planted, found):
+def test_nearly_all_near_duplicates_are_found_and_nothing_else(planted, found):
     expected = planted.repeats(0.8)
     right, precision = len(found.keys() & expected.keys()), planted.precision(found, 0.8)
     print(f"{len(planted.places)} documents: {right} of {len(expected)} near-duplicates found, precision {precision}")
@@ -110,7 +110,7 @@ def test_all_exact_copies_are_found(planted, found):
     assert copies <= found.keys()
 
 
-def test_documents_a_little_less_alike_stay(planted, found):
+def test_documents_just_below_the_threshold_stay(planted, found):
     most = {
         place: max((each for pair, each in planted.alike.items() if place in pair), default=0)
         for place in planted.places
@@ -193,7 +193,7 @@ def test_the_end_of_a_chain_stays_when_it_is_unlike_the_beginning(tmp_path):
     assert found.keys() == {(0, 1)}
 
 
-def test_of_the_same_documents_those_it_is_not_meant_for_stay_and_so_do_short_ones(tmp_path):
+def test_documents_of_other_kinds_and_short_documents_stay(tmp_path):
     text = chain()[0]
     held = [document(text, "a", 0, "code"), document(text, "a", 1), "too few words", "too few words", text.upper()]
     stage = stage_of(tmp_path / "stage", [("a", held), ("empty", [])])
@@ -225,7 +225,7 @@ def test_order_and_interruption_change_nothing(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["pairs", "comparisons"])
-def test_more_units_than_files_may_be_open_at_once_are_no_trouble(name, tmp_path):
+def test_there_may_be_more_units_than_open_files(name, tmp_path):
     """From the beginning, or when a run goes on whose earlier pieces another process did."""
     stage = stage_of(tmp_path / "stage", [("a", [chain()[0]])] * 120)
     near = NearDuplicates(threshold=1)  # one band

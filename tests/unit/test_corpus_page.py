@@ -1,4 +1,4 @@
-"""The page about a corpus is text of documents, and documents are anybody's: nothing of them becomes markup."""
+"""The page of a corpus shows texts of documents, which may be hostile: none becomes markup."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_no_text_of_the_corpus_becomes_markup():
     assert found.text.count(EVIL) >= 9  # everywhere it was put in, it is to be read
 
 
-def test_the_page_tells_what_went_in_what_came_out_and_how_fast():
+def test_the_page_shows_documents_read_and_left_and_the_speed():
     text = read(corpus_page("corpus", report())).text
     assert "10 records read from 1 source; 7 documents left, 4.1 MB, 1,010 tokens." in text
     for shown in ("2 too short", "2 changed", "<EMAIL_1>", "70.0%", "2.00", "31 to 62", "language unknown", "0.250"):

@@ -1,4 +1,4 @@
-"""Pages are decoded as they declare, and archives of them give every page once, with its address, or name it."""
+"""Pages are decoded by their declared charset; archives give every page once, with its URL, or quarantine it."""
 
 import gzip
 import io
@@ -47,12 +47,12 @@ def test_a_page_is_decoded_by_its_mark_or_its_charset(content, expected):
         ("iso-8859-8-i logical hebrew", "א".encode("iso8859-8"), "א"),
     ],
 )
-def test_labels_of_the_standard_mean_what_it_says(labels, content, text):
+def test_labels_are_decoded_as_the_standard_says(labels, content, text):
     for label in labels.split():
         assert decode_page(content, label) == text
 
 
-def test_no_label_gives_anything_but_an_encoding_of_the_web():
+def test_labels_give_encodings_of_the_web_only():
     """Of all encodings that Python has, by all their names."""
     taken = set()
     for label in {*aliases, *aliases.values(), "idna", "punycode", "raw_unicode_escape", "unicode_escape", "undefined"}:
@@ -66,7 +66,7 @@ def test_no_label_gives_anything_but_an_encoding_of_the_web():
 
 
 @pytest.mark.parametrize("encoding", sorted({*WEB_ENCODINGS, *BYTE_ORDER_MARKS.values()}))
-def test_no_encoding_of_the_web_gives_what_is_not_unicode(encoding):
+def test_encodings_of_the_web_give_valid_unicode(encoding):
     """Of all two bytes, and of random ones."""
     pairs = b"".join(bytes([first, second]) + b"\n\n" for first in range(256) for second in range(256))
     for content in (pairs, random.Random(0).randbytes(200_000), b"\x1b$B" + random.Random(1).randbytes(200_000)):
@@ -87,7 +87,7 @@ def test_no_encoding_of_the_web_gives_what_is_not_unicode(encoding):
         b"<meta charset=utf-8>\xed\xa0\x80",
     ],
 )
-def test_a_page_whose_charset_does_not_hold_is_in_quarantine(tmp_path, content):
+def test_a_page_that_its_charset_cannot_decode_is_in_quarantine(tmp_path, content):
     texts, quarantined = quarantine(tmp_path / "a.html", content, kind="web")
     assert texts == []
     assert [place for place, _, _ in quarantined] == [0]

@@ -1,4 +1,4 @@
-"""The corpus phase in this process, through the controller: what it leaves, when it is made again, and mixtures of it."""
+"""The corpus phase in this process, through the controller: its artifact, when it runs again, and mixtures."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_it_is_made_again_where_its_inputs_changed_and_not_for_a_weight(files):
     assert "done before" not in make(config(files, {"steps": []}))
 
 
-def test_a_corpus_of_which_nothing_is_left_says_where_it_went(files):
+def test_a_corpus_without_documents_left_says_why(files):
     (files / "one.jsonl").write_bytes(b"")
     (files / "two.jsonl").write_text("{\n")
     with pytest.raises(UserError, match=r"phases.corpus: no document is left: .*one.jsonl"):
@@ -147,7 +147,7 @@ def test_without_a_tokenizer_there_are_documents_alone(files):
     assert list(artifact(files).glob("documents/*.parquet"))
 
 
-def test_a_directory_that_is_no_work_of_a_corpus_is_cleared(files):
+def test_a_directory_of_other_inputs_is_deleted(files):
     (files.parent / "run/checkpoints/corpus").mkdir(parents=True)
     (files.parent / "run/checkpoints/corpus/CURRENT").write_text("step-1")
     make(config(files))
@@ -187,7 +187,7 @@ def test_a_schedule_ends_with_the_last_step(files):
     assert taken.count("one") == pytest.approx(500, abs=15)
 
 
-def test_so_many_held_out_windows_are_used_as_the_config_says(files):
+def test_the_config_sets_the_number_of_held_out_windows(files):
     make(config(files))
     _, every = rows_of(files)
     _, few = rows_of(files, {"data": {"path": "phase:corpus", "holdout": 3}})
@@ -195,7 +195,7 @@ def test_so_many_held_out_windows_are_used_as_the_config_says(files):
     assert {unit.meta["source"] for number in range(3) for unit in few.rows(number)} == {"one", "two"}
 
 
-def test_a_model_with_another_tokenizer_does_not_learn_from_it(files):
+def test_a_model_with_another_tokenizer_is_refused(files):
     make(config(files))
     with pytest.raises(UserError, match="its tokens were made by another tokenizer"):
         rows_of(files, tokenizer=train_tokenizer(["other words"], 300))

@@ -1,4 +1,4 @@
-"""Personal data is masked in every listed form, what only looks like it stays, and masking again changes nothing."""
+"""Personal data is masked in every listed form, look-alikes stay, and masking again changes nothing."""
 
 import json
 import pickle
@@ -27,7 +27,7 @@ def masked(text: str, step: Pii = PII) -> str:
 
 
 @pytest.mark.parametrize(("kind", "text", "value"), POSITIVES)
-def test_every_form_is_masked_and_nothing_beside_it(kind, text, value):
+def test_every_form_is_masked_and_nothing_else(kind, text, value):
     written = text.replace("{", "").replace("}", "")
     assert f"{{{value}}}" in text
     found = PII.look(document(written))
@@ -42,7 +42,7 @@ def test_every_form_is_masked_and_nothing_beside_it(kind, text, value):
 
 
 @pytest.mark.parametrize("text", LOOK_ALIKES)
-def test_what_only_looks_like_it_stays(text):
+def test_look_alikes_stay(text):
     kept = document(text)
     assert PII.look(kept) is kept
 
@@ -180,7 +180,7 @@ def test_a_wrong_region_is_the_users_error():
         Pii(regions=("XX",)).look(document("call 212-555-2368"))
 
 
-def test_it_travels():
+def test_it_can_be_pickled():
     assert pickle.loads(pickle.dumps(PII)) == PII
     text = document("jo@example.com")
     assert pickle.loads(pickle.dumps(PII)).look(text) == replace(text, text="<EMAIL_1>", marks={"pii": {"email": 1}})

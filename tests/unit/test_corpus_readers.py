@@ -64,7 +64,7 @@ def test_every_format_of_rows_gives_the_same_texts(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_dialogues_record_is_the_row_without_what_is_no_dialogue(tmp_path, name):
+def test_a_dialogue_record_is_the_row_with_its_dialogue_columns(tmp_path, name):
     table = [{"messages": [{"role": "user", "content": text}], "mine": {"a": text}, "lang": "de"} for text in TEXTS]
     write(tmp_path / name, [{**row, "n": 1, "embedding": [0.5] * 10, "url": "u"} for row in table])
     records, quarantined = read_all(source_of(tmp_path / name, kind="dialogue", column="mine.a"))
@@ -74,7 +74,7 @@ def test_a_dialogues_record_is_the_row_without_what_is_no_dialogue(tmp_path, nam
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_rows_without_a_column_of_dialogues_are_records_all_the_same(tmp_path, name):
+def test_rows_without_a_dialogue_column_are_records_too(tmp_path, name):
     write(tmp_path / name, [{"n": 1}] * 5)
     assert [record.content for record in read_all(source_of(tmp_path / name, kind="dialogue"))[0]] == [{}] * 5
 
@@ -91,7 +91,7 @@ DATES = {
 @pytest.mark.parametrize("kind", ["dialogue", "text"])
 @pytest.mark.parametrize("place", ["beside", "inside"])
 @pytest.mark.parametrize("dates", DATES)
-def test_dates_that_python_does_not_have_take_no_other_row_along(tmp_path, ending, kind, place, dates):
+def test_a_date_that_python_cannot_represent_costs_only_its_row(tmp_path, ending, kind, place, dates):
     path, column = tmp_path / f"a.{ending}", "body.text" if kind == "text" else "messages"
     texts = pa.array(["a", "b", "c"])
     inside = [pa.array(["user"] * 3), texts, texts] + ([DATES[dates]] if place == "inside" else [])
@@ -112,21 +112,21 @@ def test_dates_that_python_does_not_have_take_no_other_row_along(tmp_path, endin
 
 @pytest.mark.parametrize("column", ["url", "language"])
 @pytest.mark.parametrize("kind", ["text", "dialogue"])
-def test_half_a_surrogate_pair_beside_the_text_is_in_quarantine(tmp_path, column, kind):
+def test_a_lone_surrogate_in_another_column_is_in_quarantine(tmp_path, column, kind):
     content = b'{"text": "fine"}\n{"text": "ok", "%b": "\\ud800"}\n{"text": "fine"}\n' % column.encode()
     texts, quarantined = quarantine(tmp_path / "a.jsonl", content, kind=kind)
     assert len(texts) == 2
     assert quarantined == [(17, "half of a surrogate pair, which is no character", 1)]
 
 
-def test_an_address_counts_for_the_limit(tmp_path):
+def test_the_url_counts_for_the_limit(tmp_path):
     rows_of = [{"text": "fine"}, {"text": "fine", "url": "u" * LIMIT_BYTES}]
     texts, quarantined = quarantine(tmp_path / "a.json", json.dumps(rows_of).encode())
     assert texts == ["fine"]
     assert quarantined == [(1, "a row longer than 0.1 MB", 1)]
 
 
-def test_an_error_that_nobody_foresaw_takes_the_rest_of_its_file_alone(tmp_path, monkeypatch):
+def test_an_unexpected_error_costs_only_the_rest_of_its_file(tmp_path, monkeypatch):
     for name in ("a.jsonl", "b.warc", "c.jsonl"):
         (tmp_path / name).write_bytes(b'{"text": "fine"}\n')
     monkeypatch.setattr("data.corpus.readers.warc_pages", lambda stream, limit: [][1])
@@ -206,7 +206,7 @@ def test_lines_and_paragraphs_of_plain_files_are_records(tmp_path):
         assert [(record.place, record.content) for record in records] == expected
 
 
-def test_a_bad_line_of_json_takes_no_other_along(tmp_path):
+def test_a_bad_json_line_costs_only_itself(tmp_path):
     good = b'{"text": "fine"}\n'
     bad = {
         b'{"text": "n\xe9"}\n': "not UTF-8 text (byte 0xe9 at 11)",
@@ -247,7 +247,7 @@ def test_a_bad_line_of_json_takes_no_other_along(tmp_path):
         ("bad.arrow", b"hello", 0, None, "cannot be read", 0),
     ],
 )
-def test_what_cannot_be_read_is_in_quarantine(tmp_path, name, content, texts, place, reason, read):
+def test_unreadable_places_are_in_quarantine(tmp_path, name, content, texts, place, reason, read):
     found, quarantined = quarantine(tmp_path / name, content)
     assert found == ["fine"] * texts
     assert [(each[0], each[2]) for each in quarantined] == [(place, read)]
@@ -260,7 +260,7 @@ def test_rows_of_json_may_follow_each_other_without_a_list(tmp_path):
         assert quarantine(tmp_path / "a.json", text.encode()) == ([value["text"] for value in values], [])
 
 
-def test_of_a_gzip_file_that_is_cut_off_the_beginning_is_kept(tmp_path):
+def test_the_beginning_of_a_truncated_gzip_file_is_kept(tmp_path):
     lines = [json.dumps({"text": f"{number} {number**9}"}) + "\n" for number in range(20_000)]
     whole = gzip.compress("".join(lines).encode())
     texts, quarantined = quarantine(tmp_path / "a.jsonl.gz", whole[: len(whole) // 2])
@@ -278,7 +278,7 @@ def test_a_table_without_the_column_names_those_that_are_there(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
-def test_a_row_of_a_table_that_is_no_text_takes_no_other_along(tmp_path, name):
+def test_a_table_row_that_is_not_text_costs_only_itself(tmp_path, name):
     texts = pa.array([b"fine", b"n\xe9", None, b"fine"], pa.binary())
     table = pa.table({"text": pa.Array.from_buffers(pa.string(), 4, texts.buffers())})
     if name == "a.parquet":

@@ -1,4 +1,4 @@
-"""Repeated spans of sentences vanish from all documents but the first; everything else stays, in order."""
+"""Repeated spans of sentences are removed from all documents but the first; everything else stays, in order."""
 
 import random
 from collections import Counter
@@ -92,7 +92,7 @@ def test_a_refrain_stays_once_as_a_whole(tmp_path):
     assert left[0, 0].startswith(sentence(0, "r")) and left[0, 0].endswith(sentence(1, "r"))
 
 
-def test_a_document_of_repetitions_goes_and_a_short_one_without_any_stays(tmp_path):
+def test_a_document_of_repeats_is_dropped_and_a_short_one_without_any_stays(tmp_path):
     results = cleaned(tmp_path, [("a", [NOTICE, NOTICE, NOTICE + " And yet.", "Short. It is. Really."])])
     reason = "nothing left but repeated sentences"
     assert dropped(results) == {(0, 1): reason, (0, 2): reason}
@@ -104,7 +104,7 @@ def test_a_short_document_stays_if_it_has_the_first_occurrence_of_a_span(tmp_pat
     assert left == {(0, 0): one, (0, 1): two}
 
 
-def test_a_document_that_has_nothing_left_but_first_occurrences_made_of_repetitions_goes(tmp_path):
+def test_a_first_occurrence_made_of_repeated_sentences_is_removed(tmp_path):
     """Its span of B and C stands nowhere before, but each of its sentences does."""
     letters = {letter: f"The letter {letter} is here." for letter in "abcdef"}
     held = [" ".join(letters[letter] for letter in name) for name in ("abc", "def", "abcdef", "bcd")]
@@ -121,7 +121,7 @@ def test_code_and_dialogues_are_not_touched_by_default(tmp_path):
     assert dropped(cleaned(tmp_path, [("a", held)])).keys() == {(0, 5)}
 
 
-def test_the_document_notes_how_many_sentences_went(tmp_path):
+def test_the_mark_counts_the_removed_sentences(tmp_path):
     held = [NOTICE, document(with_notice("x", 2), "a", 1, marks={"score": 1})]
     assert cleaned(tmp_path, [("a", held)])[0, 1].marks == {"score": 1, "repeated_sentences": 4}
 
@@ -134,7 +134,7 @@ def spans_by_brute_force(held: list[str], span: int) -> Counter:
     return counted
 
 
-def test_real_text_has_no_repeated_span_left_and_loses_no_sentence_for_good(tmp_path):
+def test_real_text_keeps_no_repeated_span_and_every_sentence_once(tmp_path):
     held = speeches(300, 60)
     rng = random.Random(3)
     quoted = [WORDS.sent_tokenize(text) for text in held[:60]]
@@ -162,7 +162,7 @@ def test_order_and_interruption_change_nothing(tmp_path, monkeypatch):
         assert files_of(directory) == files_of(tmp_path / "whole")
 
 
-def test_the_larger_gap_stays_around_a_hole():
+def test_the_larger_gap_stays_around_a_removed_sentence():
     text = "  One. Two.\n\nThree.\nFour. "
     spans = WORDS.span_tokenize(text)
     assert [text[start:stop] for start, stop in spans] == ["One.", "Two.", "Three.", "Four."]

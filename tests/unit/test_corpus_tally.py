@@ -1,4 +1,4 @@
-"""Examples in a tally: a few, around what changed, and no work for those that nobody sees."""
+"""Examples in a tally: a few, around the change, without work for examples that are not shown."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ def test_an_excerpt_begins_shortly_before_the_first_difference():
     assert excerpt_of_change("the end is gone", "the end") == "the end"
 
 
-def test_only_examples_that_are_shown_are_looked_for(monkeypatch):
+def test_only_shown_examples_are_computed(monkeypatch):
     asked = []
     monkeypatch.setattr(tally, "excerpt_of_change", lambda before, after: asked.append(after) or after)
     found = Tally("step")

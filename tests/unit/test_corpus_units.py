@@ -1,4 +1,4 @@
-"""Units depend on names and sizes alone, have every file once, and name each that they leave out."""
+"""Units depend only on names and sizes, have every file once, and name each file that they leave out."""
 
 import os
 import random
@@ -56,7 +56,7 @@ def test_units_do_not_depend_on_the_order_in_which_the_files_were_made(tmp_path)
         ("a.json", "file", False),
     ],
 )
-def test_large_files_are_cut_only_where_a_piece_can_be_read_alone(tmp_path, name, split, cut):
+def test_large_files_are_cut_only_if_their_parts_can_be_read_alone(tmp_path, name, split, cut):
     (tmp_path / name).write_bytes(b"x" * 250)
     units, _ = plan_units([source_of(tmp_path, split=split)], 100)
     ranges = [(part.start, part.stop) for unit in units for part in unit.parts]
@@ -151,7 +151,7 @@ def test_links_out_of_a_source_are_named_and_not_read(tmp_path):
     assert all(each.reason.startswith("a link out of the source") for each in quarantined)
 
 
-def test_what_a_source_names_is_read_through_links(tmp_path):
+def test_paths_of_a_source_may_be_links(tmp_path):
     linked(tmp_path)
     (tmp_path / "link").symlink_to("source")
     units, _ = plan_units([source_of(tmp_path / "link")], 100)
@@ -162,7 +162,7 @@ def test_what_a_source_names_is_read_through_links(tmp_path):
     assert "source/beside.txt" not in [each.file for each in left_out]
 
 
-def test_the_files_are_those_that_the_units_have(tmp_path, monkeypatch):
+def test_files_of_lists_the_files_of_the_units(tmp_path, monkeypatch):
     linked(tmp_path)
     (tmp_path / "source" / "empty.txt").touch()
     (tmp_path / "source" / "picture.png").write_bytes(b"x")

@@ -1,4 +1,4 @@
-"""Word lists match whole words, as plain Python would find them, and are the user's own."""
+"""Word lists match whole words, as a plain search does, and a bad list is the user's error."""
 
 import random
 import re
@@ -99,7 +99,7 @@ def test_draws_are_even_and_independent_of_each_other():
     assert one == [draw(each, "one") for each in documents]
 
 
-def test_it_finds_in_real_text_what_a_plain_search_finds(listed):
+def test_in_real_text_it_matches_what_a_plain_search_finds(listed):
     play = Path(shared_file("tinyshakespeare.txt")).read_text()[:300_000]
     speeches = play.split("\n\n")
     entries = ["villain", "my lord", "blood", "gentle kinsman", "whore"]
