@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from data.errors import UserError
+from data.lean_transformers import import_transformers
 
 if TYPE_CHECKING:
     import transformers
@@ -74,7 +75,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
 
 def _class_of(directory: Path) -> type[Tokenizer]:
     """The class whose `from_pretrained` reads the directory's tokenizer. `AutoTokenizer` finds the class for every model, but it
-    imports torch, scipy and sklearn, so it is only asked where the saved tokenizer may belong to a class of its own."""
+    imports torch and text generation, so it is only asked where the saved tokenizer may belong to a class of its own."""
     config = directory / "config.json"
     try:
         saved = json.loads((directory / "tokenizer_config.json").read_text())
@@ -83,12 +84,8 @@ def _class_of(directory: Path) -> type[Tokenizer]:
     except (OSError, ValueError):
         as_saved = False
     if as_saved and model.get("model_type") in MODEL_TYPES:
-        from transformers import PreTrainedTokenizerFast
-
-        return PreTrainedTokenizerFast
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer
+        return import_transformers().PreTrainedTokenizerFast
+    return import_transformers().AutoTokenizer
 
 
 def ensure_chat_template(tokenizer: Tokenizer) -> Tokenizer:

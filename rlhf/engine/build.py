@@ -5,27 +5,18 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
-    PretrainedConfig,
-    PreTrainedModel,
-)
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
-from transformers.utils import logging as transformers_logging
 
 from data.errors import UserError
+from data.lean_transformers import import_transformers
 from rlhf.engine.models import EngineModel, expect_causal, is_scalar, kind_of
 from rlhf.interfaces import ModelBuild
+
+if TYPE_CHECKING:  # imports all of transformers' models, which this module's users in the driver need not have
+    from transformers import PretrainedConfig, PreTrainedModel
 
 # Near zero, so that an untrained critic or reward model says next to nothing; not zero, which would stop the gradient.
 HEAD_STD = 1e-3
@@ -39,8 +30,7 @@ def build_model(build: ModelBuild, dtype: torch.dtype) -> EngineModel:
     Raises UserError where the path does not load, lacks weights, or the architecture is unknown or cannot be trained
     here.
     """
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    _quiet()
     torch.manual_seed(build.seed)
     model = _load(build, dtype) if build.path is not None else _create(build, dtype)
     if build.head == "scalar":
@@ -63,7 +53,9 @@ def _load(build: ModelBuild, dtype: torch.dtype) -> PreTrainedModel:
     if build.head == "scalar":
         options["num_labels"] = 1
     try:
-        auto = _auto(build.head, AutoConfig.from_pretrained(build.path), f"models.{build.role}.path")
+        auto = _auto(
+            build.head, import_transformers().AutoConfig.from_pretrained(build.path), f"models.{build.role}.path"
+        )
         model, report = auto.from_pretrained(build.path, **options)
     except OSError as error:
         reason = str(error).splitlines()[0]
@@ -107,7 +99,7 @@ def from_scratch(architecture: Mapping[str, Any], implied: Mapping[str, Any], he
 
 def parameters_of(architecture: Mapping[str, Any], implied: Mapping[str, Any], head: str, where: str) -> int:
     """How many a new model would have, tied ones once; nothing is allocated. Raises UserError as `from_scratch`."""
-    transformers_logging.set_verbosity_error()
+    _quiet()
     with torch.device("meta"):
         model = from_scratch(architecture, implied, head, where)
     return sum(parameter.numel() for parameter in model.parameters())
@@ -115,11 +107,14 @@ def parameters_of(architecture: Mapping[str, Any], implied: Mapping[str, Any], h
 
 def _auto(head: str, config: PretrainedConfig, where: str) -> Any:
     """transformers' class of models with the head that is asked for. Raises UserError where this architecture has none."""
-    language_model = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    transformers = import_transformers()
+    language_model = (
+        transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
+    )
     auto, wanted = {
         "lm": (language_model, "a decoder such as llama, or an encoder-decoder such as t5"),
-        "masked": (AutoModelForMaskedLM, "an encoder such as bert or modernbert"),
-        "scalar": (AutoModelForSequenceClassification, "a decoder such as llama"),
+        "masked": (transformers.AutoModelForMaskedLM, "an encoder such as bert or modernbert"),
+        "scalar": (transformers.AutoModelForSequenceClassification, "a decoder such as llama"),
     }[head]
     if type(config) not in auto._model_mapping or (head == "masked" and config.is_encoder_decoder):
         raise UserError(f"{where}: {config.model_type} cannot be trained with this objective; take {wanted}")
@@ -128,12 +123,17 @@ def _auto(head: str, config: PretrainedConfig, where: str) -> Any:
 
 def _config(architecture: Mapping[str, Any], implied: Mapping[str, Any], where: str) -> PretrainedConfig:
     """transformers' config with these fields, and those of `implied` that it knows; a `model_type` of llama if none is given."""
+    transformers = import_transformers()
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+
+    known_types = transformers.CONFIG_MAPPING
     fields = dict(architecture)
     model_type = fields.pop("model_type", "llama")
-    if model_type not in CONFIG_MAPPING:
-        near = difflib.get_close_matches(model_type, list(CONFIG_MAPPING.keys()), 1)
+    if model_type not in known_types:
+        near = difflib.get_close_matches(model_type, list(known_types.keys()), 1)
         raise UserError(f"{where}.model_type: {model_type!r} is unknown; nearest: {', '.join(near) or 'none'}")
-    config_class = CONFIG_MAPPING[model_type]
+    config_class = known_types[model_type]
     known = {field.name for field in dataclasses.fields(config_class)} | set(config_class.attribute_map)
     for name in fields:
         if name not in known | CONVERTED_FIELDS:
@@ -148,9 +148,15 @@ def _config(architecture: Mapping[str, Any], implied: Mapping[str, Any], where: 
     if config_class.is_encoder_decoder or model_type in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
         fields.setdefault("decoder_start_token_id", implied["pad_token_id"])  # as T5 does
     try:
-        return AutoConfig.for_model(model_type, **fields)
+        return transformers.AutoConfig.for_model(model_type, **fields)
     except StrictDataclassError as error:
         raise UserError(f"{where}: {' '.join(str(error).split())}") from error
+
+
+def _quiet() -> None:
+    logging = import_transformers().utils.logging
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def _start_near_zero(model: PreTrainedModel) -> None:

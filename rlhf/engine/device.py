@@ -6,12 +6,14 @@ import os
 import warnings
 from dataclasses import dataclass
 from datetime import timedelta
+from types import ModuleType
 from typing import Literal
 
 import torch
 import torch.distributed as dist
 
 from data.errors import UserError
+from data.lean_transformers import import_transformers
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,22 @@ def init_distributed(rank: int, world: int, address: str, port: int, device: Dev
     # DeepSpeed makes its groups without a timeout, so that torch's default would hold for a hung peer
     dist.distributed_c10d.default_pg_timeout = dist.distributed_c10d.default_pg_nccl_timeout = timeout
 
-    import deepspeed  # reads DS_ACCELERATOR as it is imported
-
+    deepspeed = _import_deepspeed()
     deepspeed.utils.logger.setLevel("WARNING")
     # about names of collectives that DeepSpeed still uses
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-    if on_cpu:
-        # a shared-memory all-reduce for inference that would be compiled here, and that training never calls
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(device.backend, timeout=timeout, auto_mpi_discovery=False)
+
+
+def _import_deepspeed() -> ModuleType:
+    """DeepSpeed, which reads DS_ACCELERATOR as it is imported, without the compilers that it would start and import."""
+    import_transformers()
+    import deepspeed
+    from deepspeed.runtime import compiler
+    from transformers import modeling_utils  # noqa: F401 - for `Engine`; here, because the driver still reads its data
+
+    # `deepspeed.initialize` imports the Muon optimizer whichever is used, and its decorators import torch's whole compiler
+    compiler.compile = lambda: lambda function: function
+    # DeepSpeed would run a C compiler to learn which kernels it could build; only a shared-memory all-reduce for inference asks
+    deepspeed.ops.__compatible_ops__ = {}
+    return deepspeed

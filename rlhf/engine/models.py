@@ -1,28 +1,36 @@
-"""Models of transformers as the engine runs them: outputs at chosen positions. `build` makes them."""
+"""Models of transformers as the engine runs them: outputs at chosen positions only. `build_model` makes them."""
 
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from data.errors import UserError
 from rlhf.engine.head import LogprobHead
 from rlhf.engine.inputs import Form, Kind
 from rlhf.interfaces import Output
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# By architecture: finding out costs a dozen forward passes of the whole model, and one process builds a model in each phase.
+_FORMS: dict[str, Form] = {}
+
 
 class EngineModel(nn.Module):
-    """A transformers model that answers for chosen positions of what it reads.
+    """A transformers model that computes outputs at chosen positions of its input.
 
     model: the transformers model itself; its parameters keep their names.
     form: how its inputs are laid out.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
+        """Raises UserError where the model changes its logits after the output layer."""
         super().__init__()
         self.model = model
         self._positions_known = "position_ids" in inspect.signature(model.base_model.forward).parameters
@@ -31,14 +39,19 @@ class EngineModel(nn.Module):
         decodes = kind == "decoder"
         self._no_cache = {} if kind == "encoder" else {"use_cache": False}
         self._head_has_layers = not decodes
+        architecture = architecture_of(model)
+        known = _FORMS.get(architecture)
         if not is_scalar(model):
-            self._replace_output_layer(kind)
-        self.form = Form(
+            if known is None:
+                self._expect_plain_logits(kind)
+            self._replace_output_layer()
+        self.form = known or Form(
             kind=kind,
             packing=decodes and self._positions_known and self._separates_documents(),
             prefixes=decodes and self._takes_masks(),
             start_token=getattr(model.config, "decoder_start_token_id", None) or 0,
         )
+        _FORMS[architecture] = self.form
 
     def forward(
         self,
@@ -51,8 +64,8 @@ class EngineModel(nn.Module):
         """arguments: of the transformers model, which makes the mask of packed rows from `position_ids`: a position that does
         not follow its left neighbour's begins a document. places (N,): indices into the flattened states.
 
-        (N,) fp32: log-probs of `targets` (N,) at those places, or without targets the scalar head's outputs there; with
-        entropies or normalisers (2, N). And the routers' loss of a mixture of experts, weighted by its coefficient.
+        Returns (N,) fp32: the log-probs of `targets` (N,) at `places`, or without targets the scalar head's outputs there;
+        (2, N) with entropies or normalisers. Beside it the router loss of a mixture of experts, weighted by its coefficient.
         """
         states, router_loss = self._states(arguments)
         return self.answer(states, places, targets, temperature, output), router_loss
@@ -60,15 +73,15 @@ class EngineModel(nn.Module):
     def answer(
         self, states: Tensor, places: Tensor, targets: Tensor | None, temperature: float, output: Output
     ) -> Tensor:
-        """What the head says of these states (R, L, D) at those places."""
+        """The head's output at `places` of the states (R, L, D)."""
         hidden = states.flatten(0, 1)[places]
         if targets is None:
             return self.model.score(hidden).squeeze(-1).float()
         return self.model.get_output_embeddings()(hidden, targets, temperature, output)
 
     def _states(self, arguments: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """(R, L, D) of what goes into the output layer. use_cache=False, and for packed rows no 2-D mask: with either,
-        transformers lets packed documents see each other, silently."""
+        """(R, L, D), the input of the output layer. use_cache=False, and no 2-D mask for packed rows: with either,
+        transformers lets packed documents attend to each other, without a warning."""
         if not self._positions_known:
             arguments = {name: value for name, value in arguments.items() if name != "position_ids"}
         if not (self._head_has_layers or self._routes):
@@ -78,8 +91,11 @@ class EngineModel(nn.Module):
             return found.logits, None
         return found.logits, self.model.config.router_aux_loss_coef * found.aux_loss
 
+    def _replace_output_layer(self) -> None:
+        self.model.set_output_embeddings(LogprobHead(self.model.get_output_embeddings()))
+
     @torch.no_grad()
-    def _replace_output_layer(self, kind: Kind) -> None:
+    def _expect_plain_logits(self, kind: Kind) -> None:
         """Raises UserError where logits are not the output layer's plain product, as with soft-capped or scaled logits."""
         model, tokens = self.model, torch.tensor([[1, 2, 3]])
         arguments = {"input_ids": tokens} | ({"decoder_input_ids": tokens} if kind == "encoder_decoder" else {})
@@ -87,12 +103,13 @@ class EngineModel(nn.Module):
         model.eval()
         logits = model(**arguments).logits
         output_layer = model.get_output_embeddings()
-        model.set_output_embeddings(LogprobHead(output_layer))
+        self._replace_output_layer()
         try:
             states = self._states(arguments)[0]
             plain = torch.equal(nn.functional.linear(states, output_layer.weight, output_layer.bias), logits)
-        except RuntimeError:  # something of the vocabulary's size is added to the states, as BART does
+        except RuntimeError:  # BART, for one, adds a bias of the vocabulary's size, which the states do not have
             plain = False
+        model.set_output_embeddings(output_layer)
         model.train(training)
         if not plain:
             raise UserError(
@@ -108,8 +125,8 @@ class EngineModel(nn.Module):
         return same_states(first, second)
 
     def _takes_masks(self) -> bool:
-        """Whether states obey an explicit mask: a causal one changes nothing, an open one shows what comes later, and one of two
-        documents hides the first. Layers with windows are asked by name: they are wider than any probe."""
+        """Whether the model obeys an explicit mask: a causal mask changes nothing, an open mask shows later tokens, and a mask of
+        two documents hides the first from the second. Sliding windows are recognised by the config: they are wider than a probe."""
         layers = set(getattr(self.model.config, "layer_types", None) or ())
         if layers - {"full_attention"} or (not layers and getattr(self.model.config, "sliding_window", None)):
             return False
@@ -124,7 +141,7 @@ class EngineModel(nn.Module):
             first, second = (
                 self._probe([before, 1, 2, 3], attention_mask=apart, position_ids=positions)[2:] for before in (1, 4)
             )
-        except (ValueError, RuntimeError):  # of a model that wants masks of another shape
+        except (ValueError, RuntimeError):  # the model wants masks of another shape
             return False
         return same_states(plain, masked) and not same_states(seen, other) and same_states(first, second)
 
@@ -138,22 +155,30 @@ class EngineModel(nn.Module):
         return states
 
 
+def architecture_of(model: PreTrainedModel) -> str:
+    """The model's class and its config, without the path that it came from."""
+    config = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
+    return f"{type(model).__name__} {json.dumps(config, sort_keys=True, default=str)}"
+
+
 def kind_of(model: PreTrainedModel) -> Kind:
-    """What the model reads and writes; see docs/pretraining.md."""
+    """Whether the model is a decoder, an encoder or both; see docs/pretraining.md."""
     if model.config.is_encoder_decoder:
         return "encoder_decoder"
     return "encoder" if type(model).__name__.endswith("ForMaskedLM") else "decoder"
 
 
 def same_states(first: Tensor, second: Tensor) -> bool:
-    """But for rounding, of which experts have some: their matrices' shapes depend on all tokens."""
+    """Equal up to rounding. Experts round differently as other tokens change, because the shapes of their matrices do."""
     return torch.allclose(first, second, rtol=1e-5, atol=1e-6)
 
 
 @torch.no_grad()
 def expect_causal(model: PreTrainedModel, where: str) -> None:
-    """Raises UserError where logits depend on later tokens: a model that reads in both directions would copy what it is to
-    predict."""
+    """Raises UserError where logits depend on later tokens: a model that reads in both directions would copy the token that it
+    should predict."""
+    if architecture_of(model) in _FORMS:  # an earlier build of this process has passed this check
+        return
     training = model.training
     model.eval()
     first, second = (model(input_ids=torch.tensor([[1, 2, 3, after]])).logits[:, :3] for after in (1, 2))

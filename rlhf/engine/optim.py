@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers.optimization import Adafactor
 
 from rlhf.interfaces import OptimSettings
 
@@ -50,6 +49,8 @@ def optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimize
     ]
     groups = [group for group in groups if group["params"]]
     if settings.name == "adafactor":
+        from transformers.optimization import Adafactor  # imports the whole Trainer
+
         return Adafactor(groups, lr=settings.lr, decay_rate=-0.8, scale_parameter=False, relative_step=False)
     return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
 

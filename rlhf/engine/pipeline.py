@@ -6,12 +6,11 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from data.batch import Batch
 from data.errors import UserError
@@ -20,6 +19,9 @@ from rlhf.engine.inputs import in_rows, inputs_of
 from rlhf.engine.models import EngineModel
 from rlhf.engine.runner import Finish
 from rlhf.interfaces import Output
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # activations travel whole: DeepSpeed would cut them over the parts of a matrix, and takes no integers beside them then
 CONFIG = {"pipeline": {"pipe_partitioned": False, "grad_partitioned": False}}

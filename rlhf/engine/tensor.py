@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from data.errors import UserError
 from rlhf.engine.grid import UNCUT, Grid, process_groups
 from rlhf.engine.inputs import Kind
 from rlhf.engine.models import EngineModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # of transformers' plans: the axis of the weight (out, in) that is cut; None: it stays whole
 AXES = {"colwise": 0, "rowwise": 1, "replicated_with_grad_allreduce": None, "embedding_rowwise": None}

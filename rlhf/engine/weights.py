@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from rlhf.engine.grid import Grid
 from rlhf.engine.tensor import whole
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # numpy has no bfloat16: its bits travel as uint16 beside the name of their dtype
 NumpyWeight = tuple[str, str, np.ndarray]

@@ -86,6 +86,11 @@ def test_ops_cost_torch_and_nothing_else():
     assert not loaded_by("from rlhf.ops import losses") & {"ray", "vllm", "deepspeed", "transformers", "pydantic"}
 
 
+def test_models_and_tokenizers_come_without_scikit_learn():
+    statement = "from data.lean_transformers import import_transformers as start; start().AutoModelForCausalLM.register"
+    assert not loaded_by(statement) & {"sklearn", "scipy", "pandas", "peft", "datasets", "deepspeed"}
+
+
 def test_import_rlhf_costs_nothing():
     assert not loaded_by("import rlhf") & {"torch", "pydantic", "ray"}
 
