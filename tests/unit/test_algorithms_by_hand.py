@@ -8,18 +8,10 @@ from rollout_cases import NAN, rollouts, with_forwards
 
 from data.batch import Batch
 from rlhf import objectives
-from rlhf.algorithms.cispo import CISPO
-from rlhf.algorithms.dapo import DAPO
-from rlhf.algorithms.dr_grpo import DrGRPO
-from rlhf.algorithms.grpo import GRPO
-from rlhf.algorithms.gspo import GSPO
+from rlhf.algorithms.grpo import CISPO, DAPO, GRPO, GSPO, DrGRPO
 from rlhf.algorithms.online_dpo import OnlineDPO
-from rlhf.algorithms.opo import OPO
 from rlhf.algorithms.penalty import LossKL, RewardKL
-from rlhf.algorithms.reinforce import REINFORCE
-from rlhf.algorithms.reinforce_pp import ReinforcePlusPlus, ReinforcePlusPlusBaseline
-from rlhf.algorithms.remax import ReMax
-from rlhf.algorithms.rloo import RLOO
+from rlhf.algorithms.reinforce import OPO, REINFORCE, RLOO, ReinforcePlusPlus, ReinforcePlusPlusBaseline, ReMax
 from rlhf.objectives import ClippedPolicy, Reinforce
 from rlhf.ops import masked
 

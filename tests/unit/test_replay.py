@@ -16,8 +16,7 @@ from typer.testing import CliRunner
 import launch
 from data.batch import Batch
 from data.errors import UserError
-from rlhf.algorithms.dapo import DAPO
-from rlhf.algorithms.grpo import GRPO
+from rlhf.algorithms.grpo import DAPO, GRPO
 from rlhf.algorithms.penalty import KL
 from rlhf.algorithms.ppo import PPO
 from rlhf.replay import load_algorithm, replay

@@ -21,7 +21,7 @@ from data.feedback.single_answers import question_batch
 from data.feedback.step_labels import step_batch, steps_of
 from data.sample import Prompt, Sample
 from rlhf.algorithms.grpo import GRPO
-from rlhf.algorithms.remax import ReMax
+from rlhf.algorithms.reinforce import ReMax
 from rlhf.config.schema import Config
 from rlhf.metrics import Timer
 from rlhf.phases.answers import batch_of
