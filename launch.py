@@ -20,6 +20,7 @@ from data.errors import UserError
 from rlhf.config.check import check
 from rlhf.config.explain import did_you_mean
 from rlhf.config.load import load_config
+from rlhf.config.resolved import resolve
 from rlhf.config.schema import Config
 from rlhf.reports.tables import terminal_table
 
@@ -151,18 +152,17 @@ def plan(
 ) -> None:
     """Show what would run where, and each phase's inputs. Starts nothing."""
     with told_plainly():
-        settings = load_config(config, overrides or ())
-        check(settings)
+        resolved = check(load_config(config, overrides or ()))
         from actors.placement import Resources
         from actors.placement import plan as plan_placement
         from rlhf.reports.tables import phases_table, placement_table
         from rlhf.scaling.plan import forecast_table, forecasts
 
-        placement = plan_placement(settings, None if cpus is None else Resources(cpus, gpus))
+        placement = plan_placement(resolved, None if cpus is None else Resources(cpus, gpus))
         console = Console()
         console.print(placement_table(placement.rows(), placement.on_gpus))
-        console.print(phases_table(settings))
-        if expected := forecasts(settings):
+        console.print(phases_table(resolved))
+        if expected := forecasts(resolved):
             console.print(forecast_table(expected))
 
 
@@ -174,14 +174,14 @@ def preview(
 ) -> None:
     """Show three samples of each of a phase's data sets as the model sees them, trained tokens in colour."""
     with told_plainly():
-        settings = load_config(config, overrides or ())  # not checked: other phases' data may be missing yet
-        by_name = {each.name: each for each in settings.phases}
+        resolved = resolve(load_config(config, overrides or ()))  # not checked: other phases' data may be missing yet
+        by_name = {each.name: each for each in resolved.phases}
         if phase not in by_name:
             raise UserError(f"{config}: there is no phase {phase!r}{did_you_mean(phase, by_name)}")
         from rlhf.phases.preview import preview as read
 
         console = Console()
-        for name, (report, samples) in read(settings, by_name[phase], PREVIEWED).items():
+        for name, (report, samples) in read(by_name[phase], PREVIEWED).items():
             console.print(Text(str(report)), soft_wrap=True)
             for number, pieces in enumerate(samples, 1):
                 console.rule(f"{name} sample {number}".lstrip(), align="left")

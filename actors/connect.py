@@ -9,13 +9,17 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from actors.cluster import by_value, cluster
+from rlhf.config.resolved import resolve
 from rlhf.config.schema import Config
 
 if TYPE_CHECKING:
     from actors.runtime import ClusterRuntime
     from rlhf.interfaces import Algorithm
 
-NEEDED = ("actors.runtime", "rlhf.controller")  # with torch, transformers and the phases: seconds of imports
+NEEDED = (
+    "actors.runtime",
+    "rlhf.controller",
+)  # beside the phases' loops: torch and transformers take seconds to import
 
 
 @contextmanager
@@ -26,7 +30,9 @@ def connect(
 
     algorithm, reward: the caller's own objects, whose modules the workers may not be able to import.
     """
-    loading = Thread(target=lambda: [import_module(name) for name in NEEDED])
+    resolved = resolve(config, algorithm=algorithm)
+    loops = {phase.kind.loop.partition(":")[0] for phase in resolved.phases}
+    loading = Thread(target=lambda: [import_module(name) for name in (*NEEDED, *loops)])
     loading.start()
     with cluster(address, config.device) as available:
         loading.join()
@@ -36,5 +42,5 @@ def connect(
 
         for value in (algorithm, reward):
             by_value(value)
-        with ClusterRuntime(config, plan(config, available, algorithm)) as runtime:
+        with ClusterRuntime(config, plan(resolved, available)) as runtime:
             yield runtime

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
-from rlhf.config.roles import JUDGE, samples_answers
+from rlhf.config.kinds import JUDGE
+from rlhf.config.resolved import Resolved
 from rlhf.config.schema import Config
-from rlhf.interfaces import Algorithm
-from rlhf.needs import needed_models
 
 ROLLOUT = "rollout"
 DRIVER_FILES = ("nvidia[0-9]*", "kfd", "dri/render*", "dxg")  # of accelerators, in /dev
@@ -78,15 +77,15 @@ def this_machine() -> Resources:
     return Resources(cpus=len(os.sched_getaffinity(0)), gpus=gpus)
 
 
-def plan(config: Config, available: Resources | None = None, algorithm: Algorithm | None = None) -> Placement:
+def plan(resolved: Resolved, available: Resources | None = None) -> Placement:
     """Places the config's pools on a cluster with these resources; default: this machine.
 
     algorithm: the one given to `rlhf.run` instead of the config's; models that the algorithm does not need get no place.
     Raises UserError where the pools need more devices than there are.
     """
-    available = available or this_machine()
+    config, available = resolved.config, available or this_machine()
     on_gpus = uses_gpus(config, available)
-    ranks = {name: ranks_by_role(config, name, algorithm) for name in config.pools}
+    ranks = {name: ranks_by_role(resolved, name) for name in config.pools}
     ranks = {name: roles for name, roles in ranks.items() if roles}
     actors = sum(sum(roles.values()) for roles in ranks.values())
     cpus = round_down(min(1.0, available.cpus / max(actors, 1)))
@@ -116,17 +115,15 @@ def uses_gpus(config: Config, available: Resources) -> bool:
     return available.gpus >= 1
 
 
-def ranks_by_role(config: Config, pool: str, algorithm: Algorithm | None = None) -> dict[str, int]:
+def ranks_by_role(resolved: Resolved, pool: str) -> dict[str, int]:
     """{role: ranks} of all roles that some phase runs on this pool, including the rollout engines."""
+    config = resolved.config
     devices = config.pools[pool].devices
     used = dict.fromkeys(
-        role
-        for phase in config.phases
-        for role, model in needed_models(config, phase, algorithm).items()
-        if model.pool == pool
+        role for phase in resolved.phases for role, model in phase.needed.items() if model.pool == pool
     )
     roles = {role: 1 if role == JUDGE else devices for role in sorted(used, key=_order)}
-    if config.rollout.pool == pool and any(map(samples_answers, config.phases)):
+    if config.rollout.pool == pool and any(phase.samples_answers for phase in resolved.phases):
         roles[ROLLOUT] = config.rollout.engines
     return roles
 

@@ -16,7 +16,8 @@ from rich.console import Console
 from data.errors import UserError
 from data.sample import Sample
 from rlhf.config.check import check
-from rlhf.config.roles import CORPUS, needs_cluster
+from rlhf.config.kinds import CORPUS
+from rlhf.config.resolved import resolve
 from rlhf.config.schema import Config
 
 if TYPE_CHECKING:  # these import torch
@@ -80,11 +81,11 @@ def check_scaling(config: Config) -> None:
     from rlhf.scaling.grid import grid_config
     from rlhf.scaling.sizes import expect_sizes
 
-    check(config)
+    resolved = check(config)
     if config.scaling is None:
         raise UserError("there is no section `scaling` in this config; see docs/scaling.md")
-    check(grid_config(config))
-    expect_sizes(config)
+    check(grid_config(resolved))
+    expect_sizes(resolved)
 
 
 def _run(config: Config, connect: Connect, console: Console | None, names: list[str] | None, **given: Any) -> Summary:
@@ -99,7 +100,9 @@ def _run(config: Config, connect: Connect, console: Console | None, names: list[
 def _opened(config: Config, connect: Connect, names: list[str] | None) -> Iterator[Connect]:
     """Starts the cluster at once if a phase has no artifact; else only when a phase has to run."""
     artifacts = Path(config.run.directory) / "artifacts"
-    phases = [phase for phase in config.phases if needs_cluster(phase) and (names is None or phase.name in names)]
+    phases = [
+        phase for phase in resolve(config).phases if phase.needs_cluster and (names is None or phase.name in names)
+    ]
     if all((artifacts / phase.name).exists() for phase in phases):
         yield connect
     else:

@@ -11,24 +11,17 @@ from typing import Any
 
 from rich.console import Console
 
+from data.imports import load_object
 from data.sources import Rows
+from rlhf.config.kinds import CORPUS, JUDGE, PHASE
 from rlhf.config.load import dump_config
-from rlhf.config.roles import CORPUS, JUDGE, PHASE, needs_cluster, resolve_models, result_role, samples_answers
-from rlhf.config.schema import Config, Phase
+from rlhf.config.resolved import ResolvedPhase, resolve
+from rlhf.config.schema import Config
 from rlhf.interfaces import Algorithm, Runtime
 from rlhf.lineage import lineage_of
-from rlhf.needs import needed_models
-from rlhf.phases import best_of_n, corpus, label, rl, supervised
 from rlhf.phases.base import PhaseContext, resolve_path
 from rlhf.rundir import Artifact, RunDirectory, fingerprint, write_atomically
 from rlhf.summary import Summary, summarise
-
-LOOPS = {
-    "corpus": corpus.run,
-    "rl": rl.run,
-    "best_of_n": best_of_n.run,
-    "label": label.run,
-}  # every other kind is supervised
 
 
 class Controller:
@@ -52,6 +45,7 @@ class Controller:
         started: time.monotonic() at the start of the program, for the summary's start-up time; default: now.
         """
         self.config, self.connect = config, connect
+        self.resolved = resolve(config, algorithm=algorithm)
         self.finished = dict(finished or {})
         self.given = {"algorithm": algorithm, "reward": reward, "rollout": rollout}
         self.opened: dict[str, Rows] = {}  # data sets of the current phase, see `open_data`
@@ -68,7 +62,7 @@ class Controller:
         with ExitStack() as stack:
             runtime: Runtime | None = None
             ran = False
-            for phase in self.config.phases:
+            for phase in self.resolved.phases:
                 if phase.name in self.finished:
                     continue
                 done = Artifact.read(self.run_directory.artifact(phase.name))
@@ -81,7 +75,7 @@ class Controller:
                     self.console.print(f"[bold]{phase.name:<9}[/] done before, inputs unchanged", highlight=False)
                     artifacts[phase.name] = done
                     continue
-                if runtime is None and needs_cluster(phase):
+                if runtime is None and phase.needs_cluster:
                     runtime = stack.enter_context(self.connect())
                     startup = time.monotonic() - self.started
                 artifacts[phase.name] = self.run_phase(phase, runtime, artifacts, lineage)
@@ -91,12 +85,12 @@ class Controller:
         return summarise(self.config, artifacts, startup, self.run_directory.root)
 
     def run_phase(
-        self, phase: Phase, runtime: Runtime | None, artifacts: dict[str, Artifact], lineage: dict[str, Any]
+        self, phase: ResolvedPhase, runtime: Runtime | None, artifacts: dict[str, Artifact], lineage: dict[str, Any]
     ) -> Artifact:
         started, syncs = time.monotonic(), dict(runtime.rollout_stats) if runtime else {}
+        given = self.given_to(phase)
         context = PhaseContext(
-            config=self.config,
-            phase=phase,
+            resolved=phase,
             runtime=runtime,
             run=self.run_directory,
             artifacts=artifacts,
@@ -104,11 +98,12 @@ class Controller:
             id=fingerprint(lineage),
             staging=self.run_directory.staging(phase.name),
             console=self.console,
-            **self.given_to(phase),
+            reward=given.get("reward"),
+            rollout=given.get("rollout"),
         )
         if runtime is not None:
             runtime.expect(*self.expected(context))
-        metrics = LOOPS.get(phase.kind, supervised.run)(context)
+        metrics = load_object(phase.kind.loop)(context)
         for role in context.models:
             runtime.release(role)
         artifact = Artifact(
@@ -128,32 +123,27 @@ class Controller:
     def expected(self, context: PhaseContext) -> tuple[dict[str, str], tuple[str, int] | None]:
         """({role: pool}, (model path, max_length) of the rollout engines): the processes that the phase will ask for.
         If it needs no engines, those of the next phase that does, so that they start early, if that policy exists."""
-        models = needed_models(self.config, context.phase, context.algorithm)
-        roles = {role: model.pool for role, model in models.items() if role != JUDGE}
-        later = self.config.phases[self.config.phases.index(context.phase) :]
-        for phase in filter(samples_answers, later):
-            start = resolve_models(self.config, phase)["policy"].path
-            while start and start.startswith(PHASE) and start.removeprefix(PHASE) not in context.artifacts:
-                start = self.start_of(start.removeprefix(PHASE))
-            return roles, (resolve_path(start, context.artifacts), phase.max_length) if start else None
-        return roles, None
+        resolved = context.resolved
+        roles = {role: model.pool for role, model in resolved.needed.items() if role != JUDGE}
+        later = self.resolved.phases[self.resolved.phases.index(resolved) :]
+        if (asking := next((phase for phase in later if phase.samples_answers), None)) is None:
+            return roles, None
+        place, start = asking, asking.models["policy"].path
+        while start and start.startswith(PHASE) and start.removeprefix(PHASE) not in context.artifacts:
+            place = place.parent(start)
+            start = place.models[place.kind.result].path
+        return roles, (resolve_path(start, context.artifacts), asking.settings.max_length) if start else None
 
-    def start_of(self, name: str) -> str | None:
-        """The path that the phase's trained model starts from; None for a new model."""
-        phase = next(phase for phase in self.config.phases if phase.name == name)
-        return resolve_models(self.config, phase)[result_role(phase)].path
-
-    def clear(self, phase: Phase) -> None:
+    def clear(self, phase: ResolvedPhase) -> None:
         """Deletes the working files of a finished corpus phase, which are as large as its artifact."""
-        if phase.kind == CORPUS:
+        if phase.kind.name == CORPUS:
             shutil.rmtree(self.run_directory.checkpoints(phase.name, "").directory, ignore_errors=True)
 
-    def lineage(self, phase: Phase, artifacts: dict[str, Artifact]) -> dict[str, Any]:
+    def lineage(self, phase: ResolvedPhase, artifacts: dict[str, Artifact]) -> dict[str, Any]:
         """Everything that the phase's result depends on (`rlhf.lineage`). Opens the phase's data sets."""
         self.opened = {}
-        return lineage_of(self.config, phase, artifacts, self.given_to(phase), self.opened)
+        return lineage_of(phase, artifacts, self.given_to(phase), self.opened)
 
-    def given_to(self, phase: Phase) -> dict[str, Any]:
+    def given_to(self, phase: ResolvedPhase) -> dict[str, Any]:
         """The caller's own objects that this kind of phase uses."""
-        names = {"rl": ("algorithm", "reward", "rollout"), "best_of_n": ("reward",)}.get(phase.kind, ())
-        return {name: self.given[name] for name in names}
+        return {name: self.given[name] for name in phase.kind.given}

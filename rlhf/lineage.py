@@ -16,12 +16,10 @@ from data.feedback.columns import conversion_of
 from data.imports import load_object
 from data.messages import strings_in
 from data.sources import Rows
-from rlhf.config.roles import CORPUS, PHASE, corpora_of, data_sets, reward_parts
-from rlhf.config.schema import Config, Corpus, Phase
+from rlhf.config.kinds import CORPUS, PHASE
+from rlhf.config.resolved import ResolvedPhase
 from rlhf.corpus.cleaning_steps import STEPS, plain_source
 from rlhf.corpus.reserved import open_reserved, reserved_sets
-from rlhf.needs import needed_models
-from rlhf.phases import supervised
 from rlhf.phases.base import open_data
 from rlhf.rundir import Artifact, fingerprint
 
@@ -40,8 +38,7 @@ COSMETIC: dict[str, Any] = {
 
 
 def lineage_of(
-    config: Config,
-    phase: Phase,
+    phase: ResolvedPhase,
     artifacts: Mapping[str, Artifact],
     given: Mapping[str, Any],
     opened: dict[str, Rows] | None = None,
@@ -52,19 +49,19 @@ def lineage_of(
     opened: receives the phase's data sets, see `open_data`.
     Raises UserError where a function that the config names does not exist.
     """
-    if phase.kind == CORPUS:
-        return _of_a_corpus(config, phase, artifacts, opened)
-    settings = phase.model_dump(mode="json", exclude=COSMETIC | {"models": True})
-    models = needed_models(config, phase, given.get("algorithm"))
+    if phase.kind.name == CORPUS:
+        return _of_a_corpus(phase, artifacts, opened)
+    settings = phase.settings.model_dump(mode="json", exclude=COSMETIC | {"models": True})
+    models, corpora = phase.needed, phase.corpora
     paths = {role: model.path for role, model in models.items() if model.path}
-    corpora = corpora_of(config, phase)
-    rows = {name: open_data(data, artifacts, opened) for name, data in data_sets(phase).items() if name not in corpora}
+    sets = {name: data for name, data in phase.data_sets.items() if name not in corpora}
+    rows = {name: open_data(data, artifacts, opened) for name, data in sets.items()}
     lineage = {
         "phase": settings,
         "models": {role: model.model_dump(mode="json", exclude={"pool"}) for role, model in models.items()},
         "parents": {role: _parent(path, artifacts) for role, path in paths.items() if path.startswith(PHASE)},
         "data": {name: opened.fingerprint for name, opened in rows.items()},
-        "seed": config.run.seed,
+        "seed": phase.config.run.seed,
         "code": {path: source_of(path) for path in functions_of(phase, given)},
     }
     for name, corpus in corpora.items():
@@ -76,24 +73,25 @@ def lineage_of(
 
 
 def _of_a_corpus(
-    config: Config, phase: Corpus, artifacts: Mapping[str, Artifact], opened: dict[str, Rows] | None
+    phase: ResolvedPhase, artifacts: Mapping[str, Artifact], opened: dict[str, Rows] | None
 ) -> dict[str, Any]:
     """The inputs of a corpus phase. Files count by name, size and modification time, because they may be too many to
     read before every run. Weights of sources are left out: they are an input of the phase that trains on the corpus."""
-    parameters = [value for step in phase.steps for value in strings_in(step.parameters)]
-    tokenizer = [phase.tokenizer.path] if phase.tokenizer and phase.tokenizer.path else []
-    functions = [path for source in phase.sources for path in strings_in(source.path) if not _is_file(path)]
-    functions += [step.name for step in phase.steps if step.name not in STEPS]
-    reserved = {name: open_reserved(data, opened) for name, data in reserved_sets(config, phase).items()}
+    settings = phase.settings
+    parameters = [value for step in settings.steps for value in strings_in(step.parameters)]
+    tokenizer = [settings.tokenizer.path] if settings.tokenizer and settings.tokenizer.path else []
+    functions = [path for source in settings.sources for path in strings_in(source.path) if not _is_file(path)]
+    functions += [step.name for step in settings.steps if step.name not in STEPS]
+    reserved = {name: open_reserved(data, opened) for name, data in reserved_sets(phase.config, settings).items()}
     return {
-        "phase": phase.model_dump(
+        "phase": settings.model_dump(
             mode="json", exclude={"goals": True, "workers": True, "sources": {"__all__": {"weight"}}}
         ),
         "parents": {path: _parent(path, artifacts) for path in (*parameters, *tokenizer) if path.startswith(PHASE)},
-        "files": fingerprint(files_of([plain_source(source) for source in phase.sources])),
+        "files": fingerprint(files_of([plain_source(source) for source in settings.sources])),
         "parameters": {path: _stat_of(path) for path in (*parameters, *tokenizer) if _is_file(path)},
         "reserved": {name: rows.fingerprint for name, rows in reserved.items()},
-        "seed": config.run.seed,
+        "seed": phase.config.run.seed,
         "code": {path: source_of(path) for path in functions},
     }
 
@@ -119,23 +117,23 @@ def _parent(path: str, artifacts: Mapping[str, Artifact]) -> str:
     return artifacts[path.removeprefix(PHASE)].id
 
 
-def conversions(phase: Phase, rows: Mapping[str, Rows]) -> dict[str, str]:
+def conversions(phase: ResolvedPhase, rows: Mapping[str, Rows]) -> dict[str, str]:
     """{data set: "kind → kind"} of the data sets whose rows are converted to the kind that the phase's loss reads."""
-    if phase.kind not in supervised.RECIPES:
+    if not phase.kind.supervised:
         return {}
-    kind = supervised.row_kind(phase)
-    found = {name: conversion_of(kind, rows[name].columns) for name in ("data", "eval_data") if name in rows}
+    found = {name: conversion_of(phase.rows, rows[name].columns) for name in ("data", "eval_data") if name in rows}
     return {name: text for name, text in found.items() if text}
 
 
-def functions_of(phase: Phase, given: Mapping[str, Any]) -> list[str]:
+def functions_of(phase: ResolvedPhase, given: Mapping[str, Any]) -> list[str]:
     """Every module:attribute that the config names, except data functions and functions that `given` replaces."""
-    if given.get("reward") is not None:
-        phase = phase.model_copy(update={"reward": []})
-    paths = [part.source for part in reward_parts(phase)]
-    paths += [score.source for score in answers.scores.values()] if (answers := getattr(phase, "answers", None)) else []
-    paths += [getattr(phase, name, None) for name in ("gold", "rollout") if given.get(name) is None]
-    named = [getattr(phase, name, None) for name in ("algorithm", "loss", "objective") if given.get(name) is None]
+    settings, replaced = phase.settings, {"reward"} if given.get("reward") is not None else set()
+    listed = [rewards for name, rewards in phase.listed_rewards.items() if name not in replaced]
+    paths = [reward.source for rewards in listed for reward in rewards]
+    answers = getattr(settings, "answers", None)
+    paths += [score.source for score in answers.scores.values()] if answers else []
+    paths += [getattr(settings, name, None) for name in ("gold", "rollout") if given.get(name) is None]
+    named = [getattr(settings, name, None) for name in ("algorithm", "loss", "objective") if given.get(name) is None]
     paths += [part.name for part in named if part]
     return sorted({path for path in paths if path and ":" in path})
 

@@ -180,11 +180,11 @@ def _stored(root: Path, phase: str, step: int) -> Path:
 
 
 def _policy(config: Config, phase: Rl, directory: Path) -> ModelBuild:
-    from rlhf.config.roles import resolve_models
+    from rlhf.config.resolved import resolve
 
     if not (directory / POLICY / "config.json").exists():
         raise UserError(f"{directory / POLICY} is missing: the run ended while it stored this step; take another one")
-    tokens = resolve_models(config, phase)["policy"].microbatch_tokens
+    tokens = resolve(config)[phase.name].models["policy"].microbatch_tokens
     return ModelBuild("policy", str(directory / POLICY), None, "lm", "float32", 0, tokens, False, None, seed=0)
 
 

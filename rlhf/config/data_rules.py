@@ -1,25 +1,51 @@
-"""Rules about data: where sets may be mixed and in which shares, and what templates make of rows."""
+"""Rules about data: whether they are there, where data sets may be mixed and in which shares, and what templates make of rows."""
 
 from __future__ import annotations
 
-from rlhf.config.corpus_rules import weights_fit
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
 from rlhf.config.data import Data, Part
-from rlhf.config.model_rules import Advice
-from rlhf.config.roles import DATA_SETS, corpus_of, data_sets, named_data
-from rlhf.config.schema import Config, Phase
+from rlhf.config.explain import did_you_mean
+from rlhf.config.kinds import CORPUS, LEAVING_ROWS, OF_TEXT, PHASE
+from rlhf.config.resolved import Resolved, ResolvedPhase
 
-MIXED = ("pretrain", "sft")  # kinds of phases whose data may be a mix
-# settings that say nothing of a mix as a whole
-OF_PARTS = ("split", "columns", "args", "limit", "holdout", "templates")
-# kind of rows: what its templates must make
-FORMS = {"text": ("text",), "chat": ("prompt", "response"), "prompts": ("prompt",)}
+# a path that is certainly a file or directory; others may be names of data sets or models
+FILE = re.compile(r"^(?!.*://)(\.{0,2}/|.*\.(txt|json|jsonl|jsonl\.gz|json\.gz|parquet|arrow|csv)$)")
+OF_PARTS = ("split", "columns", "args", "limit", "holdout", "templates")  # settings of a mix's parts, not of the mix
+FORMS = {
+    "text": ("text",),
+    "chat": ("prompt", "response"),
+    "prompts": ("prompt",),
+}  # by kind of rows: what a template must make
 
 
-def mixes_are_trained_on(config: Config, phase: Phase) -> Advice:
-    for name, data in named_data(phase).items():
-        where = f"phases.{phase.name}.{name}"
-        if data.mix and (name != "data" or phase.kind not in MIXED):
-            yield f"{where}.mix: only the data of phases of kind {' and '.join(MIXED)} can be a mix; name one data set's path"
+def data_exists(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:
+    for name, data in phase.data_sets.items():
+        for path in data.paths:
+            if path.startswith(PHASE):
+                yield from _leaves_a_data_set(phase, name, path)
+            elif FILE.match(path) and not Path(path).exists():
+                yield f"{phase.where}.{name}.path: there is no {path}; relative paths start at {Path.cwd()}"
+
+
+def _leaves_a_data_set(phase: ResolvedPhase, name: str, path: str) -> Iterator[str]:
+    where, source, wanted = f"{phase.where}.{name}.path", phase.parent(path), path.removeprefix(PHASE)
+    if source is None:
+        yield f"{where}: no phase {wanted!r} runs before {phase.name!r}{did_you_mean(wanted, [other.name for other in phase.earlier])}"
+    elif source.kind.name == CORPUS:
+        if phase.kind.name != "pretrain" or name.partition(".")[0] != "data":
+            yield f"{where}: phase {wanted!r} leaves a corpus, which only the data of a pretrain phase can be; name files of rows"
+    elif not source.kind.leaves_rows:
+        yield f"{where}: phase {wanted!r} leaves a model and no data set; name a phase of kind {' or '.join(LEAVING_ROWS)}"
+
+
+def mixes_are_trained_on(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:
+    for name, data in phase.data.items():
+        where = f"{phase.where}.{name}"
+        if data.mix and (name != "data" or not phase.kind.of_text):
+            yield f"{where}.mix: only the data of phases of kind {' and '.join(OF_TEXT)} can be a mix; name one data set's path"
         elif data.mix and data.path:
             yield f"{where}: path and mix; make the path a part of the mix, or remove one"
         elif "temperature" in data.given and not data.mix:
@@ -28,8 +54,8 @@ def mixes_are_trained_on(config: Config, phase: Phase) -> Advice:
             yield f"{where}: in a mix, {', '.join(misplaced)} are of the parts; set {where}.mix.<part>.{misplaced[0]}"
 
 
-def shares_can_be_had(config: Config, phase: Phase) -> Advice:
-    data, where = phase.data, f"phases.{phase.name}.data"
+def mix_shares_can_be_had(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:
+    data, where = phase.settings.data, f"{phase.where}.data"
     if not data.mix:
         return
     given = {name: part.weight for name, part in data.mix.items() if part.weight is not None}
@@ -42,7 +68,7 @@ def shares_can_be_had(config: Config, phase: Phase) -> Advice:
             yield f"{where}.mix.{name}.cap: a part with a weight has its share whatever its rows are; remove cap or weight"
         if "temperature" in part.given:
             yield f"{where}.mix.{name}.temperature: it is of the whole mix; set {where}.temperature"
-        corpus = corpus_of(config, part)
+        corpus = phase.corpora.get(f"data.mix.{name}")
         # a corpus sets documents aside, of which `holdout` says how many windows are used
         if part.weight == 0 and not part.holdout and (corpus is None or not corpus.holdout):
             holdout = "its holdout" if corpus is None else f"phases.{corpus.name}.holdout"
@@ -52,47 +78,52 @@ def shares_can_be_had(config: Config, phase: Phase) -> Advice:
             )
 
 
-def mixes_are_evaluated_by_part(config: Config, phase: Phase) -> Advice:
-    if phase.data.mix and getattr(phase, "eval_data", None) is not None:
+def weights_fit(where: str, weights: Mapping[str, float], names: Sequence[str]) -> Iterator[str]:
+    """Shares of a corpus's sources or of a mix's parts, which are those of these names."""
+    for name in weights:
+        if name not in names:
+            yield f"{where}: the corpus has no source {name!r}{did_you_mean(name, names)}"
+    total, others = sum(weights.values()), [name for name in names if name not in weights]
+    if weights and (min(weights.values()) < 0 or (not total > 0 and not others)):
+        yield f"{where}: weights are shares, none below 0 and one above; found {dict(weights)}"
+    elif weights and others and total > 1 - 1e-9:
         yield (
-            f"phases.{phase.name}.eval_data: a mix is evaluated on what each part holds out; remove it, and set holdout in the "
+            f"{where}: weights of {total:g} in all leave nothing for {', '.join(others)}: lower them, or give these a weight, too "
+            "(0 leaves one out)"
+        )
+
+
+def mixes_are_evaluated_by_part(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:
+    if phase.settings.data.mix and "eval_data" in phase.data:
+        yield (
+            f"{phase.where}.eval_data: a mix is evaluated on what each part holds out; remove it, and set holdout in the "
             "parts (one of weight 0 is only evaluated)"
         )
 
 
-def templates_make_what_is_read(config: Config, phase: Phase) -> Advice:
-    for name, data in data_sets(phase).items():
-        if not data.templates or corpus_of(config, data) is not None:
+def templates_make_what_is_read(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:
+    for name, data in phase.data_sets.items():
+        if not data.templates or name in phase.corpora:
             continue
-        where, kind = f"phases.{phase.name}.{name}.templates", _kind(phase, name, data)
-        if kind is None:
-            yield f"{where}: a phase of kind {phase.kind} reads comparisons and labels, which no template makes; remove them"
+        where, rows = f"{phase.where}.{name}.templates", _rows(phase, name, data)
+        if rows not in FORMS:
+            yield f"{where}: a phase of kind {phase.kind.name} reads comparisons and labels, which no template makes; remove them"
             continue
         for place, template in enumerate(data.templates):
-            if missing := [form for form in FORMS[kind] if getattr(template, form) is None]:
-                yield f"{where}[{place}]: {' and '.join(missing)} missing: the rows are read as {kind}{_other_rows(data, kind)}"
+            if missing := [form for form in FORMS[rows] if getattr(template, form) is None]:
+                yield f"{where}[{place}]: {' and '.join(missing)} missing: the rows are read as {rows}{_other_rows(data, rows)}"
 
 
-def _kind(phase: Phase, name: str, data: Data) -> str | None:
-    """What the rows are read as, where a template can make that."""
-    if name == "answers.data" or (name == "data" and phase.kind in ("rl", *DATA_SETS)):
+def _rows(phase: ResolvedPhase, name: str, data: Data) -> str | None:
+    """What the rows of this setting are read as."""
+    if name == "answers.data":
         return "prompts"
     if name == "ptx.data":
         return "text"
-    if isinstance(data, Part) and data.rows:
-        return data.rows
-    return {"pretrain": "text", "sft": "chat"}.get(phase.kind)
+    return (data.rows if isinstance(data, Part) else None) or phase.kind.rows
 
 
-def _other_rows(data: Data, kind: str) -> str:
-    if isinstance(data, Part) and kind in ("text", "chat"):
-        return f"; for the other kind, set the part's rows: {'chat' if kind == 'text' else 'text'}"
+def _other_rows(data: Data, rows: str) -> str:
+    if isinstance(data, Part) and rows in ("text", "chat"):
+        return f"; for the other kind, set the part's rows: {'chat' if rows == 'text' else 'text'}"
     return ""
-
-
-DATA_RULES = (
-    mixes_are_trained_on,
-    shares_can_be_had,
-    mixes_are_evaluated_by_part,
-    templates_make_what_is_read,
-)

@@ -1,103 +1,152 @@
-"""Rules about what pretraining and SFT learn: the objective is there, and rows, model and tokenizer are such as it needs. And about
-the architectures of the phases after them. They import torch and the user's modules."""
+"""Rules about what a phase learns by: its algorithm, loss or objective is there, and rows, model and tokenizer are what that needs.
+They import the user's modules."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from data.errors import UserError
-from rlhf.config.model_rules import Advice, architecture_of, place_of
-from rlhf.config.roles import CORPUS, JUDGE, PHASE, corpora_of, resolve_models, result_role
-from rlhf.config.schema import Config, Model, Phase
+from rlhf.config.kinds import CORPUS, JUDGE, PHASE
+from rlhf.config.resolved import Resolved, ResolvedPhase
 
-if TYPE_CHECKING:  # it imports torch
-    from rlhf.interfaces import Objective
-
-OF_TEXT = ("pretrain", "sft")  # kinds of phases that name an objective
-# model types whose form is known without asking transformers, whose import takes seconds
+# model types whose form is known without transformers, whose import takes seconds
 DECODERS = ("llama", "gpt2", "gpt_neox", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "olmo2")
-UNSURE = (JUDGE, "reference", "critic")  # roles whose models may not be built, or not by us: told when they are
-Objectives = Mapping[str, "Objective"]  # by phase; those that could be made
+UNSURE = (
+    JUDGE,
+    "reference",
+    "critic",
+)  # roles that may not be built, or not by us: their models are checked when they are
 
 
-def text_objectives_fit(config: Config) -> Advice:
-    """Objectives take their parameters, and the phase has what they ask for."""
-    from rlhf.objectives import resolve_text_objective
+def algorithm_fits(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:
+    """The algorithm takes its parameters, and the phase has what it asks for."""
+    # with the maths, which reading a config does not need
+    from rlhf.objectives import Reinforce
+    from rlhf.objectives.preference import PairLoss
 
-    objectives: dict[str, Objective] = {}
-    for phase in config.phases:
-        if phase.kind not in OF_TEXT:
-            continue
-        try:
-            objectives[phase.name] = resolve_text_objective(phase.objective.name, phase.objective.parameters)
-        except UserError as error:
-            yield f"phases.{phase.name}.objective: {error}"
-            continue
-        objective = objectives[phase.name]
-        broken = [*_rows_fit(config, phase, objective), *_architecture_fits(config, phase, objective)]
-        yield from broken or _tokens_are_known(config, phase, objectives)
-
-
-def feedback_is_for_decoders(config: Config) -> Advice:
-    """After SFT, answers are written and scored where they end by models that read from left to right."""
-    for phase in config.model_phases:
-        if phase.kind in OF_TEXT:
-            continue
-        for role, model in resolve_models(config, phase).items():
-            model_type, form = _form_of(config, phase, model)
-            if role in UNSURE or form not in ("encoder", "encoder_decoder"):
-                continue
-            field = "path" if model.path else "architecture"
-            yield (
-                f"{place_of(config, phase, role, field)}: {model_type} is an {form.replace('_', '-')}, and phases of kind "
-                f"{phase.kind} are for decoders: name a model such as llama"
-            )
-
-
-def _rows_fit(config: Config, phase: Phase, objective: Objective) -> Advice:
-    where = f"phases.{phase.name}"
-    if phase.kind == "sft" and "inputs" in objective.columns:
-        yield f"{where}.objective: {phase.objective.name} restores masked tokens, but sft learns answers: take causal or prefix"
-    if not hasattr(objective, "raw_length"):
-        return
+    settings, where = phase.settings, phase.where
     try:
-        length = objective.raw_length(phase.max_length)
+        algorithm = phase.algorithm
     except UserError as error:
-        yield f"{where}.{error}"
+        yield f"{where}.algorithm: {error}"
         return
-    if length < 3 and corpora_of(config, phase):
+    name = type(algorithm).__name__
+    if settings.sampling.samples < algorithm.samples_per_prompt:
         yield (
-            f"{where}.max_length is {phase.max_length}, which leaves {length} tokens of text to a row of objective "
-            f"{phase.objective.name}, and windows of a corpus have at least 3: raise it"
+            f"{where}.sampling.samples is {settings.sampling.samples}, but {name} compares samples of one prompt: set at "
+            f"least {algorithm.samples_per_prompt}"
+        )
+    asked = resolved.reward is None and any(part.source == "judge" for part in settings.reward)
+    if asked and settings.judge.kind == "pairwise" and "greedy_rewards" in algorithm.needs:
+        yield (
+            f"{where}.judge.kind is pairwise, but {name} has one greedy answer of each prompt scored, which there is nothing "
+            f"to compare with: set {where}.judge.kind=pointwise"
+        )
+    if settings.critic_warmup and "values" not in algorithm.needs:
+        yield f"{where}.critic_warmup: {name} has no critic; set it to 0"
+    elif settings.critic_warmup >= settings.steps:
+        yield f"{where}.critic_warmup leaves the policy no step of {settings.steps}: lower it or raise steps"
+    if settings.max_kl and isinstance(algorithm.objectives()["policy"], Reinforce | PairLoss):
+        yield f"{where}.max_kl: {name} has no ratio whose drift it could bound; remove it"
+
+
+def loss_fits(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:
+    """A preference loss takes its parameters, and the phase has what it asks for."""
+    settings, where = phase.settings, phase.where
+    try:
+        columns = phase.objective.columns
+    except UserError as error:
+        yield f"{where}.loss: {error}"
+        return
+    if settings.precompute_reference and "ref_logprobs" not in columns:
+        yield f"{where}.precompute_reference: loss {settings.loss.name} needs no reference; remove it"
+    elif "kl_baseline" in columns:
+        if settings.precompute_reference:
+            yield f"{where}.precompute_reference: kto asks the reference in every step; remove it"
+        if settings.batch_size < 2:
+            yield f"{where}.batch_size: kto compares rows of a batch with each other; set at least 2"
+
+
+def reward_loss_fits(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:
+    """A reward model's loss takes its parameters, and the data's options go with it."""
+    settings = phase.settings
+    try:
+        rows = phase.rows
+    except UserError as error:
+        yield f"{phase.where}.loss: {error}"
+        return
+    if settings.attributes and rows in ("binary", "steps"):
+        yield f"{phase.where}.attributes: loss {settings.loss.name} reads no ratings; remove it"
+
+
+def text_objective_fits(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:
+    """A text objective takes its parameters, and the phase has what it asks for."""
+    try:
+        phase.objective  # noqa: B018, found and made here
+    except UserError as error:
+        yield f"{phase.where}.objective: {error}"
+        return
+    broken = [*_rows_fit(phase), *_architecture_fits(phase)]
+    yield from broken or _tokens_are_known(phase)
+
+
+def feedback_is_for_decoders(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:
+    """After SFT, models that read from left to right write answers, or score them where they end."""
+    for role, model in phase.models.items() if not phase.kind.of_text else ():
+        model_type, form = _form_of(phase, role)
+        if role in UNSURE or form not in ("encoder", "encoder_decoder"):
+            continue
+        field = "path" if model.path else "architecture"
+        yield (
+            f"{phase.place_of(role, field)}: {model_type} is an {form.replace('_', '-')}, and phases of kind "
+            f"{phase.kind.name} are for decoders: name a model such as llama"
         )
 
 
-def _architecture_fits(config: Config, phase: Phase, objective: Objective) -> Advice:
+def _rows_fit(phase: ResolvedPhase) -> Iterator[str]:
+    settings, objective, where = phase.settings, phase.objective, phase.where
+    if phase.kind.rows == "chat" and "inputs" in objective.columns:
+        yield f"{where}.objective: {settings.objective.name} restores masked tokens, but sft learns answers: take causal or prefix"
+    if not hasattr(objective, "raw_length"):
+        return
+    try:
+        length = objective.raw_length(settings.max_length)
+    except UserError as error:
+        yield f"{where}.{error}"
+        return
+    if length < 3 and phase.corpora:
+        yield (
+            f"{where}.max_length is {settings.max_length}, which leaves {length} tokens of text to a row of objective "
+            f"{settings.objective.name}, and windows of a corpus have at least 3: raise it"
+        )
+
+
+def _architecture_fits(phase: ResolvedPhase) -> Iterator[str]:
     """As `rlhf.engine.build` and `rlhf.engine.inputs` would say once the model is made."""
-    model_type, form = _form_of(config, phase, resolve_models(config, phase)["policy"])
-    name, where = phase.objective.name, f"phases.{phase.name}.objective"
-    restores, reads = "inputs" in objective.columns, "prefix_lengths" in objective.columns
+    model_type, form = _form_of(phase, "policy")
+    name, where, chat = phase.settings.objective.name, f"{phase.where}.objective", phase.kind.rows == "chat"
+    restores, reads = "inputs" in phase.objective.columns, "prefix_lengths" in phase.objective.columns
     if form == "encoder_decoder" and not reads:
         # an answer's prompt is its source
-        take = "objective prefix" if phase.kind == "sft" else "objective spans, denoisers or prefix"
+        take = "objective prefix" if chat else "objective spans, denoisers or prefix"
         yield f"{where}: {name} has no source, which {model_type}, an encoder-decoder, reads to write a target: take {take}"
     elif form == "encoder" and not restores:
-        take = "" if phase.kind == "sft" else "objective masked, or "
+        take = "" if chat else "objective masked, or "
         yield (
             f"{where}: {model_type} is an encoder and restores masked tokens, which {name} does not ask for: take {take}an "
             "architecture such as llama"
         )
-    elif form == "decoder" and restores and phase.kind != "sft":
+    elif form == "decoder" and restores and not chat:
         yield (
             f"{where}: {name} masks tokens for an encoder, and {model_type} is a decoder: take an architecture such as bert or "
             "modernbert, or objective causal"
         )
 
 
-def _form_of(config: Config, phase: Phase, model: Model) -> tuple[str | None, str | None]:
+def _form_of(phase: ResolvedPhase, role: str) -> tuple[str | None, str | None]:
     """(model type, its form), None where they are unknown."""
-    fields, maker = architecture_of(config, phase, model) or ({}, None)
+    fields, maker = phase.architecture_of(role) or ({}, None)
     model_type = fields.get("model_type", "llama" if maker else None)
     return model_type, _form(model_type, fields)
 
@@ -124,43 +173,43 @@ def _form(model_type: str | None, fields: Mapping[str, Any]) -> str | None:
     return "decoder" if decodes else None
 
 
-def _tokens_are_known(config: Config, phase: Phase, objectives: Objectives) -> Advice:
-    """A tokenizer is extended for a model from scratch; one that was trained has no embeddings for more."""
-    path, wanted = resolve_models(config, phase)["policy"].path, getattr(objectives[phase.name], "special_tokens", ())
-    if not wanted or not path or phase.tokenizer is not None:
+def _tokens_are_known(phase: ResolvedPhase) -> Iterator[str]:
+    """A tokenizer is extended for a model from scratch; a trained model has no embeddings for more tokens."""
+    path, wanted = phase.models["policy"].path, getattr(phase.objective, "special_tokens", ())
+    if not wanted or not path or phase.settings.tokenizer is not None:
         return
-    found = _brought_by(config, path, objectives)
+    found = _brought_by(phase.parent(path))
     missing = [token for token in wanted if token not in found[0]] if found else []
     if missing:
         others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
         yield (
-            f"phases.{phase.name}.objective: {path} lacks {missing[0]}{others}, which {phase.objective.name} needs: list them in "
-            f"{found[1]}.special_tokens, or train {path} with this objective"
+            f"{phase.where}.objective: {path} lacks {missing[0]}{others}, which {phase.settings.objective.name} needs: list them "
+            f"in {found[1]}.special_tokens, or train {path} with this objective"
         )
 
 
-def _brought_by(config: Config, path: str, objectives: Objectives) -> tuple[set[str], str] | None:
-    """(special tokens beside a chat's, the setting of the tokenizer) of what an earlier phase left; None where they are known
-    only once a directory is read."""
-    if not path.startswith(PHASE):
+def _brought_by(phase: ResolvedPhase | None) -> tuple[set[str], str] | None:
+    """(special tokens beside a chat's, the setting of the tokenizer) of the model or corpus that an earlier phase leaves; None
+    where only a directory knows them."""
+    if phase is None:
         return None
-    phase = next(each for each in config.phases if PHASE + each.name == path)
-    settings, own = getattr(phase, "tokenizer", None), set()
-    if phase.kind != CORPUS:
-        model = resolve_models(config, phase)[result_role(phase)]
-        if model.path:
-            return None if settings is not None else _brought_by(config, model.path, objectives)
-        if phase.kind in OF_TEXT:
-            if phase.name not in objectives:
+    settings, own = getattr(phase.settings, "tokenizer", None), set()
+    if phase.kind.name != CORPUS:
+        path = phase.models[phase.kind.result].path
+        if path:
+            return None if settings is not None else _brought_by(phase.parent(path))
+        if phase.kind.of_text:
+            try:
+                own = set(getattr(phase.objective, "special_tokens", ()))
+            except UserError:  # which its own rule tells
                 return None
-            own = set(getattr(objectives[phase.name], "special_tokens", ()))
-        if corpus := next(iter(corpora_of(config, phase).values()), None):
-            return _with(own, _brought_by(config, PHASE + corpus.name, objectives))
+        if corpus := next(iter(phase.corpora.values()), None):
+            return _with(own, _brought_by(phase.parent(PHASE + corpus.name)))
     if settings is None:
         return None
     if settings.path:
-        return _with(own, _brought_by(config, settings.path, objectives))
-    return own | set(settings.special_tokens), f"phases.{phase.name}.tokenizer"
+        return _with(own, _brought_by(phase.parent(settings.path)))
+    return own | set(settings.special_tokens), f"{phase.where}.tokenizer"
 
 
 def _with(own: set[str], found: tuple[set[str], str] | None) -> tuple[set[str], str] | None:

@@ -1,29 +1,30 @@
-"""Rules about rewards: whether there are any, whether each part can score, and whether the algorithm and the guard fit them."""
+"""Rules about rewards, the judge and the watch: each can score, is asked, and has what its question or its verdict needs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
-from rlhf.config.model_rules import Advice
+from rlhf.config.resolved import Resolved, ResolvedPhase
 from rlhf.config.rewards import Piecewise, Reward
-from rlhf.config.roles import reward_parts
-from rlhf.config.schema import Config, Phase
+from rlhf.judge.questions import ALLOWED, NEEDED, fields
 
-if TYPE_CHECKING:  # they import torch
-    from rlhf.interfaces import Algorithm
+if TYPE_CHECKING:
     from rlhf.rewards.compose import Part
 
-
-def reward_is_there(phase: Phase) -> Advice:
-    if phase.kind in ("rl", "best_of_n") and not phase.reward:
-        yield f"phases.{phase.name}.reward: nothing to learn from; name `model` (a reward model) or module:function"
+URL = re.compile(r"^https?://[^/\s]+")
 
 
-def rewards_fit(config: Config, phase: Phase) -> Advice:
-    for part in reward_parts(phase):
-        where = f"phases.{phase.name}.reward: source {part.source}"
+def reward_is_there(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:
+    if resolved.reward is None and "reward" in phase.kind.given and not phase.settings.reward:
+        yield f"{phase.where}.reward: nothing to learn from; name `model` (a reward model) or module:function"
+
+
+def rewards_fit(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:
+    for part in phase.rewards:
+        where = f"{phase.where}.reward: source {part.source}"
         if part.models and part.source != "model":
             yield f"{where} uses no models; name them in a part of source model, or remove `models`"
         if part.std_penalty and len(part.models) < 2:
@@ -32,40 +33,92 @@ def rewards_fit(config: Config, phase: Phase) -> Advice:
             yield f"{where} lists {path} {part.models.count(path)} times: an ensemble's members differ; list it once"
 
 
-def environment_is_there(phase: Phase) -> Advice:
-    if getattr(phase, "rollout", None) is not None:
+def environment_is_there(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:
+    if resolved.rollout_given or getattr(phase.settings, "rollout", None) is not None:
         return
-    for name, rewards in _listed(phase).items():
+    for name, rewards in phase.listed_rewards.items():
         if any(reward.source == "environment" for reward in rewards):
             yield (
-                f"phases.{phase.name}.{name}: source `environment` is the score that a rollout gives, but there is none: set "
-                f"phases.{phase.name}.rollout=module:attribute (kind rl)"
+                f"{phase.where}.{name}: source `environment` is the score that a rollout gives, but there is none: set "
+                f"{phase.where}.rollout=module:attribute (kind rl)"
             )
 
 
-def judge_scores_baselines(phase: Phase, algorithm: Algorithm) -> Advice:
-    """A greedy answer is the only one of its prompt."""
-    asked = any(part.source == "judge" for part in phase.reward)
-    if asked and phase.judge.kind == "pairwise" and "greedy_rewards" in algorithm.needs:
+def judge_is_somewhere(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:
+    judge, where = getattr(phase.settings, "judge", None), f"{phase.where}.judge"
+    if judge is None:
+        return
+    if judge.model is None and judge.url is None:
+        yield f"{where}: no model and no url; name a model to serve (phase:<name> or a directory), or a server's url"
+    elif judge.model is not None and judge.url is not None:
+        yield f"{where}: both a model and a url; a judge is either served by this run or elsewhere: remove one"
+    elif judge.url is not None and not URL.match(judge.url):
+        yield f"{where}.url: {judge.url!r} is no http address; wanted one such as http://127.0.0.1:8000/v1"
+
+
+def judge_template_asks_what_it_must(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:
+    judge, where = getattr(phase.settings, "judge", None), f"{phase.where}.judge.template"
+    if judge is None or judge.template is None:
+        return
+    found, needed = fields(judge.template), NEEDED[judge.kind]
+    for name in sorted(needed - found):
+        yield f"{where}: a {judge.kind} judge needs {{{name}}} in it"
+    for name in sorted(found - needed - ALLOWED[judge.kind]):
+        known = ", ".join(f"{{{each}}}" for each in sorted(needed | ALLOWED[judge.kind]))
+        yield f"{where}: {{{name}}} is no field of a {judge.kind} judge; those are {known}"
+    if "principle" in found and not judge.principles:
+        yield f"{where}: it names a {{principle}}, but judge.principles is empty; list some"
+    if judge.principles and "principle" not in found:
+        yield f"{where}: judge.principles are never asked about; put {{principle}} into it"
+
+
+def judge_is_asked(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:
+    """A reward of source `judge` needs a judge; a pairwise judge needs samples to compare."""
+    asked = any(part.source == "judge" for part in phase.rewards)
+    judge = getattr(phase.settings, "judge", None)
+    if asked and judge is None:
+        yield f"{phase.where}.reward: source `judge`, but there is no judge; set {phase.where}.judge.model or .url"
+    elif asked and judge.kind == "pairwise" and phase.settings.sampling.samples < 2:
         yield (
-            f"phases.{phase.name}.judge.kind is pairwise, but {type(algorithm).__name__} has one greedy answer of each prompt "
-            f"scored, which there is nothing to compare with: set phases.{phase.name}.judge.kind=pointwise"
+            f"{phase.where}.sampling.samples is 1, but a pairwise judge compares samples of one prompt: set at least 2, "
+            f"or {phase.where}.judge.kind=pointwise"
+        )
+    elif judge is not None and not asked and phase.kind.name != "label":
+        yield f"{phase.where}.judge: nobody asks it; list `judge` in {phase.where}.reward, or remove it"
+
+
+def watch_can_stop(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:
+    """A watch that is to stop the run looks often enough to see the gold reward turn down (`rlhf.watch.turned_down`)."""
+    settings, watch = phase.settings, phase.settings.watch
+    if watch is None or not watch.stop or not watch.gold:
+        return
+    where, patience = f"{phase.where}.watch.stop", watch.patience
+    if settings.prompts_per_step < 2:
+        yield (
+            f"{where}: gold of one prompt has no standard error, so it would never stop: set "
+            f"{phase.where}.prompts_per_step to at least 2, or {where}=false"
+        )
+    looks = sum(watch.due(step, settings.steps) for step in range(1, settings.steps + 1))
+    if looks < 2 * patience:
+        yield (
+            f"{where}: patience {patience} needs {2 * patience} looks, but {settings.steps} steps with a look every "
+            f"{watch.every} have {looks}, so it would never stop: lower every or patience, raise steps, or set {where}=false"
         )
 
 
-def rewards_can_score(phase: Phase, given: Any) -> Advice:
-    """Rewards are found, are of the right kind, and can be sent to processes of their own. given: by value, in place of the
-    phase's `reward`."""
-    for name, rewards in _listed(phase).items():
-        if name == "reward":
-            yield from _scores(phase, name, rewards, given, None if given is not None else phase.combine)
-        else:
-            yield from _scores(phase, name, rewards)
+def rewards_can_score(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:
+    """Rewards are found, are of the right kind, and can be sent to processes of their own."""
+    for name, rewards in phase.listed_rewards.items():
+        given = resolved.reward if name == "reward" else None
+        combine = phase.settings.combine if name == "reward" and given is None else None
+        yield from _can_score(phase, name, rewards, given, combine)
 
 
-def _scores(
-    phase: Phase, name: str, rewards: Sequence[Reward], given: Any = None, combine: Piecewise | None = None
-) -> Advice:
+def _can_score(
+    phase: ResolvedPhase, name: str, rewards: Sequence[Reward], given: Any, combine: Piecewise | None
+) -> Iterator[str]:
+    """given: by value, instead of the rewards."""
+    # they import torch or start processes, which reading a config does not
     from rlhf.rewards.compose import compose
     from rlhf.rewards.workers import Call, pickled
 
@@ -75,14 +128,14 @@ def _scores(
             if isinstance(part.source, Call):
                 pickled(part.name, part.source)
     except UserError as error:
-        yield f"phases.{phase.name}.{name}: {error}"
+        yield f"{phase.where}.{name}: {error}"
         return
     if combine:
-        yield from _guard_fits(f"phases.{phase.name}.combine.guard: {combine.guard!r}", parts, combine.guard)
+        yield from _guard_fits(f"{phase.where}.combine.guard: {combine.guard!r}", parts, combine.guard)
 
 
-def _guard_fits(where: str, parts: Sequence[Part], guard: str) -> Advice:
-    """The guard and the others both weigh something."""
+def _guard_fits(where: str, parts: Sequence[Part], guard: str) -> Iterator[str]:
+    """The guard has a weight, and so has another part."""
     weighty = [part.name for part in parts if part.weight != 0]
     if guard not in weighty:
         yield f"{where} has weight 0, so that what it guards against is worth 0, whatever it scores; give it a weight"
@@ -93,9 +146,12 @@ def _guard_fits(where: str, parts: Sequence[Part], guard: str) -> Advice:
         )
 
 
-def _listed(phase: Phase) -> dict[str, Sequence[Reward]]:
-    """{setting: the rewards that it lists}."""
-    lists = {"reward": phase.reward} if hasattr(phase, "reward") else {}
-    if watch := getattr(phase, "watch", None):
-        lists |= {"watch.gold": watch.gold, "watch.format": [watch.format] if watch.format else []}
-    return lists
+def rollout_is_there(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:
+    from rlhf.rollout import resolve_rollout  # which imports what renders dialogues
+
+    rollout = getattr(phase.settings, "rollout", None)
+    if rollout and not resolved.rollout_given:
+        try:
+            resolve_rollout(rollout)
+        except UserError as error:
+            yield f"{phase.where}.rollout: {error}"

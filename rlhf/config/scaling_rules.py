@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rlhf.config.explain import did_you_mean
-from rlhf.config.model_rules import Advice
-from rlhf.config.roles import corpora_of, resolve_models
+from rlhf.config.resolved import Resolved
 from rlhf.config.scaling import FEWEST, NARROWEST, steps_for
-from rlhf.config.schema import Config, Pretrain
 
 
-def scaling_fits(config: Config) -> Advice:
+def scaling_fits(resolved: Resolved) -> Iterator[str]:
     """Asked of every config; one without the section breaks no rule."""
-    if config.scaling is None:
+    if resolved.config.scaling is None:
         return
-    broken = list(_phase_is_there(config))
+    broken = list(_phase_is_there(resolved))
     yield from broken
-    yield from _grid_is_wide_enough(config)
+    yield from _grid_is_wide_enough(resolved)
     if not broken:
-        yield from _tokens_are_far_apart(config)
-        yield from _starts_from_scratch(config)
-        yield from _something_is_held_out(config)
+        yield from _tokens_are_far_apart(resolved)
+        yield from _starts_from_scratch(resolved)
+        yield from _something_is_held_out(resolved)
 
 
-def scaled_phase(config: Config) -> Pretrain:
-    """The phase that the grid is made of, where there is one."""
-    pretraining = [phase for phase in config.phases if phase.kind == "pretrain"]
-    return next(phase for phase in pretraining if config.scaling.phase in ("", phase.name))
-
-
-def _phase_is_there(config: Config) -> Advice:
-    pretraining = [phase.name for phase in config.phases if phase.kind == "pretrain"]
-    wanted = config.scaling.phase
+def _phase_is_there(resolved: Resolved) -> Iterator[str]:
+    pretraining = [phase.name for phase in resolved.phases if phase.kind.name == "pretrain"]
+    wanted = resolved.config.scaling.phase
     if wanted and wanted not in pretraining:
         yield f"scaling.phase: there is no pretrain phase {wanted!r}{did_you_mean(wanted, pretraining)}"
     elif not pretraining:
@@ -39,8 +33,8 @@ def _phase_is_there(config: Config) -> Advice:
         yield f"scaling.phase: which one? Name one of {', '.join(pretraining)}"
 
 
-def _grid_is_wide_enough(config: Config) -> Advice:
-    scaling = config.scaling
+def _grid_is_wide_enough(resolved: Resolved) -> Iterator[str]:
+    scaling = resolved.config.scaling
     held_out = {training.size for training in scaling.held_out}
     for size in sorted(held_out - scaling.sizes.keys()):
         yield f"scaling.held_out: there is no size {size!r}{did_you_mean(size, scaling.sizes)}"
@@ -60,9 +54,9 @@ def _grid_is_wide_enough(config: Config) -> Advice:
         yield f"scaling.tokens: different ones: {counts}; a law needs at least {FEWEST}: add some"
 
 
-def _tokens_are_far_apart(config: Config) -> Advice:
+def _tokens_are_far_apart(resolved: Resolved) -> Iterator[str]:
     """By the steps that they come to, which the fit sees."""
-    scaling, phase = config.scaling, scaled_phase(config)
+    scaling, phase = resolved.config.scaling, resolved.scaled.settings
     counts, held_out = sorted(set(scaling.tokens)), {training.size for training in scaling.held_out}
     fitted = [size for name, size in scaling.sizes.items() if name not in held_out]
     trained = set()
@@ -86,25 +80,24 @@ def _tokens_are_far_apart(config: Config) -> Advice:
         )
 
 
-def _something_is_held_out(config: Config) -> Advice:
-    phase = scaled_phase(config)
-    parts = phase.data.sets("data").values()
-    corpora = corpora_of(config, phase).values()
-    if phase.eval_data or any(part.holdout for part in parts) or any(corpus.holdout for corpus in corpora):
+def _something_is_held_out(resolved: Resolved) -> Iterator[str]:
+    phase = resolved.scaled
+    data, corpora = phase.settings.data, phase.corpora.values()
+    if "eval_data" in phase.data or any(each.holdout for each in (*data.sets("data").values(), *corpora)):
         return
     if corpora:
         change = f"phases.{next(iter(corpora)).name}.holdout"
-    elif phase.data.mix:
-        change = f"phases.{phase.name}.data.mix.{next(iter(phase.data.mix))}.holdout"
+    elif data.mix:
+        change = f"{phase.where}.data.mix.{next(iter(data.mix))}.holdout"
     else:
-        change = f"phases.{phase.name}.data.holdout, or its eval_data"
+        change = f"{phase.where}.data.holdout, or its eval_data"
     yield f"scaling: a law is fitted to held-out losses, and phase {phase.name!r} holds nothing out: set {change}"
 
 
-def _starts_from_scratch(config: Config) -> Advice:
-    phase = scaled_phase(config)
-    if resolve_models(config, phase)["policy"].architecture is None:
+def _starts_from_scratch(resolved: Resolved) -> Iterator[str]:
+    phase = resolved.scaled
+    if phase.models["policy"].architecture is None:
         yield (
             f"scaling: the policy of phase {phase.name!r} starts from a path, so its size is given: name an architecture in "
-            f"phases.{phase.name}.models.policy"
+            f"{phase.where}.models.policy"
         )

@@ -9,7 +9,7 @@ from data.corpus.source import CorpusSource
 from data.corpus.step import Step
 from rlhf.config.corpus import Source as SourceConfig
 from rlhf.config.corpus import StepConfig
-from rlhf.config.roles import PHASE
+from rlhf.config.kinds import PHASE
 from rlhf.named import build
 
 if TYPE_CHECKING:

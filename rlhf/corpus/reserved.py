@@ -9,7 +9,7 @@ from data.messages import strings_in
 from data.sources import Rows, open_rows
 from rlhf.config.corpus import Reserved
 from rlhf.config.data import Data
-from rlhf.config.roles import DATA_SETS, PHASE
+from rlhf.config.kinds import KINDS, PHASE
 from rlhf.config.schema import Config, Corpus, Phase
 from rlhf.phases.base import open_data
 
@@ -29,7 +29,7 @@ def reserved_sets(config: Config, corpus: Corpus) -> dict[str, Data | Reserved]:
 
 def _evaluated(phase: Phase) -> Iterator[tuple[str, Data]]:
     for name, data in phase.data.sets("data").items():
-        if phase.kind in ("rl", *DATA_SETS) or data.holdout:
+        if KINDS[phase.kind].samples or data.holdout:
             yield name, data
     if eval_data := getattr(phase, "eval_data", None):
         yield "eval_data", eval_data

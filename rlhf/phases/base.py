@@ -21,10 +21,11 @@ from data.tokenizer_training import train_tokenizer
 from data.unit import DataReport
 from rlhf.config.corpus import Tokenizer
 from rlhf.config.data import Data
-from rlhf.config.roles import JUDGE, PHASE, resolve_models
+from rlhf.config.kinds import JUDGE, PHASE
+from rlhf.config.resolved import ResolvedPhase
 from rlhf.config.schema import Config, Model, PhaseBase
 from rlhf.config.training import Optim
-from rlhf.interfaces import Algorithm, ModelBuild, ModelGroup, OptimSettings, Runtime
+from rlhf.interfaces import ModelBuild, ModelGroup, OptimSettings, Runtime
 from rlhf.judge.client import Client, served_elsewhere
 from rlhf.judge.judge import JudgeModel
 from rlhf.metrics import Bar, MetricLog
@@ -38,16 +39,14 @@ ROWS = "rows.jsonl"  # in the artifact of a phase that writes a data set
 class PhaseContext:
     """The inputs of one phase. The phase returns its metrics, and the controller writes them into the artifact."""
 
-    config: Config
-    phase: PhaseBase
+    resolved: ResolvedPhase
     runtime: Runtime
     run: RunDirectory
     artifacts: Mapping[str, Artifact]  # finished phases, by name
     id: str  # fingerprint of the phase's inputs
     staging: Path  # directory that becomes the artifact
     console: Console
-    algorithm: Algorithm | None = None  # the caller's own object, instead of the config's
-    reward: Any = None  # likewise
+    reward: Any = None  # the caller's own object, instead of the config's
     rollout: Any = None  # likewise
     opened: dict[str, Rows] = field(default_factory=dict)  # data sets opened so far, see `open_data`
     reports: list[DataReport] = field(default_factory=list)  # of each data set: rows read, dropped and why
@@ -55,12 +54,21 @@ class PhaseContext:
     reward_groups: dict[str, ModelGroup] = field(default_factory=dict)  # reward models built so far, by role
 
     @property
+    def config(self) -> Config:
+        return self.resolved.config
+
+    @property
+    def phase(self) -> PhaseBase:
+        """The phase's own settings."""
+        return self.resolved.settings
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        return self.resolved.models
+
+    @property
     def seed(self) -> int:
         return self.config.run.seed if self.phase.seed is None else self.phase.seed
-
-    @cached_property
-    def models(self) -> dict[str, Model]:
-        return resolve_models(self.config, self.phase)
 
     @cached_property
     def checkpoints(self) -> Checkpoints:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.batch import Batch
-from rlhf.algorithms import resolve
 from rlhf.interfaces import Algorithm, ModelGroup, Objective, RolloutPool
 from rlhf.metrics import Timer
 from rlhf.phases.answers import AnswerCheck, generator, read_prompts, start_rollouts
@@ -92,7 +91,7 @@ class Parts:
 def prepare(context: PhaseContext) -> Parts:
     """Reads the prompts, builds models and rollout engines, and loads the last checkpoint of an interrupted run."""
     phase = context.phase
-    algorithm = context.algorithm or resolve(phase.algorithm.name, phase.algorithm.parameters)
+    algorithm = context.resolved.algorithm
     objectives = algorithm.objectives()
     prompts = read_prompts(context)
     groups = build_groups(context, algorithm.needs, objectives)

@@ -14,7 +14,6 @@ from data.feedback.single_answers import question_batch
 from data.feedback.step_labels import step_batch
 from data.sample import Sample
 from rlhf.config.rewards import Piecewise, Reward
-from rlhf.config.roles import reward_models
 from rlhf.interfaces import ModelGroup, RewardFunction, RewardSource, Staged
 from rlhf.phases.base import Metrics, PhaseContext
 from rlhf.rewards.compose import (
@@ -199,7 +198,7 @@ def roles_of(context: PhaseContext, part: Part) -> list[str]:
     """The roles of the part's reward models."""
     if not part.models:
         return ["reward"]
-    of_path = {path: role for role, path in reward_models(context.phase).items()}
+    of_path = {path: role for role, path in context.resolved.reward_models.items()}
     return [of_path[path] for path in part.models]
 
 

@@ -1,18 +1,16 @@
-"""The supervised loop. Pretraining, SFT, reward models and DPO differ only in their entry in `RECIPES`."""
+"""The supervised loop. Pretraining, SFT, reward models and DPO differ only in their entry in `rlhf.config.kinds`."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from data.feedback.columns import FeedbackOptions
 from rlhf.config.schema import SupervisedPhase
 from rlhf.interfaces import ModelGroup, Objective, Pending
-from rlhf.objectives import resolve_loss, resolve_reward_loss, resolve_text_objective
 from rlhf.phases.answers import AnswerCheck
 from rlhf.phases.base import Metrics, PhaseContext, export, following, optim_settings
 from rlhf.phases.calibrate import calibrate
@@ -33,43 +31,12 @@ from rlhf.phases.supervised_rows import (
 PREFETCH = 1  # steps submitted ahead of the step that is waited for: hides staging and the latency of calls
 
 
-@dataclass(frozen=True)
-class Recipe:
-    rows: str  # kind of rows, if the objective names none
-    role: str  # of the trained model
-    objective: Callable[[SupervisedPhase], Objective]
-    shown: tuple[str, ...] = ("loss", "lr", "tokens/s")
-
-
-def _of_text(phase: SupervisedPhase) -> Objective:
-    return resolve_text_objective(phase.objective.name, phase.objective.parameters)
-
-
-RECIPES = {
-    "pretrain": Recipe("text", "policy", _of_text),
-    "sft": Recipe("chat", "policy", _of_text),
-    "reward": Recipe(
-        "preference",
-        "reward",
-        lambda phase: resolve_reward_loss(phase.loss.name, phase.loss.parameters),
-        ("loss", "accuracy", "mae", "lr", "tokens/s"),
-    ),
-    "dpo": Recipe(
-        "preference",
-        "policy",
-        lambda phase: resolve_loss(phase.loss.name, phase.loss.parameters),
-        ("loss", "accuracy", "margin", "tokens/s"),
-    ),
-}
-
-
 def run(context: PhaseContext) -> Metrics:
     """Trains the phase's model, evaluates it on held-out rows and exports it; returns the held-out figures."""
-    phase, recipe = context.phase, RECIPES[context.phase.kind]
-    objective = recipe.objective(phase)
+    phase, kind, objective = context.phase, context.resolved.kind, context.resolved.objective
 
     # 1. read the rows
-    splits = read_splits(context, objective, row_kind(phase), options_of(phase))
+    splits = read_splits(context, objective, context.resolved.rows, options_of(phase))
     for split in splits.values():
         expect_margins(objective, split.train)
     feed = feed_of(context, splits, objective)
@@ -78,7 +45,7 @@ def run(context: PhaseContext) -> Metrics:
 
     # 2. build the models, load the last checkpoint of an interrupted run
     optim, together = optim_settings(phase.optim, steps), rows_compared(objective, splits)
-    build = partial(context.build, recipe.role, head=head_of(objective), optim=optim, rows_together=together)
+    build = partial(context.build, kind.result, head=head_of(objective), optim=optim, rows_together=together)
     model = build()
     reference = context.build("reference") if "ref_logprobs" in objective.columns else None
     precomputed = reference is not None and phase.precompute_reference
@@ -91,7 +58,7 @@ def run(context: PhaseContext) -> Metrics:
     stager = Stager(context, objective, model, None if precomputed else reference)
     held_out = HeldOut.of(stager, held_out_of(context, splits, objective))
     check = AnswerCheck.prepare(context, model, reference)
-    progress = context.checkpoints.load({recipe.role: model})
+    progress = context.checkpoints.load({kind.result: model})
     guard = Guard.of(phase.spikes, context.run.incidents(phase.name), context.id, progress)
     step = progress["step"]
     before = progress.get("before") or held_out.evaluate()
@@ -102,7 +69,7 @@ def run(context: PhaseContext) -> Metrics:
     def submit(step: int) -> Pending:
         return model.train(stager.stage(feed.batch(plan.numbers(step, guard.skipped))), objective)
 
-    with context.tracking(steps, step, recipe.shown) as track:
+    with context.tracking(steps, step, kind.shown) as track:
         in_flight: deque[Pending] = deque()
         clock = time.monotonic()
         while step < steps:
@@ -110,10 +77,10 @@ def run(context: PhaseContext) -> Metrics:
             in_flight.extend(submit(ahead) for ahead in range(step + len(in_flight), min(step + 1 + PREFETCH, stop)))
             metrics = of_untied(in_flight.popleft().result()[0])
             clock, elapsed = time.monotonic(), time.monotonic() - clock
-            if reason := guard.trouble(step, metrics, recipe.role):
+            if reason := guard.trouble(step, metrics, kind.result):
                 while in_flight:
                     in_flight.popleft().result()
-                progress = last_good(context, guard, step, {recipe.role: model}, build)
+                progress = last_good(context, guard, step, {kind.result: model}, build)
                 guard.record(step, reason, metrics, progress, plan)
                 step = progress["step"]
                 track.back_to(step, guard.incidents[-1].step, str(guard.incidents[-1]))
@@ -123,7 +90,7 @@ def run(context: PhaseContext) -> Metrics:
             if step == following(step - 1, phase.checkpoint_every):
                 state = {"before": before, "answers": check and check.first, "spikes": guard.state()}
                 keep = 2 if phase.spikes else 1
-                context.checkpoints.save(step, model, {recipe.role: model}, state, context.tokenizer, keep)
+                context.checkpoints.save(step, model, {kind.result: model}, state, context.tokenizer, keep)
             if step == following(step - 1, phase.evaluate_every):
                 figures = held_out.evaluate()
                 track.log.write(step, {f"held_out/{name}": value for name, value in figures.items()})
@@ -137,7 +104,7 @@ def run(context: PhaseContext) -> Metrics:
     passes = feed.epochs(plan.before(steps) + guard.skipped)
     figures |= {f"epochs/{name}": count for name, count in passes.items()} | guard.figures()
     export(context, model)
-    if recipe.role == "reward":
+    if kind.result == "reward":
         figures |= calibrate(stager, splits[ALONE].train, splits[ALONE].held_out)
     return figures
 
@@ -159,12 +126,6 @@ def head_of(objective: Objective) -> str:
     if objective.output in ("scores", "values"):
         return "scalar"
     return "masked" if "inputs" in objective.columns else "lm"
-
-
-def row_kind(phase: SupervisedPhase) -> str:
-    """The kind of rows that the phase reads (`data.examples.KINDS`). The objective may name one."""
-    recipe = RECIPES[phase.kind]
-    return getattr(recipe.objective(phase), "rows", recipe.rows)
 
 
 def options_of(phase: SupervisedPhase) -> FeedbackOptions:

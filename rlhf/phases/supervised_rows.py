@@ -22,7 +22,6 @@ from data.tokenizer import load_tokenizer
 from data.tokens.mixture import Mixture
 from data.tokens.token_rows import TokenRows
 from rlhf.config.data import Data
-from rlhf.config.roles import corpus_of
 from rlhf.config.schema import SupervisedPhase
 from rlhf.corpus.mixing import corpus_rows
 from rlhf.interfaces import ModelGroup, Objective, Staged
@@ -109,9 +108,8 @@ def _set_tokenizer(context: PhaseContext, parts: Mapping[str, Data]) -> bool:
     """Sets the phase's tokenizer if it is not the model's own: for a new model on a corpus, the tokenizer of the
     corpus; else the tokenizer of the phase's `tokenizer` section. Returns whether the model is new."""
     settings = getattr(context.phase, "tokenizer", None)
-    corpora = [corpus for part in parts.values() if (corpus := corpus_of(context.config, part))]
-    role = "reward" if context.phase.kind == "reward" else "policy"
-    from_scratch = role in context.models and context.models[role].path is None
+    corpora = list(context.resolved.corpora.values())
+    from_scratch = context.models[context.resolved.kind.result].path is None
     if corpora and from_scratch:
         context.tokenizer = load_tokenizer(context.artifacts[corpora[0].name].path)
     elif settings is not None:
@@ -140,7 +138,7 @@ def _read(
         context.read(examples.report)
         return examples
 
-    if corpus := corpus_of(context.config, part):
+    if corpus := context.resolved.corpora.get(f"data.mix.{name}" if name else "data"):
         artifact, total = context.artifacts[corpus.name].path, None if name else rows_wanted(phase)
         train, held_out = corpus_rows(
             artifact, corpus, phase.mixture, context.tokenizer, length, context.seed, total, phase.epochs, part.holdout

@@ -8,7 +8,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from rlhf.config.schema import Config, Phase
+from rlhf.config.resolved import Resolved
+from rlhf.config.schema import Phase
 
 
 def terminal_table(*headings: str) -> Table:
@@ -29,14 +30,12 @@ def placement_table(rows: Sequence[Mapping[str, Any]], on_gpus: bool) -> Table:
     return table
 
 
-def phases_table(config: Config) -> Table:
-    from rlhf.needs import needed_models  # imports torch
-
+def phases_table(resolved: Resolved) -> Table:
     table = terminal_table("phase", "kind", "models start from", "data", "steps")
-    for phase in config.phases:
-        models = needed_models(config, phase).items()
-        starts = "\n".join(f"{role}: {model.path or 'scratch'}" for role, model in models)
-        table.add_row(phase.name, phase.kind, starts, "\n".join(_inputs(phase)), _extent(phase))
+    for phase in resolved.phases:
+        starts = "\n".join(f"{role}: {model.path or 'scratch'}" for role, model in phase.needed.items())
+        inputs, extent = "\n".join(_inputs(phase.settings)), _extent(phase.settings)
+        table.add_row(phase.name, phase.kind.name, starts, inputs, extent)
     return table
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from data.messages import strings_in
-from rlhf.config.roles import PHASE, resolve_models
+from rlhf.config.kinds import PHASE
+from rlhf.config.resolved import Resolved
 from rlhf.config.scaling import Scaling, steps_for
-from rlhf.config.scaling_rules import scaled_phase
 from rlhf.config.schema import Config, Model, Phase, Pretrain
 
 FILE = "scaling.json"
@@ -43,17 +43,17 @@ def points_of(scaling: Scaling) -> list[GridPoint]:
     return [*fitted, *held_out]
 
 
-def phases_before(config: Config) -> list[Phase]:
+def phases_before(resolved: Resolved) -> list[Phase]:
     """Those that the scaled phase takes its data or tokenizer from, and those that these need in turn: they belong to the
     config's own run."""
-    phase = scaled_phase(config)
-    needed = set(strings_in(phase.model_dump(mode="json", include={"data", "eval_data", "tokenizer"})))
+    phase = resolved.scaled
+    needed = set(strings_in(phase.settings.model_dump(mode="json", include={"data", "eval_data", "tokenizer"})))
     found: list[Phase] = []
-    for earlier in reversed(config.phases[: config.phases.index(phase)]):
+    for earlier in reversed(phase.earlier):
         if PHASE + earlier.name in needed:
-            found.insert(0, earlier)
-            needed |= set(strings_in(earlier.model_dump(mode="json")))
-            needed |= {model.path for model in resolve_models(config, earlier).values() if model.path}
+            found.insert(0, earlier.settings)
+            needed |= set(strings_in(earlier.settings.model_dump(mode="json")))
+            needed |= {model.path for model in earlier.models.values() if model.path}
     return found
 
 
@@ -68,18 +68,19 @@ def conditions(phase: Pretrain) -> dict[str, Any]:
     )
 
 
-def grid_config(config: Config) -> Config:
+def grid_config(resolved: Resolved) -> Config:
     """The phases that the scaled one needs, then a phase for each point, with steps for its tokens, so that the learning rate's
     schedule ends with them (Hoffmann et al. 2022, appendix B: one that is cut short overestimates the loss)."""
+    config = resolved.config
     run = config.run.model_copy(update={"name": config.run.name + SUFFIX, "output": str(grid_directory(config))})
-    points = [_phase_of(config, point) for point in points_of(config.scaling)]
-    return config.model_copy(update={"run": run, "phases": [*phases_before(config), *points], "scaling": None})
+    points = [_phase_of(resolved, point) for point in points_of(config.scaling)]
+    return config.model_copy(update={"run": run, "phases": [*phases_before(resolved), *points], "scaling": None})
 
 
-def _phase_of(config: Config, point: GridPoint) -> Pretrain:
-    phase, size = scaled_phase(config), config.scaling.sizes[point.size]
+def _phase_of(resolved: Resolved, point: GridPoint) -> Pretrain:
+    phase, size = resolved.scaled.settings, resolved.config.scaling.sizes[point.size]
     batch_size = size.batch_size or phase.batch_size
-    architecture = resolve_models(config, phase)["policy"].architecture | size.architecture
+    architecture = resolved.scaled.models["policy"].architecture | size.architecture
     policy = phase.models.get("policy", Model()).model_copy(update={"path": None, "architecture": architecture})
     changed = {
         "name": point.name,

@@ -10,9 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from rlhf.config.model_rules import place_of
-from rlhf.config.roles import corpora_of, resolve_models
-from rlhf.config.schema import Config, Pretrain
+from rlhf.config.resolved import Resolved, ResolvedPhase
 from rlhf.phases.step_plan import StepPlan
 from rlhf.reports.tables import terminal_table
 from rlhf.scaling.grid import FILE, conditions, grid_directory
@@ -36,24 +34,24 @@ class Forecast:
     beyond: float | None = None
 
 
-def forecasts(config: Config) -> list[Forecast]:
+def forecasts(resolved: Resolved) -> list[Forecast]:
     """Of the pretrain phases from scratch whose data and tokenizer are those of this config's grid; none where `launch.py
     scaling` has not trained it. Raises UserError where a model cannot be built."""
-    path = grid_directory(config) / FILE
+    path = grid_directory(resolved.config) / FILE
     if not path.exists():
         return []
     from rlhf.scaling.sizes import parameters_for  # with torch
 
     figures = json.loads(path.read_text())
     found = []
-    for phase in config.phases:
-        if phase.kind != "pretrain" or conditions(phase) != figures["holds_for"]:
+    for phase in resolved.phases:
+        if phase.kind.name != "pretrain" or conditions(phase.settings) != figures["holds_for"]:
             continue
-        architecture = resolve_models(config, phase)["policy"].architecture
+        architecture = phase.models["policy"].architecture
         if architecture is not None:
-            where = place_of(config, phase, "policy", "architecture")
+            where = phase.place_of("policy", "architecture")
             parameters = parameters_for(phase, architecture, figures["model"], where)
-            found.append(_forecast(phase.name, parameters, tokens_of(config, phase, figures), figures))
+            found.append(_forecast(phase.name, parameters, tokens_of(phase, figures), figures))
     return found
 
 
@@ -66,15 +64,16 @@ def _forecast(name: str, parameters: int, tokens: float | None, figures: Mapping
     return Forecast(name, parameters, expected, best, expected.compute / largest)
 
 
-def tokens_of(config: Config, phase: Pretrain, figures: Mapping[str, Any]) -> float | None:
+def tokens_of(phase: ResolvedPhase, figures: Mapping[str, Any]) -> float | None:
     """That the phase trains on: of its steps, each row counted as max_length tokens; else of its passes over the data. None for
     passes over several sources, of which the grid's trainings know only how often the most repeated one came."""
-    if phase.steps is not None:
-        return StepPlan.of(phase, phase.batch_size).before(phase.steps) * phase.max_length
-    if phase.data.mix or corpora_of(config, phase):
+    settings = phase.settings
+    if settings.steps is not None:
+        return StepPlan.of(settings, settings.batch_size).before(settings.steps) * settings.max_length
+    if settings.data.mix or phase.corpora:
         return None
     point = figures["points"][0]
-    return phase.epochs * point["tokens"] / point["passes"]
+    return settings.epochs * point["tokens"] / point["passes"]
 
 
 def forecast_table(found: Sequence[Forecast]) -> Table:

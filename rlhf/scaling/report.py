@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf.config.scaling_rules import scaled_phase
+from rlhf.config.resolved import resolve
 from rlhf.config.schema import Config
 from rlhf.rundir import write_atomically
 from rlhf.scaling.fit import fit, fits_without_one, untold
@@ -63,7 +63,7 @@ def figures_of(config: Config, measured: Sequence[Measurement]) -> dict[str, Any
     points = [_point(config, each, law) for each in measured]
     errors = [abs(point["error"]) for point in points if point["held_out"]]
     return {
-        "holds_for": conditions(scaled_phase(config)),
+        "holds_for": conditions(resolve(config).scaled.settings),
         "points": points,
         "law": law.letters(),
         "without_one": [other.letters() for other in others],

@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from rlhf.config.scaling_rules import scaled_phase
-from rlhf.config.schema import Config, Phase
+from rlhf.config.resolved import Resolved, ResolvedPhase, resolve
+from rlhf.config.schema import Config
 from rlhf.controller import Controller
 from rlhf.interfaces import Runtime
 from rlhf.rundir import Artifact, RunDirectory
@@ -25,11 +25,13 @@ class _Grid(Controller):
     """Says of each training which of how many it is."""
 
     def run_phase(
-        self, phase: Phase, runtime: Runtime | None, artifacts: dict[str, Artifact], lineage: dict[str, Any]
+        self, phase: ResolvedPhase, runtime: Runtime | None, artifacts: dict[str, Artifact], lineage: dict[str, Any]
     ) -> Artifact:
         names = [each.name for each in self.config.phases if each.name not in self.finished]
         place = f"training {names.index(phase.name) + 1} of {len(names)}"
-        told = f"[bold]{phase.name}[/] {place}: {phase.steps:,} steps, learning rate {phase.optim.lr:g}"
+        told = (
+            f"[bold]{phase.name}[/] {place}: {phase.settings.steps:,} steps, learning rate {phase.settings.optim.lr:g}"
+        )
         self.console.print(told, highlight=False, soft_wrap=True)
         return super().run_phase(phase, runtime, artifacts, lineage)
 
@@ -40,22 +42,24 @@ def scale(config: Config, connect: Connect, console: Console) -> Report:
     The phases before the scaled one are made in the config's own run, which then finds them done.
     Raises UserError where the losses cannot tell a law.
     """
-    grid = grid_config(config)
-    finished = _earlier(config, connect, console)
+    resolved = resolve(config)
+    grid = grid_config(resolved)
+    finished = _earlier(resolved, connect, console)
     points = [phase for phase in grid.phases if phase.name not in finished]
     needed = grid.model_copy(update={"phases": points})  # no place is taken for what is finished
     _Grid(grid, connect(needed), console=console, finished=finished).run()
     root = Path(grid.run.directory)
     artifacts = RunDirectory(root).finished(point.name for point in points_of(config.scaling))
     measured = measurements(config, root, artifacts)
-    model = model_facts(artifacts[measured[0].point.name].path, scaled_phase(config).max_length)
+    model = model_facts(artifacts[measured[0].point.name].path, resolved.scaled.settings.max_length)
     return write_report(config, root, measured, model)
 
 
-def _earlier(config: Config, connect: Connect, console: Console) -> Mapping[str, Artifact]:
-    names = [phase.name for phase in phases_before(config)]
+def _earlier(resolved: Resolved, connect: Connect, console: Console) -> Mapping[str, Artifact]:
+    config, phases = resolved.config, phases_before(resolved)
+    names = [phase.name for phase in phases]
     if not names:
         return {}
-    needed = config.model_copy(update={"phases": phases_before(config)})
+    needed = config.model_copy(update={"phases": phases})
     Controller(config, connect(needed), console=console).run(names)
     return RunDirectory(Path(config.run.directory)).finished(names)

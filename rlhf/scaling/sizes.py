@@ -7,32 +7,31 @@ from typing import Any
 
 from data.errors import UserError
 from data.tokenizer import load_tokenizer
-from rlhf.config.roles import PHASE, corpora_of, resolve_models
+from rlhf.config.kinds import PHASE
+from rlhf.config.resolved import Resolved, ResolvedPhase
 from rlhf.config.scaling import FEWEST, NARROWEST
-from rlhf.config.scaling_rules import scaled_phase
-from rlhf.config.schema import Config, Pretrain
 from rlhf.engine.build import parameters_of
 from rlhf.phases.base import implied_fields
-from rlhf.phases.supervised import RECIPES, head_of
+from rlhf.phases.supervised import head_of
 from rlhf.scaling.tables import count
 
 
-def parameters_for(phase: Pretrain, architecture: Mapping[str, Any], implied: Mapping[str, Any], where: str) -> int:
+def parameters_for(
+    phase: ResolvedPhase, architecture: Mapping[str, Any], implied: Mapping[str, Any], where: str
+) -> int:
     """Parameters of a model of this architecture, as the phase would build it. implied: `rlhf.phases.base.implied_fields`.
 
     Raises UserError where it cannot be built; where: the setting of the architecture.
     """
-    head = head_of(RECIPES[phase.kind].objective(phase))
-    return parameters_of(architecture, implied, head, where)
+    return parameters_of(architecture, implied, head_of(phase.objective), where)
 
 
-def expect_sizes(config: Config) -> None:
+def expect_sizes(resolved: Resolved) -> None:
     """Raises UserError where a size of the grid cannot be built, or those that the fit sees lie too near to each other."""
-    phase, sizes = scaled_phase(config), config.scaling.sizes
-    base = resolve_models(config, phase)["policy"].architecture
-    implied = _implied(config, phase)
+    phase, scaling = resolved.scaled, resolved.config.scaling
+    base, implied = phase.models["policy"].architecture, _implied(phase)
     counts, advice = {}, []
-    for name, size in sizes.items():
+    for name, size in scaling.sizes.items():
         try:
             counts[name] = parameters_for(
                 phase, base | size.architecture, implied, f"scaling.sizes.{name}.architecture"
@@ -41,7 +40,7 @@ def expect_sizes(config: Config) -> None:
             advice.append(str(error))
     if advice:
         raise UserError("\n".join(advice))
-    held_out = {training.size for training in config.scaling.held_out}
+    held_out = {training.size for training in scaling.held_out}
     fitted = [parameters for name, parameters in counts.items() if name not in held_out]
     if len(set(fitted)) < FEWEST or round(max(fitted) / min(fitted), 1) < NARROWEST:
         told = ", ".join(f"{name} {count(parameters)}" for name, parameters in counts.items() if name not in held_out)
@@ -51,10 +50,15 @@ def expect_sizes(config: Config) -> None:
         )
 
 
-def _implied(config: Config, phase: Pretrain) -> dict[str, Any]:
+def _implied(phase: ResolvedPhase) -> dict[str, Any]:
     """What follows from the tokenizer: of one that is yet to be trained, with the vocabulary that is asked for."""
-    settings = next((corpus.tokenizer for corpus in corpora_of(config, phase).values()), phase.tokenizer)
+    settings = next((corpus.tokenizer for corpus in phase.corpora.values()), phase.settings.tokenizer)
+    positions = phase.settings.max_length
     if settings.path and not settings.path.startswith(PHASE):
-        return implied_fields(load_tokenizer(settings.path), phase.max_length)
-    positions, vocabulary = phase.max_length, settings.vocab_size
-    return {"max_position_embeddings": positions, "vocab_size": vocabulary, "eos_token_id": 0, "pad_token_id": 1}
+        return implied_fields(load_tokenizer(settings.path), positions)
+    return {
+        "max_position_embeddings": positions,
+        "vocab_size": settings.vocab_size,
+        "eos_token_id": 0,
+        "pad_token_id": 1,
+    }

@@ -18,6 +18,7 @@ from actors.runtime import ClusterRuntime
 from actors.weight_items import checksum, decode
 from data.batch import Batch
 from data.errors import UserError
+from rlhf.config.resolved import resolve
 from rlhf.config.schema import Config
 from rlhf.interfaces import ModelBuild, OptimSettings, Passes
 from rlhf.objectives import LanguageModel
@@ -71,7 +72,7 @@ CONFIG = Config.model_validate(
 @pytest.fixture(scope="module")
 def runtime():
     ray.init("local", num_cpus=4, include_dashboard=False, object_store_memory=128 * 2**20, log_to_driver=False)
-    with ClusterRuntime(CONFIG, plan(CONFIG, Resources(cpus=4))) as runtime:
+    with ClusterRuntime(CONFIG, plan(resolve(CONFIG), Resources(cpus=4))) as runtime:
         yield runtime
     ray.shutdown()
 

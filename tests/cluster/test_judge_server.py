@@ -22,6 +22,7 @@ from actors.placement import Resources, plan
 from actors.runtime import ClusterRuntime
 from data.tokenizer import stop_token_ids
 from data.tokenizer_training import train_tokenizer
+from rlhf.config.resolved import resolve
 from rlhf.config.rewards import Judge
 from rlhf.config.schema import Config, Rollout
 from rlhf.judge.client import Client
@@ -53,7 +54,7 @@ def runtime(model: Path) -> Iterator[ClusterRuntime]:
         {"device": "cpu", "pools": pools, "rollout": ROLLOUT.model_dump(), "phases": [label]}
     )
     ray.init("local", num_cpus=4, include_dashboard=False, object_store_memory=128 * 2**20, log_to_driver=False)
-    with ClusterRuntime(config, plan(config, Resources(cpus=4))) as runtime:
+    with ClusterRuntime(config, plan(resolve(config), Resources(cpus=4))) as runtime:
         yield runtime
     ray.shutdown()
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from data.errors import UserError
+from data.imports import load_object
 from rlhf.config.check import check
+from rlhf.config.kinds import KINDS
 from rlhf.config.load import dump_config, load_config
-from rlhf.config.roles import resolve_models
-from rlhf.config.schema import Config
-from rlhf.needs import needed_models
+from rlhf.config.resolved import resolve
+from rlhf.config.schema import Config, Phase
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -74,9 +75,7 @@ def test_every_shipped_config_parses_checks_and_reads_back(path, tmp_path):
     again = load_config(write(tmp_path / "resolved.yaml", dump_config(config)))
     assert again == config
     check(again)  # a run's config.yaml, all defaults written out, can be run again
-    assert [resolve_models(again, phase) for phase in again.phases] == [
-        resolve_models(config, phase) for phase in config.phases
-    ]
+    assert [phase.models for phase in resolve(again).phases] == [phase.models for phase in resolve(config).phases]
 
 
 def test_a_file_is_laid_over_those_that_it_extends_in_their_order(tmp_path):
@@ -446,9 +445,9 @@ def test_every_reward_loss_can_be_named():
 def test_a_loss_without_a_reference_has_none(loss):
     config = Config.model_validate(tree(DPO | {"loss": loss}))
     check(config)
-    assert needed_models(config, config.phases[-1]).keys() == {"policy"}
+    assert resolve(config).phases[-1].needed.keys() == {"policy"}
     with_reference = Config.model_validate(tree(DPO))
-    assert needed_models(with_reference, with_reference.phases[-1]).keys() == {"policy", "reference"}
+    assert resolve(with_reference).phases[-1].needed.keys() == {"policy", "reference"}
 
 
 BEST = {"kind": "best_of_n", "data": FUNCTION, "models": {"policy": "phase:sft"}, "reward": [SCORE]}
@@ -527,12 +526,24 @@ def test_every_broken_rule_is_told_at_once():
     assert len(told.splitlines()) == 3
 
 
+# Kinds
+
+
+def test_every_kind_of_phase_has_its_entry_and_what_the_entry_names_is_there():
+    union, _ = get_args(Phase)
+    assert {
+        kind for phase in get_args(union) for kind in get_args(phase.model_fields["kind"].annotation)
+    } == KINDS.keys()
+    for kind in KINDS.values():
+        assert callable(load_object(kind.loop))
+        assert not kind.resolver or callable(load_object(kind.resolver))
+
+
 # Roles
 
 
 def roles(config: dict[str, Any], index: int) -> dict[str, Any]:
-    parsed = Config.model_validate(config)
-    return resolve_models(parsed, parsed.phases[index])
+    return resolve(Config.model_validate(config)).phases[index].models
 
 
 def test_a_phase_uses_the_roles_of_its_kind():

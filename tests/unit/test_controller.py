@@ -15,8 +15,9 @@ import pytest
 from rich.console import Console
 
 from rlhf.config.schema import Config
-from rlhf.controller import LOOPS, Controller
+from rlhf.controller import Controller
 from rlhf.lineage import identity
+from rlhf.phases import best_of_n
 from rlhf.rundir import Artifact, RunDirectory, fingerprint
 
 PROMPTS = {"path": "data.demo.tasks:prompts", "args": {"rows": 4}}
@@ -55,7 +56,7 @@ def test_a_model_that_the_algorithm_does_not_need_is_not_in_the_lineage(tmp_path
     models = POLICY | {"reward": "phase:reward"}
     config = Config.model_validate({"run": {"output": str(tmp_path)}, "models": models, "phases": [phase, later]})
     controller = Controller(config, lambda: None, console=Console(file=StringIO()))
-    assert controller.lineage(config.phases[0], {})["models"].keys() == {"policy"}
+    assert controller.lineage(controller.resolved.phases[0], {})["models"].keys() == {"policy"}
 
 
 def test_the_lineage_names_conversions_of_rows(tmp_path):
@@ -66,7 +67,7 @@ def test_the_lineage_names_conversions_of_rows(tmp_path):
     models = {"reward": POLICY["policy"]}
     config = Config.model_validate({"run": {"output": str(tmp_path)}, "models": models, "phases": phases})
     controller = Controller(config, lambda: None, console=Console(file=StringIO()))
-    pairs, whole = (controller.lineage(phase, {}) for phase in config.phases)
+    pairs, whole = (controller.lineage(phase, {}) for phase in controller.resolved.phases)
     assert pairs["conversions"] == {"data": "ranking → pairs"}
     assert "conversions" not in whole
 
@@ -75,7 +76,7 @@ def id_of(phase: dict[str, Any], **given: Any) -> str:
     common = {"data": PROMPTS, "models": {"policy": "org/a", "reward": "org/b"}}
     config = Config.model_validate({"phases": [common | phase]})
     controller = Controller(config, lambda: None, console=Console(file=StringIO()), **given)
-    return fingerprint(controller.lineage(config.phases[0], {}))
+    return fingerprint(controller.lineage(controller.resolved.phases[0], {}))
 
 
 JUDGE = {"url": "http://127.0.0.1:8000/v1"}
@@ -191,7 +192,7 @@ def test_a_data_function_is_called_once_a_phase(tmp_path, monkeypatch):
         read.extend(context.open(context.phase.data) for _ in range(2))
         return {}
 
-    monkeypatch.setitem(LOOPS, "best_of_n", run)
+    monkeypatch.setattr(best_of_n, "run", run)
     runtime = SimpleNamespace(rollout_stats={}, expect=lambda *needed: None, release=lambda role: None)
     Controller(config, lambda: nullcontext(runtime), console=Console(file=StringIO())).run()
     assert [list(rows) for rows in read] == [[{"prompt": f"call {number}"}] for number in (1, 1, 2, 2)]

@@ -11,6 +11,7 @@ from data.demo.judging import questions
 from data.errors import UserError
 from rlhf.config.check import check
 from rlhf.config.load import load_config
+from rlhf.config.resolved import resolve
 from rlhf.config.schema import Config
 from rlhf.judge.questions import render
 
@@ -95,9 +96,9 @@ def test_a_served_judges_questions_must_fit_its_positions(tmp_path):
 
 
 def test_a_judge_that_is_served_takes_one_place_and_one_elsewhere_takes_none():
-    served = plan(tree({"model": "phase:sft"}), Resources(cpus=4))
+    served = plan(resolve(tree({"model": "phase:sft"})), Resources(cpus=4))
     assert [(row["pool"], row["ranks"]) for row in served.rows() if row["role"] == "judge"] == [("judge", 1)]
-    assert "judge" not in {row["role"] for row in plan(tree({"url": URL}), Resources(cpus=4)).rows()}
+    assert "judge" not in {row["role"] for row in plan(resolve(tree({"url": URL})), Resources(cpus=4)).rows()}
 
 
 def test_the_small_judge_learns_the_very_questions_that_it_is_asked():

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from data.errors import UserError
 from data.tokenizer_training import train_tokenizer
+from rlhf.config.resolved import resolve
 from rlhf.config.schema import Config
 from rlhf.controller import Controller
 from rlhf.corpus.reserved import open_reserved, reserved_sets, reserved_texts
@@ -50,7 +51,8 @@ def config(files: Path, **parts: dict[str, Any]) -> Config:
 
 
 def lineage(settings: Config) -> dict[str, Any]:
-    return Controller(settings, lambda: None, console=Console(file=StringIO())).lineage(settings.phases[1], {})
+    controller = Controller(settings, lambda: None, console=Console(file=StringIO()))
+    return controller.lineage(controller.resolved.phases[1], {})
 
 
 def test_every_part_of_a_mix_is_in_the_lineage(files):
@@ -80,7 +82,7 @@ def test_a_corpus_must_not_contain_what_a_part_holds_out(files):
 
 def test_the_preview_shows_each_part_as_it_is_trained_on(files):
     settings = config(files, sums={"holdout": 2})
-    found = preview(settings, settings.phases[1], 3)
+    found = preview(resolve(settings).phases[1], 3)
     assert {name: (report.rows, len(samples)) for name, (report, samples) in found.items()} == {
         "towns": (30, 3),
         "sums": (20, 3),
@@ -95,7 +97,7 @@ def test_the_preview_shows_each_part_as_it_is_trained_on(files):
 
 def test_the_plan_names_every_part(files):
     console = Console(file=StringIO(), width=300)
-    console.print(phases_table(config(files)))
+    console.print(phases_table(resolve(config(files))))
     shown = console.file.getvalue()
     assert f"towns: {files}/towns.jsonl" in shown
     assert f"sums: {files}/sums.jsonl" in shown
@@ -116,10 +118,10 @@ def after_pretraining(files: Path, kind: str, pretrain: dict[str, Any], **settin
 def test_the_preview_knows_the_tokens_that_an_earlier_phase_adds_for_its_objective(files):
     first = {"tokenizer": {"vocab_size": 300}, "objective": "spans"}
     settings = after_pretraining(files, "pretrain", first, objective="spans")
-    ((_, samples),) = preview(settings, settings.phases[2], 2).values()
+    ((_, samples),) = preview(resolve(settings).phases[2], 2).values()
     assert all("<extra_id_0>" in "".join(text for text, _ in pieces) for pieces in samples)
     other = after_pretraining(files, "sft", first | {"objective": "causal"})
-    extended, plain = (tokenizer_of(each, each.phases[2], {}).get_vocab() for each in (settings, other))
+    extended, plain = (tokenizer_of(resolve(each).phases[2], {}).get_vocab() for each in (settings, other))
     assert extended == plain | {f"<extra_id_{number}>": len(plain) + number for number in range(100)}
 
 
@@ -128,13 +130,13 @@ def test_the_preview_takes_a_corpus_tokenizer_where_the_phase_on_it_has_not_run(
     with pytest.raises(
         UserError, match=r"phases\.pretrain: the corpus 'corpus' is not made yet; make it: launch\.py corpus"
     ):
-        preview(settings, settings.phases[2], 1)
+        preview(resolve(settings).phases[2], 1)
     made = RunDirectory(files / "run").artifact("corpus")
     tokenizer = train_tokenizer(["the mill by the river"] * 9, 280)
     tokenizer.save_pretrained(made)
     (made / "phase.json").write_text(json.dumps({"id": "x", "metrics": {}, "lineage": {}}))
-    ((report, _),) = preview(settings, settings.phases[2], 1).values()
+    ((report, _),) = preview(resolve(settings).phases[2], 1).values()
     assert report.rows == 30
     artifacts = RunDirectory(files / "run").finished(["corpus"])
-    found = tokenizer_of(settings, settings.phases[2], artifacts)
+    found = tokenizer_of(resolve(settings).phases[2], artifacts)
     assert found.get_vocab() == tokenizer.get_vocab()

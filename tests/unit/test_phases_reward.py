@@ -13,11 +13,12 @@ from data_cases import tokenizer
 from data.batch import Batch
 from data.errors import UserError
 from data.examples import build_examples
-from rlhf.config.schema import Dpo, RewardModel, Sft
+from rlhf.config.resolved import ResolvedPhase, resolve
+from rlhf.config.schema import Config, Dpo, RewardModel, Sft
 from rlhf.objectives import Binary, KWise, Pairwise, Pointwise
 from rlhf.phases.calibrate import calibrate, expect_numbers, questions_of, report_of, spec_of
 from rlhf.phases.held_out import of_untied
-from rlhf.phases.supervised import options_of, row_kind
+from rlhf.phases.supervised import options_of
 from rlhf.phases.supervised_rows import ALONE, Split, expect_margins, read_splits, rows_compared
 from rlhf.rewards.spec import MOST_QUESTIONS, RewardSpec
 
@@ -29,14 +30,18 @@ def phase(loss="pairwise", **settings):
     return RewardModel.model_validate({"kind": "reward", "data": "rows.jsonl", "loss": loss, **settings})
 
 
+def resolved(settings) -> ResolvedPhase:
+    return resolve(Config(phases=[settings])).phases[0]
+
+
 def test_a_loss_names_the_rows_that_a_phase_reads():
     losses = ("pairwise", "kwise", "plackett_luce", "pointwise", "binary", "process")
     kinds = ["preference", "ranking", "ranking", "rating", "binary", "steps"]
-    assert [row_kind(phase(loss)) for loss in losses] == kinds
+    assert [resolved(phase(loss)).rows for loss in losses] == kinds
     dpo = Dpo.model_validate({"kind": "dpo", "data": "rows.jsonl"})
     kto = dpo.model_copy(update={"loss": dpo.loss.model_copy(update={"name": "kto"})})
-    assert [row_kind(dpo), row_kind(kto)] == ["preference", "thumbs"]
-    assert row_kind(Sft.model_validate({"kind": "sft", "data": "rows.jsonl"})) == "chat"
+    assert [resolved(dpo).rows, resolved(kto).rows] == ["preference", "thumbs"]
+    assert resolved(Sft.model_validate({"kind": "sft", "data": "rows.jsonl"})).rows == "chat"
 
 
 def test_reward_models_learn_from_ties_and_dpo_does_not():
@@ -78,15 +83,15 @@ def test_weights_of_annotators_apply_to_training_rows_only():
     sets = {"rows.jsonl": rows(*rated), "other.jsonl": rows(*(row | {"annotator": "zoe"} for row in rated))}
     reports, settings = [], phase("pointwise", annotators={"a": 3}, eval_data="other.jsonl")
     context = SimpleNamespace(
-        config=SimpleNamespace(phases=[]),
+        resolved=resolved(settings),
         phase=settings,
-        models={},
+        models=resolved(settings).models,
         open=lambda data: sets[data.path],
         tokenizer=tokenizer(),
         read=reports.append,
         seed=0,
     )
-    split = read_splits(context, Pointwise(), row_kind(settings), options_of(settings))[ALONE]
+    split = read_splits(context, Pointwise(), resolved(settings).rows, options_of(settings))[ALONE]
     train, held_out = split.train, split.held_out
     assert train.batch(range(4)).weights.tolist() == [1.5, 0.5, 1.5, 0.5]
     assert "weights" not in held_out.batch(range(4))

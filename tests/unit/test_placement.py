@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.placement import Resources, plan
+from actors import placement
+from actors.placement import Placement, Resources
 from data.errors import UserError
+from rlhf.config.resolved import resolve
 from rlhf.config.schema import Config
 
 
@@ -23,22 +25,26 @@ def config(
     )
 
 
+def plan(config: Config, available: Resources) -> Placement:
+    return placement.plan(resolve(config), available)
+
+
 PPO = {"policy": "train", "critic": "train", "reference": "helper", "reward": "helper"}
 
 
 def test_a_pool_alone_with_one_role_gives_it_whole_gpus():
-    placement = plan(config({"train": 4}, kinds=("sft",)), Resources(cpus=32, gpus=4))
-    assert placement.rows() == [{"pool": "train", "devices": 4, "role": "policy", "ranks": 4, "share": 1.0}]
-    assert placement.pools["train"].bundles == ({"CPU": 1.0, "GPU": 1},) * 4
+    planned = plan(config({"train": 4}, kinds=("sft",)), Resources(cpus=32, gpus=4))
+    assert planned.rows() == [{"pool": "train", "devices": 4, "role": "policy", "ranks": 4, "share": 1.0}]
+    assert planned.pools["train"].bundles == ({"CPU": 1.0, "GPU": 1},) * 4
 
 
 def test_roles_on_one_pool_share_its_gpus_in_time():
     phases = ("rl", "reward")
-    placement = plan(
+    planned = plan(
         config({"train": 2, "helper": 1, "rollout": 1}, {"pool": "rollout"}, kinds=phases, **PPO),
         Resources(cpus=16, gpus=4),
     )
-    shares = {(row["pool"], row["role"]): row["share"] for row in placement.rows()}
+    shares = {(row["pool"], row["role"]): row["share"] for row in planned.rows()}
     assert shares == {
         ("train", "policy"): 0.5,
         ("train", "critic"): 0.5,
@@ -49,18 +55,18 @@ def test_roles_on_one_pool_share_its_gpus_in_time():
 
 
 def test_three_roles_on_one_gpu_do_not_add_up_to_more_than_it():
-    placement = plan(config({"train": 1}, {"pool": "train"}, kinds=("rl",)), Resources(cpus=8, gpus=1))
-    shares = [row["share"] for row in placement.rows()]
+    planned = plan(config({"train": 1}, {"pool": "train"}, kinds=("rl",)), Resources(cpus=8, gpus=1))
+    shares = [row["share"] for row in planned.rows()]
     assert shares == [0.25] * 4  # policy, reference, critic, rollout
 
 
 def test_an_engine_over_two_gpus_gets_both_in_one_bundle():
     models = {"policy": "train", "critic": "train", "reference": "train"}
-    placement = plan(
+    planned = plan(
         config({"train": 2, "rollout": 4}, {"engines": 2, "tensor_parallel": 2}, **models), Resources(cpus=32, gpus=6)
     )
-    assert [bundle["GPU"] for bundle in placement.pools["rollout"].bundles] == [2, 2]
-    assert placement.pools["rollout"].seats["rollout"].gpus == 2
+    assert [bundle["GPU"] for bundle in planned.pools["rollout"].bundles] == [2, 2]
+    assert planned.pools["rollout"].seats["rollout"].gpus == 2
 
 
 def test_an_engine_over_two_gpus_cannot_share_a_pool_with_models():
@@ -118,9 +124,9 @@ def test_a_pool_that_no_phase_uses_takes_nothing():
 def test_on_cpus_everything_fits_into_the_cluster_and_into_its_bundle(train, helper, engines, cpus, shared):
     pools = {"train": train, "helper": helper, "rollout": engines}
     rollout = {"engines": engines, "pool": "train" if shared else "rollout"}
-    placement = plan(config(pools, rollout, kinds=("rl", "dpo"), **PPO), Resources(cpus=cpus))
-    assert sum(bundle["CPU"] for pool in placement.pools.values() for bundle in pool.bundles) <= cpus + 1e-9
-    for pool in placement.pools.values():
+    planned = plan(config(pools, rollout, kinds=("rl", "dpo"), **PPO), Resources(cpus=cpus))
+    assert sum(bundle["CPU"] for pool in planned.pools.values() for bundle in pool.bundles) <= cpus + 1e-9
+    for pool in planned.pools.values():
         for index, bundle in enumerate(pool.bundles):
             seated = [
                 seat for seat in pool.seats.values() for rank in range(seat.ranks) if rank % len(pool.bundles) == index

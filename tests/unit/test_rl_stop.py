@@ -12,6 +12,7 @@ from data_cases import tokenizer
 from rich.console import Console
 
 from data.sample import Sample
+from rlhf.config.resolved import resolve
 from rlhf.config.schema import Config
 from rlhf.phases import rl
 from rlhf.phases.base import Metrics, PhaseContext
@@ -112,7 +113,7 @@ def attempt(root: Path, lengths: tuple[int, ...]) -> tuple[Metrics, str]:
     models = {"policy": {"path": "a-model"}}
     config = Config.model_validate({"run": {"output": str(root)}, "models": models, "phases": [phase]})
     run, console = RunDirectory(root), Console(file=StringIO())
-    context = PhaseContext(config, config.phases[0], Runtime(lengths), run, {}, "id", run.staging("rl"), console)
+    context = PhaseContext(resolve(config).phases[0], Runtime(lengths), run, {}, "id", run.staging("rl"), console)
     context.tokenizer = tokenizer()
     figures = rl.run(context)
     return figures, (context.staging / "weights").read_text()

@@ -17,7 +17,7 @@ from data.errors import UserError
 from rlhf import api
 from rlhf.config.check import check
 from rlhf.config.load import dump_config, load_config
-from rlhf.config.roles import resolve_models
+from rlhf.config.resolved import resolve
 from rlhf.config.schema import Config
 from rlhf.scaling.grid import grid_config, phases_before, points_of
 from rlhf.scaling.run import scale
@@ -63,11 +63,11 @@ def test_every_size_meets_every_token_count_and_held_out_sizes_only_their_own(tm
 
 def test_a_training_is_the_phase_with_its_sizes_fields_and_its_tokens_steps(tmp_path):
     settings = config(tmp_path)
-    grid = grid_config(settings)
+    grid = grid_config(resolve(settings))
     check(grid)
     phases = {phase.name: phase for phase in grid.phases}
     small, large = phases["small-2048"], phases["large-2048"]
-    assert resolve_models(grid, small)["policy"].architecture == {
+    assert resolve(grid)[small.name].models["policy"].architecture == {
         "model_type": "llama",
         "num_hidden_layers": 2,
         "hidden_size": 32,
@@ -84,7 +84,7 @@ def test_a_training_is_the_phase_with_its_sizes_fields_and_its_tokens_steps(tmp_
 
 
 def test_the_grids_config_can_be_read_back(tmp_path):
-    grid = grid_config(config(tmp_path))
+    grid = grid_config(resolve(config(tmp_path)))
     (tmp_path / "config.yaml").write_text(dump_config(grid))
     assert load_config(tmp_path / "config.yaml") == grid
 
@@ -201,7 +201,7 @@ def test_only_phases_that_the_scaled_one_needs_are_run_before_it(tmp_path):
     tuned = {"kind": "sft", "data": "data.demo.tasks:instructions", "models": {"policy": "phase:first"}}
     scaled = {**PRETRAIN, "name": "scaled", "data": "phase:corpus", "tokenizer": None}
     settings = config(tmp_path, {"phase": "scaled"}, [first, tuned, made, scaled])
-    assert [phase.name for phase in phases_before(settings)] == ["first", "corpus"]
+    assert [phase.name for phase in phases_before(resolve(settings))] == ["first", "corpus"]
 
 
 def test_two_pretrain_phases_must_be_told_apart(tmp_path):
@@ -223,7 +223,7 @@ def test_a_model_that_is_there_already_has_no_other_sizes(tmp_path):
 def test_a_mistake_in_a_sizes_architecture_names_its_training(tmp_path):
     sizes = {**SIZES, "small": {"architecture": {"hidden_size": 32, "max_position_embeddings": 16}}}
     with pytest.raises(UserError, match=r"phases\.small-1024\.max_length 64 is over the 16 positions"):
-        check(grid_config(config(tmp_path, {"sizes": sizes})))
+        check(grid_config(resolve(config(tmp_path, {"sizes": sizes}))))
 
 
 class ClusterWanted(Exception):

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from data.errors import UserError
 from data.tokenizer_training import train_tokenizer
+from rlhf.config.resolved import resolve
 from rlhf.config.schema import Config
 from rlhf.engine.build import from_scratch
 from rlhf.rundir import Artifact
@@ -134,7 +135,7 @@ NARROW = {"hidden_size": 16, "intermediate_size": 48, "num_hidden_layers": 2, "n
 )
 def test_parameters_are_counted_once_in_the_file_and_in_the_plan(tmp_path, architecture, objective):
     """Against transformers' own count of the model that the phase would train; embeddings are tied."""
-    phase = config(tmp_path, {"objective": objective}).phases[0]
+    phase = resolve(config(tmp_path, {"objective": objective})).phases[0]
     model = from_scratch(architecture, MODEL, "masked" if objective == "masked" else "lm", "here")
     model.save_pretrained(tmp_path)
     counted = parameters_for(phase, architecture, MODEL, "here")
@@ -142,7 +143,7 @@ def test_parameters_are_counted_once_in_the_file_and_in_the_plan(tmp_path, archi
 
 
 def test_an_architecture_that_cannot_be_built_is_told_with_its_setting(tmp_path):
-    phase = config(tmp_path).phases[0]
+    phase = resolve(config(tmp_path)).phases[0]
     for fields, told in (
         ({"hiden_size": 16}, "here.hiden_size: llama has no such field; nearest: hidden_size"),
         ({"hidden_size": 250, "num_attention_heads": 7}, "here: .*not a multiple of the number of attention heads"),
@@ -194,7 +195,7 @@ def test_no_best_size_is_told_where_losses_do_not_depend_on_tokens(tmp_path):
     assert report.figures["budgets"] == []
     assert any("do not tell what more tokens would change" in note for note in report.figures["notes"])
     assert "Budgets" not in report.page.read_text()
-    (found,) = forecasts(settings)
+    (found,) = forecasts(resolve(settings))
     assert found.best is None and found.expected.loss == pytest.approx(flat.loss(found.parameters, 1), rel=1e-3)
     assert "the law tells no best size" in printed(forecast_table([found]))
 
@@ -228,20 +229,20 @@ def leave_law(settings: Config) -> None:
 
 def test_the_plan_expects_the_laws_loss_of_phases_with_the_same_data(tmp_path):
     settings = config(tmp_path)
-    assert forecasts(settings) == []
+    assert forecasts(resolve(settings)) == []
     leave_law(settings)
-    (found,) = forecasts(settings)
+    (found,) = forecasts(resolve(settings))
     tokens = 1000 * 8 * 64
     assert found.expected.tokens == tokens
     assert found.expected.loss == pytest.approx(LAW.loss(found.parameters, tokens), rel=1e-4)
     assert found.best.loss < found.expected.loss
     assert found.best.compute == pytest.approx(found.expected.compute)
     assert forecast_table([found]).row_count == 1
-    assert forecasts(config(tmp_path, {"data": "other.txt"})) == []
-    (ramped,) = forecasts(config(tmp_path, {"ramp": {"batch_size": 4, "tokens": 64 * 100}}))
+    assert forecasts(resolve(config(tmp_path, {"data": "other.txt"}))) == []
+    (ramped,) = forecasts(resolve(config(tmp_path, {"ramp": {"batch_size": 4, "tokens": 64 * 100}})))
     # 100 rows in steps of 4: 25 of them, then 975 of 8
     assert ramped.expected.tokens == (25 * 4 + 975 * 8) * 64
-    (in_passes,) = forecasts(config(tmp_path, {"steps": None, "epochs": 3}))
+    (in_passes,) = forecasts(resolve(config(tmp_path, {"steps": None, "epochs": 3})))
     assert in_passes.expected.tokens == pytest.approx(3 * 100_000 / 0.5)
 
 
@@ -250,9 +251,9 @@ def test_the_plan_does_not_guess_the_tokens_of_passes_over_a_mix(tmp_path):
     mixed = {"data": {"mix": {"one": "one.txt", "two": "two.txt"}}}
     settings = config(tmp_path, mixed)
     leave_law(settings)
-    (by_steps,) = forecasts(settings)
+    (by_steps,) = forecasts(resolve(settings))
     assert by_steps.expected.tokens == 1000 * 8 * 64
-    (by_passes,) = forecasts(config(tmp_path, {**mixed, "steps": None, "epochs": 2}))
+    (by_passes,) = forecasts(resolve(config(tmp_path, {**mixed, "steps": None, "epochs": 2})))
     assert by_passes.expected is None
     assert "set steps for a forecast" in printed(forecast_table([by_passes]))
 
@@ -264,7 +265,7 @@ def test_the_plan_names_the_setting_of_a_model_that_cannot_be_built(tmp_path):
     with pytest.raises(
         UserError, match=r"phases\.pretrain\.models\.policy\.architecture\.hiden_size: llama has no such"
     ):
-        forecasts(wrong)
+        forecasts(resolve(wrong))
 
 
 @pytest.mark.parametrize(

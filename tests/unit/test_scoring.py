@@ -22,6 +22,7 @@ from data.feedback.step_labels import step_batch, steps_of
 from data.sample import Prompt, Sample
 from rlhf.algorithms.grpo import GRPO
 from rlhf.algorithms.reinforce import ReMax
+from rlhf.config.resolved import resolve
 from rlhf.config.schema import Config
 from rlhf.metrics import Timer
 from rlhf.phases.answers import batch_of
@@ -81,7 +82,7 @@ def context_of(tmp_path: Path, reward: list, **phase) -> PhaseContext:
     models = {"policy": "a", "reward": str(tmp_path / "reward")}
     config = Config.model_validate({"run": {"output": str(tmp_path)}, "models": models, "phases": [settings]})
     run, console = RunDirectory(tmp_path), Console(file=StringIO(), width=200)
-    context = PhaseContext(config, config.phases[0], Runtime(), run, {}, "id", tmp_path / "s", console)
+    context = PhaseContext(resolve(config).phases[0], Runtime(), run, {}, "id", tmp_path / "s", console)
     context.tokenizer = bpe_tokenizer()
     return context
 

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from data.sample import Prompt, Sample
+from rlhf.config.resolved import resolve
 from rlhf.config.schema import Config
 from rlhf.phases.answers import batch_of
 from rlhf.phases.base import PhaseContext, Tracker
@@ -67,7 +68,7 @@ def watcher(tmp_path) -> Watcher:
     models = {"policy": {"path": "a-model"}}
     config = Config.model_validate({"run": {"output": str(tmp_path)}, "models": models, "phases": [phase]})
     context = PhaseContext(
-        config, config.phases[0], None, RunDirectory(tmp_path), {}, "id", tmp_path / "s", Console(file=StringIO())
+        resolve(config).phases[0], None, RunDirectory(tmp_path), {}, "id", tmp_path / "s", Console(file=StringIO())
     )
     context.tokenizer = SimpleNamespace(save_pretrained=lambda directory: None)
     groups = {role: Group(role) for role in LOGPROBS}
