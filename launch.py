@@ -22,7 +22,7 @@ from rlhf.config.explain import did_you_mean
 from rlhf.config.load import load_config
 from rlhf.config.resolved import resolve
 from rlhf.config.schema import Config
-from rlhf.reports.tables import terminal_table
+from rlhf.reports.plan_tables import terminal_table
 
 # Whatever needs torch, Ray or vLLM is imported where it is used: a mistake in a config is told at once.
 
@@ -61,7 +61,7 @@ def run(
 
         summary = api.run(settings, address=address)
         summary.show(Console())
-        from rlhf.reports.run import write_report
+        from rlhf.reports.run_report import write_report
 
         Console().print(f"report: {write_report(summary.directory)}", highlight=False, soft_wrap=True)
         if summary.missed:
@@ -128,8 +128,8 @@ def scaling(
         settings = load_config(config, overrides or ())
         check(settings)
         from rlhf import api
-        from rlhf.scaling.grid import grid_directory
-        from rlhf.scaling.tables import show
+        from rlhf.scaling.law_tables import show
+        from rlhf.scaling.size_grid import grid_directory
 
         if fresh:
             api.check_scaling(settings)  # before anything is removed
@@ -155,8 +155,8 @@ def plan(
         resolved = check(load_config(config, overrides or ()))
         from actors.placement import Resources
         from actors.placement import plan as plan_placement
-        from rlhf.reports.tables import phases_table, placement_table
-        from rlhf.scaling.plan import forecast_table, forecasts
+        from rlhf.reports.plan_tables import phases_table, placement_table
+        from rlhf.scaling.forecast import forecast_table, forecasts
 
         placement = plan_placement(resolved, None if cpus is None else Resources(cpus, gpus))
         console = Console()
@@ -193,7 +193,7 @@ def report(directory: RunDirectoryOrLatest = None) -> None:
     """Write a run's report.html: figures, curves, alarms, data and answers, in one file."""
     with told_plainly():
         root = _run_directory(directory)
-        from rlhf.reports.run import write_report
+        from rlhf.reports.run_report import write_report
 
         Console().print(str(write_report(root)), highlight=False, soft_wrap=True)
 

@@ -22,7 +22,7 @@ from rlhf.config.schema import Config
 
 if TYPE_CHECKING:  # these import torch
     from rlhf.interfaces import Algorithm, RewardSource, Runtime
-    from rlhf.scaling.report import Report
+    from rlhf.scaling.law_report import Report
     from rlhf.summary import Summary
 
     Connect = Callable[[], AbstractContextManager[Runtime]]
@@ -69,7 +69,7 @@ def scaling_law(config: Config, *, address: str | None = None, console: Console 
 
     Raises UserError for mistakes in the config or the data, and for a config without a `scaling` section.
     """
-    from rlhf.scaling.run import scale  # with its plots
+    from rlhf.scaling.trainings import scale  # with its plots
 
     check_scaling(config)
     return scale(config, lambda needed: _connecting(needed, address), console or Console(stderr=True))
@@ -78,7 +78,7 @@ def scaling_law(config: Config, *, address: str | None = None, console: Console 
 def check_scaling(config: Config) -> None:
     """Raises UserError for mistakes that `scaling_law` would find before it trains anything."""
     # with torch
-    from rlhf.scaling.grid import grid_config
+    from rlhf.scaling.size_grid import grid_config
     from rlhf.scaling.sizes import expect_sizes
 
     resolved = check(config)

@@ -1,4 +1,4 @@
-"""Where metrics go: `metrics.jsonl` (one line a step), TensorBoard files, and a progress bar with the numbers that matter."""
+"""Where a phase's metrics go: `metrics.jsonl` (one line a step), TensorBoard event files, and a progress bar."""
 
 from __future__ import annotations
 
@@ -8,30 +8,38 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from rlhf.rundir import write_atomically
+
+if TYPE_CHECKING:
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 QUIET_INTERVAL_S = 15.0  # between lines where there is no terminal for a bar
 
 
 class MetricLog:
-    """One phase's metrics. Lines after `start` from an interrupted attempt are dropped: the resumed run writes them again."""
+    """One phase's metrics, for every step a line of `metrics.jsonl` and an event for TensorBoard."""
 
     def __init__(self, root: Path, phase: str, start: int) -> None:
+        """start: steps that are done. Lines that an interrupted attempt wrote after it are dropped: they are written again."""
         self.root, self.phase = root, phase
         self._open(start)
 
     def _open(self, start: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         path = self.root / "metrics.jsonl"
         if path.exists():
             lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
             keep = [line for line in lines if (row := json.loads(line))["phase"] != self.phase or row["step"] <= start]
-            path.write_text("".join(f"{line}\n" for line in keep))
+            write_atomically(path, "".join(f"{line}\n" for line in keep))
         self.file = open(path, "a", buffering=1)  # noqa: SIM115  closed in close()
-        self.board = SummaryWriter(str(self.root / "tensorboard" / self.phase), purge_step=start + 1)
+        self._start = start
+        self._board: EventFileWriter | None = (
+            None  # opened by the first write: its import must not delay the first step
+        )
 
     def rewind(self, step: int) -> None:
         """Drops all lines after this step: they will be written again."""
@@ -39,19 +47,36 @@ class MetricLog:
         self._open(step)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Logs after `step` finished steps. A value that is not finite is written as null, never as 0."""
+        """Logs after `step` finished steps. metrics.jsonl has null for a value that is not finite, never 0."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        now = time.time()
         values = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        self.file.write(json.dumps({"phase": self.phase, "step": step, "time": round(time.time(), 3), **values}) + "\n")
-        for name, value in metrics.items():
-            self.board.add_scalar(name, value, step)
+        self.file.write(json.dumps({"phase": self.phase, "step": step, "time": round(now, 3), **values}) + "\n")
+        self._board = self._board or self._open_board()
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+        self._board.add_event(Event(wall_time=now, step=step, summary=Summary(value=scalars)))
+
+    def _open_board(self) -> EventFileWriter:
+        """An event file, read by TensorBoard together with those of earlier attempts, whose later steps it declares void."""
+        # not torch.utils.tensorboard, whose import takes longer
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        board = EventFileWriter(str(self.root / "tensorboard" / self.phase))
+        begun = SessionLog(status=SessionLog.START)
+        board.add_event(Event(wall_time=time.time(), step=self._start + 1, session_log=begun))
+        return board
 
     def close(self) -> None:
         self.file.close()
-        self.board.close()
+        if self._board:
+            self._board.close()
 
 
 class Timer:
-    """Seconds of each part of a step, as metrics; a part may come several times."""
+    """Seconds of each part of a step, as metrics `seconds/<part>`. A part that comes several times is added up."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -68,11 +93,12 @@ class Timer:
 
 
 class Bar:
-    """A phase's progress: a bar on a terminal, a line now and then elsewhere. keep: whether the end of it stays to be read."""
+    """A phase's progress: a bar on a terminal; elsewhere a line every QUIET_INTERVAL_S."""
 
     def __init__(
         self, console: Console, phase: str, total: int, done: int, shown: Sequence[str], keep: bool = True
     ) -> None:
+        """total, done: steps. shown: metrics beside the bar. keep: leave the finished bar on screen."""
         self.console, self.phase, self.total, self.shown, self.keep = console, phase, total, shown, keep
         self.last_line = time.monotonic()
         self.progress = Progress(

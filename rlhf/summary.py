@@ -1,9 +1,9 @@
-"""What a run came to: `summary.json`, and the table at the end with every goal reached or missed."""
+"""A run's result: `summary.json`, and the table at the end of the run with every goal reached or missed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,56 +14,38 @@ from rich.table import Table
 from rich.text import Text
 
 from rlhf.config.schema import Config, Goal
-from rlhf.reports.sets import HEADINGS, SetFigures, sets_of
 from rlhf.rundir import Artifact, write_atomically
 
-# shown beside the goals, where a phase has them
-BEHIND_GOALS = (
-    "records_read",
-    "documents",
-    "quarantined",
-    "tokens",
-    "tokens_per_byte",
-    "perplexity",
-    "unigram_perplexity",
-    "loss_before",
-    "loss",
-    "pair_accuracy",
-    "accuracy",
-    "mae",
-    "ece",
-    "length_correlation",
-    "gold",
-    "gold_before",
-    "gold_after",
-    "gold_best",
-    "reward",
-    "reward_kept",
-    "rows",
-    "labelled",
-    "position_bound",
-    "first_position",
-    "agreement_before_swap",
-    "agreement",
-    "kl",
-    "watch_proxy",
-    "watch_gold",
-    "gold_at_best",
-    "kl_at_best",
-    "step_at_best",
-    "stopped_at",
-    "incidents",
-)
+# Figures that the table leaves out, since others tell the same; summary.json and the curves have them.
+DETAILS = {
+    "accuracy_when_chosen_is_shorter",
+    "chosen_reward",
+    "desirable_share",
+    "held_out_tokens",
+    "kl_baseline",
+    "length",
+    "margin",
+    "megabytes",
+    "nll",
+    "perplexity_before",
+    "rejected_reward",
+    "reward_of_desirable",
+    "reward_of_undesirable",
+    "untied",
+    "watch_kl",
+    "z_loss",
+}
+HEADINGS = ("data set", "perplexity before", "after", "change", "loss before", "after", "passes")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One goal: what was wanted and what came."""
+    """A goal and the figure that the phase reached."""
 
     phase: str
     figure: str
     goal: Goal
-    value: float | None
+    value: float | None  # None: the phase has no such figure
 
     @property
     def reached(self) -> bool:
@@ -78,7 +60,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Summary:
-    """The run's result. `figures` is the content of summary.json."""
+    """The run's result. figures: the content of summary.json."""
 
     directory: Path
     figures: dict[str, Any]
@@ -95,7 +77,10 @@ class Summary:
 
 
 def summarise(config: Config, artifacts: Mapping[str, Artifact], startup: float, root: Path) -> Summary:
-    """Builds the summary from the artifacts and writes summary.json. Start-up time is that of the run which trained."""
+    """Builds the summary from the artifacts and writes summary.json.
+
+    startup: seconds until the first phase began; 0 where nothing was trained, which keeps the start-up time of the run that was.
+    """
     path = root / "summary.json"
     if not startup and path.exists():
         startup = json.loads(path.read_text())["seconds"].get("startup", 0.0)
@@ -112,7 +97,7 @@ def summarise(config: Config, artifacts: Mapping[str, Artifact], startup: float,
 
 
 def outcomes_of(config: Config, artifacts: Mapping[str, Artifact]) -> list[Outcome]:
-    """Every goal of the phases that have finished."""
+    """The goals of the phases that have finished."""
     return [
         Outcome(phase.name, figure, goal, artifacts[phase.name].metrics.get(figure))
         for phase in config.phases
@@ -121,8 +106,52 @@ def outcomes_of(config: Config, artifacts: Mapping[str, Artifact]) -> list[Outco
     ]
 
 
+def figures_of(metrics: Mapping[str, float], goals: Iterable[str]) -> list[str]:
+    """Names of a phase's figures in the order of the table: goals first, then what the phase returned, `x_before` ahead of `x`.
+    Left out are DETAILS and figures of one part, such as `stories/loss`, which have tables and curves of their own."""
+    shown = [name for name in metrics if "/" not in name and name not in DETAILS]
+    in_pairs = [each for name in shown for each in (f"{name}_before", name) if each in shown]
+    return list(dict.fromkeys([*goals, *in_pairs]))
+
+
+@dataclass(frozen=True)
+class SetFigures:
+    """Held-out loss and perplexity of one data set, before and after training. None: not known."""
+
+    name: str
+    perplexity_before: float | None
+    perplexity: float | None
+    loss_before: float | None
+    loss: float | None
+    passes: float | None  # over its training rows
+
+    @property
+    def cells(self) -> list[str]:
+        """As text, in the order of `HEADINGS`."""
+        change = ""
+        if self.perplexity and self.perplexity_before:
+            change = f"{self.perplexity / self.perplexity_before - 1:+.1%}"
+        perplexities = [_shown(value, ".2f") for value in (self.perplexity_before, self.perplexity)]
+        losses = [_shown(value, ".3f") for value in (self.loss_before, self.loss)]
+        return [self.name, *perplexities, change, *losses, _shown(self.passes, ".2f")]
+
+
+def sets_of(metrics: Mapping[str, float]) -> list[SetFigures]:
+    """The data sets of a phase that trained on a mix; empty for a phase with one data set."""
+    names = [name.removesuffix("/loss") for name in metrics if name.endswith("/loss")]
+    figures = ("perplexity_before", "perplexity", "loss_before", "loss")
+    return [
+        SetFigures(name, *(metrics.get(f"{name}/{figure}") for figure in figures), metrics.get(f"epochs/{name}"))
+        for name in names
+    ]
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
 def render(summary: Summary) -> RenderableType:
-    """A table with every goal and the figures behind it, then answers before and after."""
+    """A table of goals and figures, then a table of data sets for each mix, then answers before and after."""
     table = Table(box=box.SIMPLE_HEAD, title=str(summary.directory), title_justify="left", title_style="bold")
     for heading, justify in (
         ("phase", "left"),
@@ -136,7 +165,7 @@ def render(summary: Summary) -> RenderableType:
     for phase, metrics in summary.figures["phases"].items():
         outcomes = {outcome.figure: outcome for outcome in summary.outcomes if outcome.phase == phase}
         heading = Text.assemble((phase, "bold"), (f"  {seconds[phase]:.0f} s", "dim"))
-        figures = [*outcomes, *(name for name in BEHIND_GOALS if name in metrics and name not in outcomes)]
+        figures = figures_of(metrics, outcomes)
         if not figures:
             table.add_row(heading)
         for figure in figures:
@@ -163,7 +192,7 @@ def render(summary: Summary) -> RenderableType:
 
 
 def number(value: float) -> str:
-    """Counts in full, everything else to three digits behind the point."""
+    """Counts of at least 100 in full, other values with three decimals."""
     return f"{value:,.0f}" if value >= 100 and value == int(value) else f"{value:.3f}"
 
 

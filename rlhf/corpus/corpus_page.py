@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.corpus.tally import CHANGED
-from rlhf.reports.bars import bars, stacked
+from rlhf.reports.charts import columns, stacked_bars
 from rlhf.reports.page import Html, element, number, page, picture, table
 
 Report = Mapping[str, Any]
@@ -41,7 +41,7 @@ def _in_short(report: Report) -> str:
 
 def _flow(steps: Sequence[Mapping[str, Any]]) -> list[Html]:
     rows = [(step["name"], step["kept"] + step["passed_by"], step["dropped"]) for step in steps]
-    return [picture(stacked(rows, ("left", "dropped")), "Documents that each step left, and dropped.")]
+    return [picture(stacked_bars(rows, ("left", "dropped")), "Documents that each step left, and dropped.")]
 
 
 def _sources(sources: Sequence[Mapping[str, Any]]) -> list[Html]:
@@ -125,7 +125,7 @@ def _texts(report: Report) -> list[Html]:
     ]
     return [
         element("h2", "Documents left"),
-        picture(bars(lengths), "Documents by their number of words."),
+        picture(columns(lengths), "Documents by their number of words."),
         element("h3", "Languages"),
         table(("language", "documents", "size"), languages),
     ]

@@ -16,8 +16,8 @@ from data.examples import Examples
 from rlhf.phases.base import Metrics
 from rlhf.phases.supervised_rows import AT_ONCE, Stager
 from rlhf.reports import calibration
-from rlhf.rewards.compose import mean_verdict, weakest_step
-from rlhf.rewards.spec import MOST_QUESTIONS, RewardSpec
+from rlhf.reports.calibration_plot import draw
+from rlhf.rewards.model_scores import MOST_QUESTIONS, RewardSpec, mean_verdict, weakest_step
 from rlhf.rundir import write_atomically
 
 REPORT, PICTURE = "calibration.json", "calibration.png"
@@ -42,8 +42,6 @@ def calibrate(stager: Stager, train: Examples, held_out: Examples) -> Metrics:
     report = report_of(reads, scored)
     if report is None:
         return {}
-    from rlhf.reports.calibration_plot import draw  # with matplotlib, for finished phases only
-
     write_atomically(context.staging / REPORT, json.dumps(report, indent=2) + "\n")
     draw(report, context.staging / PICTURE)
     told = f"calibration: {calibration.in_a_line(report)} → {PICTURE}"

@@ -16,18 +16,9 @@ from data.sample import Sample
 from rlhf.config.rewards import Piecewise, Reward
 from rlhf.interfaces import ModelGroup, RewardFunction, RewardSource, Staged
 from rlhf.phases.base import Metrics, PhaseContext
-from rlhf.rewards.compose import (
-    Part,
-    columns,
-    compose,
-    ensemble,
-    guarded_prompts,
-    mean_verdict,
-    total,
-    weakest_step,
-)
-from rlhf.rewards.sources import JUDGE, MODEL
-from rlhf.rewards.spec import MOST_QUESTIONS, RewardSpec
+from rlhf.rewards.compose import Part, columns, compose, guarded_prompts, total
+from rlhf.rewards.model_scores import MOST_QUESTIONS, RewardSpec, ensemble, mean_verdict, weakest_step
+from rlhf.rewards.reward_sources import JUDGE, MODEL
 from rlhf.rewards.workers import Call, Failure, Value, Workers
 
 PATIENCE = 3  # steps without any score after which the run ends

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from typing import TYPE_CHECKING, Any
 
 from rlhf.reports.calibration import COUNTED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 BLUE, ORANGE, GREY, INK = "#2f6fb5", "#dd7a2b", "#9aa3ad", "#24292f"
 LABEL = {"ha": "center", "va": "top", "fontsize": 8, "color": "white", "fontweight": "bold"}
@@ -19,7 +17,10 @@ Report = Mapping[str, Any]
 
 
 def draw(report: Report, path: Path) -> None:
-    """Writes the panels that the report's kind has, as PNG."""
+    """Writes the panels of the report's kind as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     panels = PANELS[report["kind"]]
     columns = 3 if len(panels) == 3 else 2
     rows = len(panels) // columns
@@ -104,7 +105,7 @@ def scores(ax: Axes, report: Report) -> None:
     ax.legend(frameon=False, fontsize=9)
 
 
-PANELS: dict[str, tuple[Callable[[Axes, Report], None], ...]] = {
+PANELS: Mapping[str, tuple[Callable[[Axes, Report], None], ...]] = {
     "comparisons": (reliability, by_margin, by_length_difference, scores),
     "labels": (reliability, by_margin, score_by_length, scores),
     "questions": (reliability, by_margin, scores),
@@ -114,6 +115,8 @@ PANELS: dict[str, tuple[Callable[[Axes, Report], None], ...]] = {
 
 
 def _accuracy_bars(ax: Axes, parts: Sequence[Mapping[str, float]], overall: float | None, form: str = "{:.2g}") -> None:
+    from matplotlib.ticker import MaxNLocator
+
     places = range(len(parts))
     ax.bar(places, [part["mean"] for part in parts], color=BLUE, width=0.72)
     for place, part in zip(places, parts):

@@ -1,4 +1,4 @@
-"""Pieces of an HTML page. What is not `Html` is text and is escaped where it is put in, so that no answer of a model
+"""For rlhf/corpus alone, until its page is a template of `rlhf.reports.html`. Pieces of an HTML page. What is not `Html` is text and is escaped where it is put in, so that no answer of a model
 and no row of data can become markup."""
 
 from __future__ import annotations
@@ -7,6 +7,8 @@ import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
+
+from markupsafe import Markup
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1f2328; --soft: #656d76; --line: #d8dee4; --page: #ffffff; --card: #f6f8fa;
@@ -30,8 +32,7 @@ figcaption { color: var(--soft); font-size: .9rem; max-width: 60rem; }
 """
 
 
-class Html(str):
-    """Markup: it is not escaped again."""
+Html = Markup  # not escaped again
 
 
 def element(name: str, *children: str | None, **attributes: str) -> Html:

@@ -12,8 +12,8 @@ from data.errors import UserError
 from data.sample import Sample
 from rlhf.config.rewards import Piecewise, Reward
 from rlhf.interfaces import RewardFunction, RewardSource
-from rlhf.rewards.sources import Source, find
-from rlhf.rewards.sources import given as by_value
+from rlhf.rewards.reward_sources import Source, find
+from rlhf.rewards.reward_sources import given as by_value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,33 +115,3 @@ def columns(name: str, values: Sequence[float | Mapping[str, float]]) -> dict[st
     names = dict.fromkeys([name, *(key for row in rows for key in row)])
     found = {key: torch.tensor([row.get(key, math.nan) for row in rows], dtype=torch.float32) for key in names}
     return {key: column.where(column.isfinite(), math.nan) for key, column in found.items()}
-
-
-def ensemble(members: Sequence[Tensor], means: Sequence[float], std_penalty: float) -> tuple[Tensor, Tensor | None]:
-    """((B,) the reward, (B,) the members' standard deviation, None for a single one). Of several, each is centred by its mean
-    on held-out answers, since a reward model's scores are defined up to a constant; the reward is mean - std_penalty * std, so
-    that answers on which they disagree are worth less (Coste et al. 2023, section 3.2, with the std for the variance)."""
-    import torch
-
-    if len(members) == 1:
-        return members[0], None
-    centred = torch.stack([member - mean for member, mean in zip(members, means, strict=True)])
-    std = centred.std(0, unbiased=False)
-    return centred.mean(0) - std_penalty * std, std
-
-
-def weakest_step(values: Tensor, ends: Tensor) -> Tensor:
-    """(B,): the lowest probability that a step of the answer is right, NaN for an answer without steps. (The minimum and the
-    product over steps rank answers about equally well, Lightman et al. 2023, appendix F; the minimum does not punish length.)
-
-    values: (B, T), logits. ends: (B, T) bool, where they are of a step's end.
-    """
-    lowest = values.where(ends, math.inf).amin(1)
-    return lowest.sigmoid().where(ends.any(1), math.nan)
-
-
-def mean_verdict(scores: Tensor, questions: int) -> Tensor:
-    """(B,): the mean over the questions of log p(yes). scores: (B * questions,) logits, an answer's questions adjacent."""
-    from torch.nn.functional import logsigmoid
-
-    return logsigmoid(scores).view(-1, questions).mean(1)

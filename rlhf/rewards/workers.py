@@ -19,7 +19,7 @@ import cloudpickle
 from data.errors import UserError
 from data.sample import Sample
 from rlhf.config.rewards import Limits
-from rlhf.rewards.process import Lost, Worker
+from rlhf.rewards.worker_process import Lost, Worker
 
 Value = float | Mapping[str, float]
 NO_SCORE = float("nan")

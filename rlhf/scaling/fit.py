@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import OptimizeResult, minimize
-from scipy.special import huber
 
 from data.errors import UserError
 from rlhf.config.scaling import FEWEST, NARROWEST
-from rlhf.scaling.predict import Law, Training
+from rlhf.scaling.law import Law, Training
+
+if TYPE_CHECKING:
+    from scipy.optimize import OptimizeResult
 
 DELTA = 1e-3  # of the Huber loss, in log loss (Hoffmann et al. 2022, section D.2): beyond it an error counts linearly
 NEARLY = (
@@ -124,6 +126,8 @@ class _Problem:
     def error(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(error (…), its gradient (…, 5)). In units of delta squared: as it is, the error is so small that the descent's
         tolerances would end it at once."""
+        from scipy.special import huber
+
         terms = self.terms(theta)
         highest = terms.max(-1, keepdims=True)
         parts = np.exp(terms - highest)
@@ -149,6 +153,8 @@ class _Problem:
         return self.law_of(min(ends, key=lambda end: end.fun).x)
 
     def descend(self, start: np.ndarray, options: Mapping[str, float]) -> OptimizeResult:
+        from scipy.optimize import minimize
+
         return minimize(self.error, start, jac=True, method="L-BFGS-B", bounds=BOUNDS, options=options)
 
     def law_of(self, theta: np.ndarray) -> Law:

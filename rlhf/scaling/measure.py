@@ -18,8 +18,8 @@ from rlhf.config.schema import Config
 from rlhf.phases.base import implied_fields
 from rlhf.phases.held_out import surprise
 from rlhf.rundir import Artifact
-from rlhf.scaling.grid import GridPoint, points_of
-from rlhf.scaling.predict import Training
+from rlhf.scaling.law import Training
+from rlhf.scaling.size_grid import GridPoint, points_of
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from rlhf.config.scaling import FEWEST, NARROWEST
 from rlhf.engine.build import parameters_of
 from rlhf.phases.base import implied_fields
 from rlhf.phases.supervised import head_of
-from rlhf.scaling.tables import count
+from rlhf.scaling.law_tables import count
 
 
 def parameters_for(

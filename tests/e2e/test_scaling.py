@@ -10,7 +10,7 @@ import yaml
 from conftest import finish
 from transformers import AutoModelForCausalLM
 
-from rlhf.scaling.tables import count
+from rlhf.scaling.law_tables import count
 
 WIDTHS = {"narrow": 16, "middle": 32, "wide": 64, "widest": 96}
 LENGTH, BATCH = 32, 2

@@ -15,7 +15,7 @@ from rlhf.config.schema import Config
 from rlhf.controller import Controller
 from rlhf.corpus.reserved import open_reserved, reserved_sets, reserved_texts
 from rlhf.phases.preview import preview, tokenizer_of
-from rlhf.reports.tables import phases_table
+from rlhf.reports.plan_tables import phases_table
 from rlhf.rundir import RunDirectory
 
 TEMPLATES = [{"prompt": "What is {sum}?", "response": "{total}"}, {"prompt": "{sum} =", "response": "It is {total}."}]

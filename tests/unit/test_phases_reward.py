@@ -20,7 +20,7 @@ from rlhf.phases.calibrate import calibrate, expect_numbers, questions_of, repor
 from rlhf.phases.held_out import of_untied
 from rlhf.phases.supervised import options_of
 from rlhf.phases.supervised_rows import ALONE, Split, expect_margins, read_splits, rows_compared
-from rlhf.rewards.spec import MOST_QUESTIONS, RewardSpec
+from rlhf.rewards.model_scores import MOST_QUESTIONS, RewardSpec
 
 RANKING = {"prompt": "1 + 1?", "responses": ["two", "three", "four"], "ranks": [1, 2, 2]}
 PAIR = {"prompt": "2 + 2?", "chosen": "four", "rejected": "five"}

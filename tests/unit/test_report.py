@@ -8,12 +8,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from jinja2 import UndefinedError
+from markupsafe import Markup
 from typer.testing import CliRunner
 
 import launch
 from rlhf.config.load import dump_config, load_config
-from rlhf.reports.page import Html, element
-from rlhf.reports.run import write_report
+from rlhf.reports.html import _environment, render
+from rlhf.reports.run_report import write_report
 from rlhf.rundir import Artifact, RunDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +26,7 @@ PIXEL = base64.b64decode(
 )
 
 
-class Markup(HTMLParser):
+class Tags(HTMLParser):
     """The page's tags, in their order; balanced or an error."""
 
     def __init__(self, text: str) -> None:
@@ -89,7 +91,7 @@ def run(tmp_path) -> Path:
 def test_text_of_a_run_never_becomes_markup(run):
     page = write_report(run).read_text()
     assert "<script" not in page.lower()
-    markup = Markup(page)
+    markup = Tags(page)
     shown = "".join(markup.text)
     assert "script" not in markup.tags
     for text in (EVIL, f"say {EVIL}", f"3 dropped: no answer {EVIL}", f"step 7: answers are {EVIL}", f"reward/{EVIL}"):
@@ -98,14 +100,14 @@ def test_text_of_a_run_never_becomes_markup(run):
 
 def test_the_report_needs_nothing_from_outside(run):
     page = write_report(run).read_text()
-    assert all(link.startswith(("#", "data:image/png;base64,")) for link in Markup(page).linked)
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in Tags(page).linked)
     assert "@import" not in page
     assert "url(http" not in page
 
 
 def test_every_part_that_the_run_has_is_shown(run):
     page = write_report(run).read_text()
-    markup = Markup(page)
+    markup = Tags(page)
     shown = "".join(markup.text)
     assert markup.tags.count("svg") == 3  # training curves, drift, gold over KL
     assert "gold's best, step 3" in shown
@@ -119,12 +121,18 @@ def test_every_part_that_the_run_has_is_shown(run):
 
 def test_a_run_that_has_just_begun_has_a_report(tmp_path):
     (tmp_path / "config.yaml").write_text(dump_config(load_config(ROOT / "configs" / "demo.yaml")))
-    shown = "".join(Markup(write_report(tmp_path).read_text()).text)
+    shown = "".join(Tags(write_report(tmp_path).read_text()).text)
     assert shown.count("not finished") == 5  # phases
 
 
-def test_text_and_markup_are_told_apart():
-    assert element("p", "<b>", Html("<i></i>"), None, class_='"x') == '<p class="&quot;x">&lt;b&gt;<i></i></p>'
+def test_values_are_escaped_and_markup_is_not():
+    shown = _environment().from_string('<p class="{{ one }}">{{ two }}{{ three }}</p>')
+    assert shown.render(one='"x', two="<b>", three=Markup("<i></i>")) == '<p class="&#34;x">&lt;b&gt;<i></i></p>'
+
+
+def test_a_value_that_the_template_lacks_is_an_error():
+    with pytest.raises(UndefinedError, match="'title' is undefined"):
+        render("page.html")
 
 
 def test_the_command_writes_it_and_names_its_place(run):

@@ -6,8 +6,8 @@ from data.errors import UserError
 from data.sample import Prompt, Sample
 from rlhf.config.rewards import Reward
 from rlhf.named import build
+from rlhf.rewards.reward_sources import find
 from rlhf.rewards.rules import RULES, ForbiddenWords, Format, Json, Length, Regex, Repetition, numeric_answer
-from rlhf.rewards.sources import find
 
 
 def sample(text, row=0, tokens=(3, 4), sampled=(), **meta):

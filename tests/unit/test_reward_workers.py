@@ -106,7 +106,7 @@ def test_a_daemon_of_the_functions_ends_with_its_worker():
     ],
 )
 def test_what_cannot_be_loaded_is_told_and_no_sample_is_blamed(monkeypatch, source, why):
-    monkeypatch.setattr("rlhf.rewards.process.LOAD_S", 0.3)
+    monkeypatch.setattr("rlhf.rewards.worker_process.LOAD_S", 0.3)
     with (
         Workers("odd", Call(source, limits=TWICE)) as workers,
         pytest.raises(UserError, match=f"^reward 'odd' cannot be loaded in its own process: {why}"),

@@ -11,10 +11,11 @@ import torch
 from data.errors import UserError
 from data.sample import Prompt, Sample
 from rlhf.config.rewards import Piecewise, Reward
-from rlhf.rewards.compose import Part, columns, compose, ensemble, guarded_prompts, mean_verdict, total, weakest_step
+from rlhf.rewards.compose import Part, columns, compose, guarded_prompts, total
+from rlhf.rewards.model_scores import ensemble, mean_verdict, weakest_step
+from rlhf.rewards.reward_sources import MODEL, environment_scores, find
 from rlhf.rewards.rules import Length, Regex
-from rlhf.rewards.sources import MODEL, environment_scores, find
-from rlhf.rewards.worker import evaluate
+from rlhf.rewards.worker_script import evaluate
 from rlhf.rewards.workers import Call
 
 NAN = math.nan

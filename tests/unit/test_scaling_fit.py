@@ -11,7 +11,7 @@ from scipy.special import huber
 
 from data.errors import UserError
 from rlhf.scaling.fit import DELTA, _Problem, fit, fits_without_one, untold
-from rlhf.scaling.predict import Law, Training
+from rlhf.scaling.law import Law, Training
 
 # Hoffmann et al. 2022, equation 10
 CHINCHILLA = Law(irreducible=1.69, size_coef=406.4, size_exponent=0.34, token_coef=410.7, token_exponent=0.28)

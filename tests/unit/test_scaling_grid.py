@@ -19,8 +19,8 @@ from rlhf.config.check import check
 from rlhf.config.load import dump_config, load_config
 from rlhf.config.resolved import resolve
 from rlhf.config.schema import Config
-from rlhf.scaling.grid import grid_config, phases_before, points_of
-from rlhf.scaling.run import scale
+from rlhf.scaling.size_grid import grid_config, phases_before, points_of
+from rlhf.scaling.trainings import scale
 
 SIZES = {
     "small": {"architecture": {"hidden_size": 32}, "lr": 0.01},

@@ -17,14 +17,13 @@ from rlhf.config.resolved import resolve
 from rlhf.config.schema import Config
 from rlhf.engine.build import from_scratch
 from rlhf.rundir import Artifact
-from rlhf.scaling.grid import conditions, grid_directory, points_of
+from rlhf.scaling.forecast import forecast_table, forecasts
+from rlhf.scaling.law import Law, Training
+from rlhf.scaling.law_report import figures_of, write_report
+from rlhf.scaling.law_tables import count, law_text, scaling_page
 from rlhf.scaling.measure import Measurement, measurements, model_facts, parameters_in, tokens_by_phase
-from rlhf.scaling.page import scaling_page
-from rlhf.scaling.plan import forecast_table, forecasts
-from rlhf.scaling.predict import Law, Training
-from rlhf.scaling.report import figures_of, write_report
+from rlhf.scaling.size_grid import conditions, grid_directory, points_of
 from rlhf.scaling.sizes import parameters_for
-from rlhf.scaling.tables import count, law_text
 
 LAW = Law(irreducible=1.2, size_coef=80.0, size_exponent=0.4, token_coef=60.0, token_exponent=0.35)
 PARAMETERS = {"small": 60_000, "middle": 200_000, "large": 800_000, "largest": 2_000_000}

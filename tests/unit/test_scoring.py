@@ -29,7 +29,7 @@ from rlhf.phases.answers import batch_of
 from rlhf.phases.base import PhaseContext, Tracker
 from rlhf.phases.experience import Collector
 from rlhf.phases.scoring import Drought, Scorer, failure_counts
-from rlhf.rewards.spec import MOST_QUESTIONS, RewardSpec
+from rlhf.rewards.model_scores import MOST_QUESTIONS, RewardSpec
 from rlhf.rewards.workers import Failure
 from rlhf.rundir import RunDirectory
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from rlhf.config.schema import Config, Goal
 from rlhf.rundir import Artifact
-from rlhf.summary import Outcome, summarise
+from rlhf.summary import Outcome, figures_of, summarise
 
 
 def test_a_goal_is_missed_below_above_and_where_the_figure_is_absent():
@@ -54,3 +54,8 @@ def test_the_table_says_what_was_missed_and_prints_answers_as_they_are(tmp_path)
     assert "missed" in screen.getvalue()
     assert "≥ 0.9" in screen.getvalue()
     assert "[red]a" in screen.getvalue()
+
+
+def test_every_figure_of_a_phase_is_in_the_table_and_goals_come_first():
+    metrics = {"loss": 1.0, "my_own": 2.0, "stories/loss": 1.0, "margin": 3.0, "loss_before": 4.0, "gold": 0.5}
+    assert figures_of(metrics, ["gold", "absent"]) == ["gold", "absent", "loss_before", "loss", "my_own"]

@@ -1,4 +1,4 @@
-"""A run's figures as SVG inside the page: text and axes take the page's colour, light or dark."""
+"""A run's and a corpus's figures as SVG inside a page: text and axes take the page's colour, light or dark."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rlhf.reports.page import Html
-
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]  # a line of metrics.jsonl; null = not finite
 
 INK = "#010203"  # stands for the page's text colour; no other element has it
 BLUE, ORANGE, GREY = "#2f81d6", "#e0752d", "#8b949e"  # readable on white and on black
+WIDTH = 11  # inches
 PER_LINE = 4  # panels
 
 
-def curves(rows: Sequence[Row], names: Sequence[str]) -> Html:
+def curves(rows: Sequence[Row], names: Sequence[str]) -> Markup:
     """A small panel for each metric over the steps; held-out values of the same name as dots."""
     lines = math.ceil(len(names) / PER_LINE)
 
@@ -31,12 +31,12 @@ def curves(rows: Sequence[Row], names: Sequence[str]) -> Html:
             axis.set_title(name, fontsize=9, loc="left")
             axis.spines["right"].set_visible(False)
 
-    return svg(11, 1.9 * lines, paint)
+    return svg(1.9 * lines, paint)
 
 
-def overoptimisation(looks: Sequence[Row], stopped_at: float | None) -> Html:
-    """Proxy and gold over the square root of KL (Gao, Schulman and Hilton 2023, figure 1), each on its own axis: a look
-    a dot, gold's bars one standard error, lines at gold's best and where the run stopped."""
+def overoptimisation(looks: Sequence[Row], stopped_at: float | None) -> Markup:
+    """Proxy and gold over the square root of KL (Gao, Schulman and Hilton 2023, figure 1), each on its own axis. A look is a
+    dot; gold's bars are one standard error; lines mark gold's best look and the look at which the run stopped."""
     distance = [math.sqrt(max(look["watch/kl"], 0.0)) for look in looks]  # an estimate of KL may be below 0
     golds = [look["watch/gold"] for look in looks]
     best = golds.index(max(golds))
@@ -58,7 +58,40 @@ def overoptimisation(looks: Sequence[Row], stopped_at: float | None) -> Html:
         proxy.set_ylabel("reward (proxy)", color=ORANGE)
         gold.set_ylabel("gold", color=BLUE)
 
-    return svg(11, 4.2, paint)
+    return svg(4.2, paint)
+
+
+def stacked_bars(rows: Sequence[tuple[str, int, int]], names: tuple[str, str]) -> Markup:
+    """A bar for each row (label, count, count), the first row on top: its two counts end to end, the first one's number beside."""
+
+    def paint(figure: Figure) -> None:
+        axis = figure.add_subplot()
+        places = range(len(rows))
+        first, second = [row[1] for row in rows], [row[2] for row in rows]
+        axis.barh(places, first, color=BLUE, label=names[0])
+        axis.barh(places, second, left=first, color=ORANGE, label=names[1])
+        axis.set_yticks(places, [row[0] for row in rows])
+        axis.invert_yaxis()
+        for place, (_, left, dropped) in enumerate(rows):
+            axis.annotate(f"{left:,}", (left + dropped, place), (5, 0), textcoords="offset points", va="center")
+        axis.margins(x=0.08)
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+        axis.spines["right"].set_visible(False)
+
+    return svg(0.9 + 0.3 * len(rows), paint)
+
+
+def columns(counts: Sequence[tuple[str, int]]) -> Markup:
+    """A column for each count, with its name below and its number above."""
+
+    def paint(figure: Figure) -> None:
+        axis = figure.add_subplot()
+        drawn = axis.bar([name for name, _ in counts], [count for _, count in counts], color=BLUE)
+        axis.bar_label(drawn, [f"{count:,}" for _, count in counts], padding=2)
+        axis.tick_params(axis="x", rotation=30)
+        axis.spines["right"].set_visible(False)
+
+    return svg(2.6, paint)
 
 
 def _value(row: Row, name: str) -> float:
@@ -72,15 +105,16 @@ def _course(rows: Sequence[Row], name: str) -> tuple[list[int], list[float]]:
     return [row["step"] for row in own], [_value(row, name) for row in own]
 
 
-def svg(width: float, height: float, paint: Callable[[Figure], None]) -> Html:
-    """What is painted on a figure of this size, in inches."""
+def svg(height: float, paint: Callable[[Figure], None]) -> Markup:
+    """The SVG of a figure that `paint` draws on. height: in inches."""
     import matplotlib
+    from markupsafe import Markup
     from matplotlib.figure import Figure  # without pyplot: no window system, no global state
 
     ink = dict.fromkeys(("text.color", "xtick.color", "ytick.color", "axes.edgecolor", "axes.labelcolor"), INK)
-    # names are no mathematics: one may hold a $
+    # names are no formulas: one may hold a $
     with matplotlib.rc_context({**ink, "svg.fonttype": "none", "font.size": 8, "text.parse_math": False}):
-        figure = Figure((width, height), layout="constrained")
+        figure = Figure((WIDTH, height), layout="constrained")
         figure.patch.set_visible(False)
         paint(figure)
         for axis in figure.axes:
@@ -89,5 +123,5 @@ def svg(width: float, height: float, paint: Callable[[Figure], None]) -> Html:
             axis.grid(alpha=0.25)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    svg = text.getvalue()
-    return Html(svg[svg.index("<svg") :].replace(INK, "currentColor"))
+    drawn = text.getvalue()
+    return Markup(drawn[drawn.index("<svg") :].replace(INK, "currentColor"))

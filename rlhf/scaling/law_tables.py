@@ -1,27 +1,33 @@
-"""The rows of a scaling report's tables, the same for the terminal and the page."""
+"""A scaling law in tables and lines, the same for the terminal and the page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from rlhf.reports.tables import terminal_table
+from rlhf.reports.html import png, render
+from rlhf.reports.plan_tables import terminal_table
 
 POINTS = ("size", "N", "D", "FLOPs", "loss", "predicted", "error", "s")
 BUDGETS = ("FLOPs", "of the largest", "best N", "best D", "loss", "between", "best of the sizes")
 LEGEND = (
-    "N: all parameters; D: tokens trained on; *: held out, the fit did not see it; between: losses by the fits to all "
-    "trainings but one; s: of the last attempt"
+    "N: all parameters; D: tokens trained on; *: held out, not fitted; between: lowest and highest loss by the fits that leave "
+    "one training out; s: seconds of the last attempt"
 )
-NOTHING = 1e-6  # nats: an irreducible loss below it is none, which a logarithm cannot say
+CAPTION = (
+    "Left: each size's losses over tokens, with the law's curves; a held-out size, which the fit did not see, is dashed."
+    " Right: the lowest loss for each amount of compute; a star is a budget, with the size and tokens that reach it."
+)
+NOTHING = 1e-6  # nats: a lower irreducible loss is shown as 0; the fit works on its logarithm and cannot reach 0
 Figures = Mapping[str, Any]  # the content of scaling.json
 
 
 def point_rows(figures: Figures) -> list[Sequence[str]]:
-    """Of `POINTS`, the held-out ones last."""
+    """Rows under the headings `POINTS`, held-out trainings last."""
     return [
         (
             point["size"] + ("*" if point["held_out"] else ""),
@@ -38,7 +44,7 @@ def point_rows(figures: Figures) -> list[Sequence[str]]:
 
 
 def budget_rows(figures: Figures) -> list[Sequence[str]]:
-    """Of `BUDGETS`."""
+    """Rows under the headings `BUDGETS`."""
     return [
         (
             f"{budget['compute']:.2e}",
@@ -51,6 +57,24 @@ def budget_rows(figures: Figures) -> list[Sequence[str]]:
         )
         for budget in figures["budgets"]
     ]
+
+
+def scaling_page(name: str, figures: Figures, plot: Path) -> str:
+    """The HTML page. plot: the PNG that the page holds."""
+    return render(
+        "scaling.html",
+        title=f"{name}: scaling",
+        law=law_text(figures),
+        errors="; ".join(text for text in (error_text(figures), range_text(figures)) if text),
+        notes=figures["notes"],
+        plot=png(plot),
+        caption=CAPTION,
+        budgets=budget_rows(figures),
+        budget_headings=BUDGETS,
+        points=point_rows(figures),
+        point_headings=POINTS,
+        legend=LEGEND,
+    )
 
 
 def show(figures: Figures, console: Console) -> None:
@@ -75,7 +99,7 @@ def law_text(figures: Figures) -> str:
 
 
 def range_text(figures: Figures) -> str:
-    """Each parameter's range among the fits to all trainings but one, as a line; empty where there are none."""
+    """Each parameter's range over the fits that leave one training out, as a line; empty where there are no such fits."""
     laws = figures["without_one"]
     ranges = {letter: [law[letter] for law in laws] for letter in figures["law"]} if laws else {}
     told = ", ".join(f"{letter} {min(values):.3g} to {max(values):.3g}" for letter, values in ranges.items())
@@ -83,7 +107,7 @@ def range_text(figures: Figures) -> str:
 
 
 def error_text(figures: Figures) -> str:
-    """How well the law tells what it was fitted to, and what it was not."""
+    """The largest errors of fitted and of held-out losses, as a line."""
     told = f"largest error of a fitted loss {figures['fit_error']:.2%}"
     error = figures["held_out_error"]
     return told + (", nothing held out" if error is None else f", of a held-out one {error:.2%}")

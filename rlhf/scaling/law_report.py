@@ -12,11 +12,11 @@ from rlhf.config.resolved import resolve
 from rlhf.config.schema import Config
 from rlhf.rundir import write_atomically
 from rlhf.scaling.fit import fit, fits_without_one, untold
-from rlhf.scaling.grid import FILE, conditions
+from rlhf.scaling.law import LETTERS, Law, best_size
+from rlhf.scaling.law_plot import draw
+from rlhf.scaling.law_tables import scaling_page
 from rlhf.scaling.measure import Measurement
-from rlhf.scaling.page import scaling_page
-from rlhf.scaling.plot import draw
-from rlhf.scaling.predict import LETTERS, Law, best_size
+from rlhf.scaling.size_grid import FILE, conditions
 
 PLOT, PAGE = "scaling.png", "scaling.html"
 BUDGETS = (1, 10, 100)  # default: times the largest training's compute

@@ -12,10 +12,10 @@ from rich.table import Table
 
 from rlhf.config.resolved import Resolved, ResolvedPhase
 from rlhf.phases.step_plan import StepPlan
-from rlhf.reports.tables import terminal_table
-from rlhf.scaling.grid import FILE, conditions, grid_directory
-from rlhf.scaling.predict import Law, Training
-from rlhf.scaling.tables import count
+from rlhf.reports.plan_tables import terminal_table
+from rlhf.scaling.law import Law, Training
+from rlhf.scaling.law_tables import count
+from rlhf.scaling.size_grid import FILE, conditions, grid_directory
 
 HEADINGS = ("phase", "N", "D", "FLOPs", "x grid", "loss", "best N", "best D", "its loss")
 NO_TOKENS = "D is not known before a run that makes so many passes over a mix or a corpus: set steps for a forecast"

@@ -21,7 +21,7 @@ from data.sample import Sample
 from rlhf import lifeline
 from rlhf.config.rewards import Limits
 
-SCRIPT = Path(__file__).with_name("worker.py")
+SCRIPT = Path(__file__).with_name("worker_script.py")
 TAIL = 300  # bytes of what it printed last, for messages
 LOAD_S = 300.0  # for the function's module and whatever it loads
 EXIT_S = 1.0  # between the end of the connection and of the process

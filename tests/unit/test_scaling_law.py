@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlhf.scaling.predict import Law, best_size, compute_of
+from rlhf.scaling.law import Law, best_size, compute_of
 
 CHINCHILLA = Law(irreducible=1.69, size_coef=406.4, size_exponent=0.34, token_coef=410.7, token_exponent=0.28)
 GOPHER_FLOPS = 5.76e23  # Hoffmann et al. 2022, section 1

@@ -14,9 +14,9 @@ from rlhf.config.schema import Config
 from rlhf.controller import Controller
 from rlhf.interfaces import Runtime
 from rlhf.rundir import Artifact, RunDirectory
-from rlhf.scaling.grid import grid_config, phases_before, points_of
+from rlhf.scaling.law_report import Report, write_report
 from rlhf.scaling.measure import measurements, model_facts
-from rlhf.scaling.report import Report, write_report
+from rlhf.scaling.size_grid import grid_config, phases_before, points_of
 
 Connect = Callable[[Config], Callable[[], AbstractContextManager[Runtime]]]
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
-from rlhf.scaling.predict import FLOPS_PER_PARAMETER_AND_TOKEN, Law
-from rlhf.scaling.tables import count
+from rlhf.scaling.law import FLOPS_PER_PARAMETER_AND_TOKEN, Law
+from rlhf.scaling.law_tables import count
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 INK, GREY = "#24292f", "#9aa3ad"
 MARKERS = "osD^vPX<>p"
@@ -24,6 +22,9 @@ Figures = Mapping[str, Any]  # the content of scaling.json
 
 def draw(figures: Figures, law: Law, path: Path) -> None:
     """Writes both panels as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(11, 4.4), dpi=130, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
@@ -40,7 +41,9 @@ def draw(figures: Figures, law: Law, path: Path) -> None:
 
 
 def _looks(figures: Figures) -> dict[str, dict[str, Any]]:
-    """Colour and marker by size: the larger, the darker."""
+    """Colour and marker of each size; larger sizes are darker."""
+    from matplotlib import colormaps
+
     sizes = sorted({(point["parameters"], point["size"]) for point in figures["points"]})
     shades = np.linspace(0.72, 0.05, len(sizes))
     return {
@@ -51,6 +54,8 @@ def _looks(figures: Figures) -> dict[str, dict[str, Any]]:
 
 def _over_tokens(axis: Axes, figures: Figures, law: Law, looks: Mapping[str, Mapping[str, Any]]) -> None:
     """A curve of the law for each size, dots for what was measured; a held-out size is drawn dashed, its dots hollow."""
+    from matplotlib.ticker import NullLocator
+
     points = figures["points"]
     tokens = [point["tokens"] for point in points]
     course = np.geomspace(min(tokens) / 1.15, max(tokens) * 1.15, 100)
