@@ -1,4 +1,4 @@
-"""What another algorithm would have made of a stored step: the same samples and weights, without new rollouts."""
+"""Compares algorithms on a stored step: same samples, same weights, no new rollouts."""
 
 from __future__ import annotations
 
@@ -28,22 +28,24 @@ if TYPE_CHECKING:
     from rlhf.config.schema import Config, Rl
     from rlhf.engine.models import EngineModel
 
-SHOWN = 3  # samples whose advantages differ most
+SHOWN = 3  # samples, of those whose advantages differ most
 
 
 @dataclass(frozen=True)
 class Side:
-    """What one algorithm makes of the step."""
+    """One algorithm's figures, advantages and gradient on the step."""
 
     name: str
-    figures: dict[str, float]  # in the order they are shown; NaN where there is none
-    advantages: Tensor | None  # (B, T) in the stored order, 0 outside the mask and on rows left out
+    figures: dict[str, float]  # in the order of the table; NaN = none
+    advantages: (
+        Tensor | None
+    )  # (B, T) fp32 in the stored order; 0 outside the action mask and in rows that the algorithm left out
     gradient: dict[str, Tensor]  # by parameter
 
 
 @dataclass(frozen=True)
 class Differing:
-    """A sample, with the mean of its advantages over action tokens by each algorithm."""
+    """A sample, and the mean of its advantages over action tokens by each of the two algorithms."""
 
     prompt: str
     answer: str
@@ -53,16 +55,17 @@ class Differing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two algorithms on one stored step. cosines: of the angle between their gradients, by group of layers."""
+    """Two algorithms on one stored step. cosine: of the angle between their gradients; cosines: the same for each group of layers."""
 
     title: str
     run: Side
     other: Side
     cosine: float
     cosines: dict[str, float]
-    samples: tuple[Differing, ...]  # those that differ most
+    samples: tuple[Differing, ...]  # at most SHOWN, largest difference first
 
     def show(self, console: Console) -> None:
+        """Prints figures, cosines and samples as tables."""
         names = self.run.name, self.other.name
         figures = _table("", *names)
         for name in dict.fromkeys((*self.run.figures, *self.other.figures)):
@@ -85,11 +88,11 @@ class Comparison:
 def replay(
     run_directory: Path, step: int, algorithm: Algorithm, phase: str | None = None, against: Algorithm | None = None
 ) -> Comparison:
-    """`against`, by default the algorithm of the run's config.yaml, beside `algorithm`: advantages of the stored samples, corrected as the phase says,
-    and the gradient that the stored policy would get of all of them as one mini-batch, on the CPU in float32. The critic's
-    gradient is left out: its weights are not stored.
+    """Compares `algorithm` with `against`, by default the algorithm of the run's config.yaml: the advantages of the stored samples,
+    corrected as the phase says, and the stored policy's gradient over all samples as one mini-batch, on the CPU in float32. The
+    critic's gradient is left out, since its weights are not stored.
 
-    Raises UserError where the run, the phase or the step is not there, or lacks a column that an algorithm needs.
+    Raises UserError where the run, the phase or the step does not exist, or lacks a column that an algorithm needs.
     """
     from rlhf.algorithms import resolve
     from rlhf.engine.build import build_model
@@ -103,7 +106,7 @@ def replay(
     model = build_model(build, torch.float32).eval()
     own = against or resolve(settings.algorithm.name, settings.algorithm.parameters)
     if stored.algorithm.startswith(f"{type(own).__name__}("):
-        moved = own.with_state(stored.state)  # what `after_step` had made of it
+        moved = own.with_state(stored.state)  # as `after_step` had left it
         own = moved if repr(moved) == stored.algorithm else own
     where = f"{settings.name}, step {step}"
     if repr(own) != stored.algorithm and not own.needs <= batch.columns.keys():
@@ -123,9 +126,10 @@ def replay(
 
 
 def load_algorithm(name: str, settings: Sequence[str] = ()) -> Algorithm:
-    """name: a built-in one, module:Class or file.py:Class. settings: `field=value` or `field.inner=value`, values as YAML.
+    """The algorithm of this name (built-in, module:Class or file.py:Class) with settings `field=value` or `field.inner=value`; values
+    are YAML.
 
-    Raises UserError where one of them is wrong.
+    Raises UserError where the name or a setting is wrong.
     """
     from rlhf.algorithms import resolve
 
@@ -144,7 +148,7 @@ def load_algorithm(name: str, settings: Sequence[str] = ()) -> Algorithm:
 
 
 def _import_file(file: Path) -> str:
-    """The name of the module that the file now is."""
+    """Imports the file; returns the name of its module."""
     if not file.is_file():
         raise UserError(f"there is no {file}; give file.py:Class, module:Class or a built-in name")
     name = f"replayed_{file.stem}"
@@ -162,7 +166,7 @@ def _phase(root: Path, name: str | None) -> tuple[Config, Rl]:
     config = load_config(root / "config.yaml")
     found = {phase.name: phase for phase in config.phases if phase.kind == "rl"}
     if not found:
-        raise UserError(f"{root} has no phase of kind rl, and only those are replayed")
+        raise UserError(f"{root} has no phase of kind rl; only such phases can be replayed")
     if name is None and len(found) > 1:
         raise UserError(f"{root} has several phases of kind rl: name one of {', '.join(found)} with --phase")
     if name is not None and name not in found:
@@ -185,7 +189,18 @@ def _policy(config: Config, phase: Rl, directory: Path) -> ModelBuild:
     if not (directory / POLICY / "config.json").exists():
         raise UserError(f"{directory / POLICY} is missing: the run ended while it stored this step; take another one")
     tokens = resolve(config)[phase.name].models["policy"].microbatch_tokens
-    return ModelBuild("policy", str(directory / POLICY), None, "lm", "float32", 0, tokens, False, None, seed=0)
+    return ModelBuild(
+        role="policy",
+        path=str(directory / POLICY),
+        architecture=None,
+        head="lm",
+        dtype="float32",
+        zero_stage=0,
+        microbatch_tokens=tokens,
+        activation_checkpointing=False,
+        optim=None,
+        seed=0,
+    )
 
 
 def _side(algorithm: Algorithm, batch: Batch, model: EngineModel, build: ModelBuild, phase: Rl, where: str) -> Side:
@@ -224,17 +239,17 @@ def _expect_columns(name: str, wanted: frozenset[str], batch: Batch, where: str)
 
 
 def _spread(batch: Batch) -> dict[str, float]:
-    """Of the advantages of action tokens, beside the number of rows."""
+    """Statistics of the advantages of action tokens."""
     if "advantages" not in batch:
-        return {"rows trained on": float(len(batch))}
+        return {}
     own = batch.advantages[batch.action_mask]
     found = {"mean": own.mean(), "std": own.std(unbiased=False), "min": own.min(), "max": own.max()}
     found["share of zeros"] = (own == 0).float().mean()
-    return {"rows trained on": float(len(batch))} | {f"advantage, {name}": float(each) for name, each in found.items()}
+    return {f"advantage, {name}": float(each) for name, each in found.items()}
 
 
 def _in_stored_order(trained: Batch, batch: Batch) -> Tensor | None:
-    """(B, T); None where there are no advantages, or where the algorithm made a batch anew, without its rows' meta."""
+    """The advantages as (B, T) fp32, in the stored order; None if there are none, or if the algorithm built a batch without meta."""
     if "advantages" not in trained or len(trained.meta) != len(trained):
         return None
     result = torch.zeros(tuple(batch.tokens.shape))
@@ -244,7 +259,7 @@ def _in_stored_order(trained: Batch, batch: Batch) -> Tensor | None:
 
 
 def _layers(gradient: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """Names of the parameters of the embeddings, of each layer, and of the head with the norm before it."""
+    """Names of parameters by group: embeddings, each layer, and the head with the norm before it."""
     groups: dict[str, list[str]] = {}
     for name in gradient:
         layer = re.search(r"\.(?:layers|h|blocks)\.(\d+)\.", name)

@@ -1,5 +1,5 @@
 """Rollouts of several turns. An episode is a coroutine that talks with the policy and returns the episode's score, or None
-where the reward functions alone score it:
+if only the reward functions score it:
 
     async def rollout(prompt: Prompt, conversation: Conversation) -> float | None:
         for _ in range(3):
@@ -9,8 +9,7 @@ where the reward functions alone score it:
             conversation.observe("No. Try again.")      # the user's turn: read, not trained on
         return 0.0
 
-or an environment (see `Environment`). `play` runs all episodes of a step at once and asks the engines for all their turns
-together.
+or an `Environment`. `play` runs all episodes of a step concurrently and sends their turns to the rollout engines in batches.
 """
 
 from __future__ import annotations
@@ -32,53 +31,53 @@ from rlhf.interfaces import RolloutPool
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PATIENCE_S = 0.01  # how long turns wait for an episode that is busy with something of its own
-TURNS = 2**20  # more than a dialogue can have: each takes a token
+PATIENCE_S = 0.01  # how long asked turns wait for episodes that have not asked yet
+TURNS = 2**20  # more turns than a dialogue can have, since each takes a token
 
 
 class Environment(Protocol):
-    """What the policy acts in; each sample gets an object of its own. Both methods should be quick, since all episodes
-    share a thread: an environment that waits for something outside is better written as a coroutine."""
+    """The other side of an episode; each sample gets an object of its own. Both methods should be fast, since all episodes share a
+    thread: write an episode that waits for something outside as a coroutine."""
 
     def reset(self, prompt: Prompt) -> None:
-        """Before the first answer."""
+        """Called before the first answer."""
         ...
 
     def step(self, answer: str) -> tuple[str | None, float]:
-        """(what the policy is told next, None where the episode ends; this turn's reward). The score is their sum."""
+        """(the next observation, or None to end the episode; the reward of this turn). The score is the sum of rewards."""
         ...
 
 
 class EpisodeOver(Exception):
-    """Raised by `Conversation.answer` where the last answer was cut off or max_length leaves no room for another. A rollout
-    that does not catch it gives no score of its own; the sample is marked truncated either way."""
+    """Raised by `Conversation.answer` if the last answer was cut off, or if max_length leaves no room for another answer. A rollout
+    that does not catch it returns no score. The sample is marked truncated in either case."""
 
 
 class Conversation:
-    """One sample's dialogue with the policy, begun by the prompt: answers and observations in turn."""
+    """One sample's dialogue with the policy: the prompt, then answers and observations in turn."""
 
     def __init__(self, prompt: Prompt, index: int, rounds: _Rounds) -> None:
         self.prompt = prompt
         self._index = index
         self._rounds = rounds
-        self._tokens: list[int] = []  # of the answers, and of the observations that an answer followed
+        self._tokens: list[int] = []  # of answers, and of observations between answers
         self._logprobs: list[float] = []
         self._sampled: list[bool] = []
         self._texts: list[str] = []
-        self._told: str | None = ""  # before the next answer; None: nothing yet, so that no answer is due
+        self._told: str | None = ""  # observation before the next answer; None: no answer is due
         self._turns = 0
         self._version = 0
         self._truncated = False
 
     async def answer(self) -> str:
-        """The policy's next turn. An answer that was cut off at its token limit is returned as well, as the last one.
+        """The policy's next turn. An answer that was cut off at its token limit is returned too; it is the last one.
 
-        Raises EpisodeOver where there can be no further answer.
+        Raises EpisodeOver where no further answer is possible.
         """
         if self._truncated:
             raise EpisodeOver
         if self._told is None:
-            raise UserError("two answers in a row were asked for; call observe(text) in between")
+            raise UserError("answer() was called twice in a row; call observe(text) in between")
         observed = self._rounds.template.observation(self._told, self._tokens[-1]) if self._turns else []
         context = (*self.prompt.tokens, *self._tokens, *observed)
         if len(context) >= self._rounds.max_length:
@@ -95,17 +94,17 @@ class Conversation:
         return turn.text
 
     def observe(self, text: str) -> None:
-        """Tells the policy something: a turn of the user's, in the form of the chat template."""
+        """Adds an observation: a user turn, rendered by the chat template."""
         if not self._turns:
-            raise UserError("observe(text) before the first answer; what the policy reads first is the prompt")
+            raise UserError("observe(text) was called before the first answer; the policy reads the prompt first")
         if self._told is not None:
-            raise UserError("two observations in a row; put both into one text")
+            raise UserError("observe(text) was called twice in a row; put both observations into one text")
         if not isinstance(text, str):
             raise UserError(f"observe(text) was given {text!r}; wanted a string")
         self._told = text
 
     def sample(self, score: Any) -> Sample:
-        """The dialogue so far, up to its last answer. score: a number, or None."""
+        """The dialogue up to its last answer, as a sample. score: a number, or None."""
         if not self._turns:
             raise UserError("the episode ended before the first answer; await conversation.answer() at least once")
         return Sample(
@@ -132,12 +131,12 @@ def play(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
 ) -> list[Sample]:
-    """sampling.samples episodes of each prompt, all at once, ordered by (prompt, index). max_length: tokens of a dialogue,
-    the prompt included. A turn's seed derives from sampling.seed, the prompt's row, the sample's index and the turn's number
-    alone, so that a rerun gives the same samples whatever is batched with what.
+    """Runs sampling.samples episodes of each prompt concurrently; returns their samples ordered by (prompt, index). max_length: tokens
+    of a dialogue, including the prompt. A turn's seed depends only on sampling.seed, the prompt's row, the sample's index and the
+    turn's number, so a rerun gives the same samples however turns are batched.
 
-    Raises the first error of an episode with its row named, UserError where it is one and RuntimeError otherwise; an
-    error of the pool goes through.
+    Raises the first error of an episode, as UserError if it is one and as RuntimeError otherwise, with the row in its message. An
+    error of the pool is raised unchanged.
     """
     for prompt in prompts:
         if not 0 < len(prompt.tokens) < max_length:
@@ -150,14 +149,14 @@ def play(
     try:
         return asyncio.run(_play(rollout, prompts, sampling.samples, rounds))
     finally:
-        thread.shutdown(wait=False)  # an error, or Ctrl-C, does not wait for the turns under way
+        thread.shutdown(wait=False)  # after an error or Ctrl-C, do not wait for turns in flight
 
 
 def resolve_rollout(given: str | Rollout | Callable[[], Environment]) -> Rollout:
-    """A rollout from `module:attribute` or the object itself: a coroutine function of (prompt, conversation), or an
-    environment's class or maker.
+    """A rollout from `module:attribute` or from the object itself: a coroutine function of (prompt, conversation), or an environment's
+    class, or a function that makes environments.
 
-    Raises UserError where it is neither.
+    Raises UserError where it is none of these.
     """
     found = load_object(given) if isinstance(given, str) else given
     if inspect.iscoroutinefunction(found) and _takes(found, 2):
@@ -173,7 +172,7 @@ def resolve_rollout(given: str | Rollout | Callable[[], Environment]) -> Rollout
 
 
 class _Rounds:
-    """Gathers the turns that episodes wait for into calls of the pool."""
+    """Collects the turns that episodes wait for into batches, one call of the pool each."""
 
     def __init__(
         self,
@@ -196,7 +195,7 @@ class _Rounds:
 
     async def turn(self, tokens: tuple[int, ...], row: int, index: int, number: int) -> Sample:
         """The policy's answer to these tokens."""
-        own_row = (row * self._samples + index) * TURNS + number  # the pool makes the seed of it
+        own_row = (row * self._samples + index) * TURNS + number  # the pool derives the seed from it
         answer = asyncio.get_running_loop().create_future()
         self._asked.append((Prompt(tokens, "", own_row), answer))
         self._news.set()
@@ -215,11 +214,11 @@ class _Rounds:
                 self._thread, self._pool.generate, [prompt for prompt, _ in asked], self._sampling
             )
             for (_, answer), sample in zip(asked, samples, strict=True):
-                if not answer.done():  # a rollout may have cancelled it, by a timeout of its own
+                if not answer.done():  # the rollout may have cancelled it by a timeout
                     answer.set_result(sample)
 
     async def _settled(self) -> bool:
-        """Waits until all live episodes have asked, or some have and no other follows soon; False where none is left."""
+        """Waits until all live episodes have asked, or some have and no other asks within PATIENCE_S; False if no episode is left."""
         while len(self._asked) < self._live:
             self._news.clear()
             try:
@@ -247,7 +246,7 @@ async def _episode(rollout: Rollout, conversation: Conversation, where: str, rou
         return conversation.sample(score)
     except UserError as error:
         raise UserError(f"rollout of {where}: {error}") from error
-    except Exception as error:  # any error of the user's code; raised again with what it does not know: the row
+    except Exception as error:  # any error of the user's code: the message names the row
         raise RuntimeError(f"rollout of {where} failed: {type(error).__name__}: {error}") from error
     finally:
         rounds.leave()
@@ -271,9 +270,7 @@ def _in_environment(make: Callable[[], Environment]) -> Rollout:
 
 def _told_and_reward(returned: Any) -> tuple[str | None, float]:
     if not isinstance(returned, tuple) or len(returned) != 2:
-        raise UserError(
-            f"step(answer) returned {returned!r}; wanted (what the policy is told next or None, the reward)"
-        )
+        raise UserError(f"step(answer) returned {returned!r}; wanted (the next observation or None, the reward)")
     told, reward = returned
     return told, _number(reward, "the reward of step(answer)")
 
@@ -289,7 +286,7 @@ def _number(value: Any, what: str) -> float:
 
 
 def _takes(function: Callable, arguments: int) -> bool:
-    """Whether it can be called with so many arguments."""
+    """Whether the function can be called with this number of positional arguments."""
     try:
         inspect.signature(function).bind(*range(arguments))
     except (TypeError, ValueError):  # ValueError: some built-in functions have no signature

@@ -1,8 +1,6 @@
-"""Is the reward still worth what it says? Where a gold reward turns down while the trained one rises, and alarms in
-plain words.
+"""The watch against reward hacking: whether gold turns down while the trained reward rises, and alarms in plain words.
 
-Pure: a run's looks go in, a verdict comes out, so that a resumed run which has its looks again decides as it would
-have.
+Pure functions from a run's looks to a decision: a resumed run, which has its looks again, decides as an uninterrupted run does.
 """
 
 from __future__ import annotations
@@ -12,30 +10,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
 
-# Chance that a gold reward which does not change is taken, at one look, for one that has turned down: of simulated runs
-# of 40 looks of 8 prompts about 3 % are stopped for nothing with a patience of 2, 7 % of 1 (tests/unit/test_watch.py).
+# Probability, at one look, that a constant gold reward is taken for one that has turned down. In simulated runs of 40 looks at
+# 8 prompts, about 3 % are stopped wrongly with a patience of 2, and 7 % with 1 (tests/unit/test_watch.py).
 FALSE_ALARM = 0.02
 
-# Alarms compare a look with the first one, that of the untouched policy. Each threshold is about three times what a
-# look at some 64 answers varies by chance, and far from what learning a task asks for.
-LENGTH_FACTOR = 1.5  # longer or shorter: lengths of answers of one task vary by some 10 % between looks
-REPETITION_RISE = 0.2  # share of repeated n-grams: below 0.1 in prose, above 0.5 in an answer that goes in circles
-TRUNCATED_RISE = 0.2  # share of answers that hit the length limit: a share's deviation is at most 0.06 of 64 answers
-FORMAT_FALL = 0.2  # likewise a share
-ENTROPY_COLLAPSE = 0.33  # of the first: the samples of a prompt are nearly alike, and there is nothing left to compare
-ENTROPY_EXPLOSION = 2.0  # times the first, and
+# Alarms compare a look with the first look, at the untrained policy. Each threshold is about three times the random variation of a
+# look at 64 answers, and larger than the change that learning a task needs.
+LENGTH_FACTOR = 1.5  # longer or shorter: mean lengths vary by about 10 % between looks
+REPETITION_RISE = 0.2  # share of repeated n-grams: below 0.1 in prose, above 0.5 in an answer that repeats itself
+TRUNCATED_RISE = (
+    0.2  # share of answers that hit the length limit: over 64 answers its standard deviation is at most 0.06
+)
+FORMAT_FALL = 0.2  # share of answers in the wanted format
+ENTROPY_COLLAPSE = 0.33  # of the first look's: samples of a prompt are nearly equal, which leaves nothing to compare
+ENTROPY_EXPLOSION = 2.0  # times the first look's, and
 ENTROPY_RISE = 0.5  # nats more: twice a tiny entropy is still tiny
-NGRAM = 4  # tokens; shorter ones recur in good prose, too
+NGRAM = 4  # tokens; shorter n-grams recur in good prose, too
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a step's answers were like, before the step trained on them. JSON values; None = not measured."""
+    """Figures of a step's answers, from before the step trained on them. JSON values; None = not measured."""
 
     step: int
     proxy: float  # mean reward that the policy is trained on, before shaping
     length: float  # mean tokens of an answer
-    repetition: float  # mean share of an answer's n-grams that it has said before
+    repetition: float  # mean share of an answer's n-grams that occur earlier in it
     truncated: float  # share of answers that hit the length limit
     entropy: float  # nats a token: mean -log p of the sampled tokens
     kl: float | None = None  # per answer: sum over tokens of log(policy / reference), in nats
@@ -46,11 +46,11 @@ class Look:
 
 @dataclass(frozen=True)
 class Turn:
-    """Gold went down while the proxy rose. Means of `patience` looks each."""
+    """Gold went down while the proxy rose. Each figure is a mean over `patience` looks."""
 
-    peak: Look  # the best of the looks at gold's top
+    peak: Look  # the best look among those with the highest mean gold
     before: float  # gold there
-    now: float
+    now: float  # gold at the last looks
     error: float  # standard error of before - now
     proxy_before: float
     proxy_now: float
@@ -64,15 +64,13 @@ class Turn:
 
 
 def turned_down(looks: Sequence[Look], patience: int) -> Turn | None:
-    """Whether gold has stayed below its best for the last `patience` looks, by more than noise, while the proxy is
-    above what it was there (over-optimisation: Gao, Schulman and Hilton 2023, figure 1). Looks without gold do not
-    count.
+    """A Turn if gold has stayed below its best for the last `patience` looks, by more than noise, while the proxy is higher than it
+    was at gold's best (over-optimisation: Gao, Schulman and Hilton 2023, figure 1); else None. Looks without gold do not count.
 
-    The mean of the last `patience` looks is compared with that of every `patience` looks in a row before them: a mean,
-    since a single best look is best by luck in part. The gap must exceed z standard errors of the difference. The best
-    of n is high by chance, and n looks make some n² such comparisons, so z is the normal quantile of 1 - FALSE_ALARM /
-    n² (Bonferroni): 3.3 after 6 looks, 4.2 after 40. A look's noise is taken from all looks together (root mean square
-    of their errors), since few prompts tell little of their own deviation.
+    Compares the mean gold of the last `patience` looks with that of every `patience` consecutive looks before them; a single best
+    look would be high partly by luck. The gap must exceed z standard errors of the difference. n looks make about n² comparisons,
+    so z is the normal quantile of 1 - FALSE_ALARM / n² (Bonferroni): 3.3 after 6 looks, 4.2 after 40. The standard error comes from
+    all looks together (the root mean square of their errors), since the few prompts of one look estimate it poorly.
     """
     looks = [look for look in looks if look.gold is not None and look.gold_error is not None]
     now, earlier = looks[-patience:], looks[:-patience]
@@ -91,7 +89,7 @@ def turned_down(looks: Sequence[Look], patience: int) -> Turn | None:
 
 
 def best(looks: Sequence[Look]) -> Look | None:
-    """The look with the highest gold, the first of equals; None where none has one."""
+    """The look with the highest gold, the first among equals; None if no look has gold."""
     return max((look for look in looks if look.gold is not None), key=lambda look: look.gold, default=None)
 
 
@@ -104,7 +102,7 @@ def _proxy(looks: Sequence[Look]) -> float:
 
 
 def alarms(looks: Sequence[Look]) -> list[str]:
-    """What is wrong at the last look and was not at any look before: each alarm once, when it begins."""
+    """Alarms whose condition holds at the last look and held at no look before: each alarm is raised once."""
     if not looks:
         return []
     *before, last = looks
@@ -139,7 +137,7 @@ def _repetition(first: Look, now: Look) -> str | None:
     if now.repetition - first.repetition < REPETITION_RISE:
         return None
     return (
-        f"answers repeat themselves: {now.repetition:.0%} of their {NGRAM}-token sequences were said before in the same"
+        f"answers repeat themselves: {now.repetition:.0%} of their {NGRAM}-token sequences occur earlier in the same"
         f" answer, {first.repetition:.0%} at the start: the reward may be paying for words, not for content"
     )
 
@@ -148,8 +146,8 @@ def _truncated(first: Look, now: Look) -> str | None:
     if now.truncated - first.truncated < TRUNCATED_RISE:
         return None
     return (
-        f"{now.truncated:.0%} of the answers hit the length limit, {first.truncated:.0%} at the start: the policy is"
-        " losing the end of its answers, and their reward is that of a torso"
+        f"{now.truncated:.0%} of the answers hit the length limit, {first.truncated:.0%} at the start: the ends of"
+        " answers are cut off, so rewards are computed on cut-off answers"
     )
 
 
@@ -158,7 +156,7 @@ def _format(first: Look, now: Look) -> str | None:
         return None
     return (
         f"{now.format:.0%} of the answers have the wanted format, {first.format:.0%} at the start: the reward may"
-        " be easier to find outside of it"
+        " be easier to get without the format"
     )
 
 
@@ -166,8 +164,8 @@ def _collapsed(first: Look, now: Look) -> str | None:
     if now.entropy > ENTROPY_COLLAPSE * first.entropy:
         return None
     return (
-        f"entropy has collapsed ({first.entropy:.2f} → {now.entropy:.2f} nats a token): answers become alike, and there"
-        " is little left to learn from"
+        f"entropy has collapsed ({first.entropy:.2f} → {now.entropy:.2f} nats a token): the samples of a"
+        " prompt become equal, which leaves little to learn from"
     )
 
 
@@ -192,16 +190,18 @@ ALARMS: tuple[Callable[[Look, Look], str | None], ...] = (
 
 
 def repetition(tokens: Sequence[int]) -> float:
-    """Share of an answer's n-grams that occur earlier in it: 0 none, near 1 an answer in a circle; 0 for one shorter
-    than n."""
+    """Share of an answer's n-grams of NGRAM tokens that occur earlier in it: near 1 for an endless repetition; 0 for an answer
+    shorter than NGRAM."""
     grams = [tuple(tokens[start : start + NGRAM]) for start in range(len(tokens) - NGRAM + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def mean_and_error(values: Sequence[float], groups: Sequence[int]) -> tuple[float | None, float | None]:
-    """(mean of the finite values, its standard error). Answers to one prompt are alike, so that prompts count and not
-    answers: the error is that of a mean of clusters (Liang and Zeger 1986), sqrt(G / (G - 1) * sum over prompts of (sum
-    of deviations)²) / n. None where there is no value, or but one prompt to tell it from."""
+    """(mean of the finite values, its standard error); the mean is None without values, the error None with fewer than two prompts.
+
+    values: of answers. groups: their prompts. Answers to one prompt are correlated, so the error is that of a mean of clusters
+    (Liang and Zeger 1986): sqrt(G / (G - 1) * sum over the G prompts of (sum of deviations)²) / n.
+    """
     known = [(value, group) for value, group in zip(values, groups, strict=True) if math.isfinite(value)]
     if not known:
         return None, None

@@ -1,4 +1,4 @@
-"""Asks a model behind an OpenAI-compatible address many questions at once, and says of each why it went unanswered."""
+"""Asks a model at an OpenAI-compatible address many questions at once; an unanswered question gets the reason of the failure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LOG_WAIT_EVERY_S = 30.0
 ADVICE = {
     401: "the key is wrong: check the environment variable {key_variable}",
-    403: "the key may not use it: check the environment variable {key_variable}",
+    403: "the key has no access: check the environment variable {key_variable}",
     404: "check judge.name {name!r}, and that judge.url ends in /v1",
 }
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of one question: `text`, or the reason of the failure (timeout, connection, status_500, …) and its words."""
+    """The reply to one question: `text`, or the reason of the failure (timeout, connection, status_500, …) and its details."""
 
     text: str | None = None
     failure: str = ""
@@ -39,22 +39,22 @@ class Reply:
 
 
 def served_elsewhere(settings: Judge) -> Served:
-    """The judge at `judge.url`, with the key of its environment variable; local servers often want none."""
+    """The judge at `judge.url`, with the key from its environment variable, or "none": local servers often need no key."""
     return Served(settings.url, settings.name, os.environ.get(settings.key_variable) or "none")
 
 
 class Client:
-    """Holds nothing between two calls: each has connections of its own."""
+    """Keeps no state between two calls: each call opens connections of its own."""
 
     def __init__(self, served: Served, settings: Judge) -> None:
         self._served, self._settings = served, settings
         self._extra = {"stop_token_ids": list(served.stop_token_ids)} if served.stop_token_ids else None
 
     def ask(self, questions: Sequence[str]) -> list[Reply]:
-        """A reply to each question, in their order, `at_once` of them in flight. Greedy: at temperature 0.
+        """A reply to each question, in the order of the questions, at temperature 0; at most `at_once` questions are in flight.
 
-        A question takes at most (retries + 1) * timeout_s and the back-off between. Raises UserError where the server
-        refuses every question: a wrong key, model or path. Then, and at Ctrl-C, no question stays in flight.
+        A question takes at most (retries + 1) * timeout_s plus the back-off. Raises UserError where the server refuses every
+        question because of a wrong key, model or path. Then, and at Ctrl-C, questions in flight are cancelled.
         """
         return asyncio.run(self._ask_all(questions))
 
@@ -67,7 +67,7 @@ class Client:
 
         async with self._connections() as client:
             try:
-                async with asyncio.TaskGroup() as group:  # where one was refused, the others would be too: they end
+                async with asyncio.TaskGroup() as group:  # cancels the others when one is refused: all would be
                     replies = [group.create_task(asked(question)) for question in questions]
                     await self._wait(replies)
             except ExceptionGroup as refusals:
@@ -75,19 +75,19 @@ class Client:
         return [reply.result() for reply in replies]
 
     def _connections(self) -> openai.AsyncOpenAI:
-        import openai  # a second of imports, for runs with a judge alone
+        import openai  # takes a second, which runs without a judge save
 
         return openai.AsyncOpenAI(
             base_url=self._served.url,
             api_key=self._served.key,
             timeout=self._settings.timeout_s,
-            max_retries=self._settings.retries,  # with the library's back-off; of timeouts, lost connections, 429 and 5xx
-            # where a proxy is set in the environment, it must not be asked for an address of this machine
+            max_retries=self._settings.retries,  # by the library, with back-off: timeouts, lost connections, 429 and 5xx
+            # a proxy of the environment must not be used for an address of this machine
             http_client=openai.DefaultAsyncHttpxClient(trust_env=not is_loopback(self._served.url)),
         )
 
     async def _wait(self, replies: Sequence[asyncio.Task[Reply]]) -> None:
-        """Until all are done. Tells now and then how far it is."""
+        """Waits until all are done; logs the progress every LOG_WAIT_EVERY_S."""
         started, pending = time.monotonic(), set(replies)
         while pending:
             _, pending = await asyncio.wait(pending, timeout=LOG_WAIT_EVERY_S)
@@ -118,7 +118,7 @@ class Client:
             return Reply(failure="connection", detail=f"{type(cause).__name__}: {cause}")
         except openai.APIStatusError as error:
             return self._refused(error.status_code, error.message)
-        except (openai.APIError, ValueError) as error:  # a body that is no JSON, or not the one that was asked for
+        except (openai.APIError, ValueError) as error:  # a body that is not JSON, or not of the expected form
             return Reply(failure="malformed", detail=str(error))
         return _text(answer)
 
@@ -130,7 +130,7 @@ class Client:
 
 
 def _text(answer: Any) -> Reply:
-    """The library does not check what a server sends: a reply may lack any part."""
+    """The reply's text. The library does not check a server's answer, so any part may be missing."""
     try:
         text = answer.choices[0].message.content
     except (AttributeError, IndexError, TypeError):
@@ -139,16 +139,18 @@ def _text(answer: Any) -> Reply:
 
 
 def _first_cause(error: BaseException) -> BaseException:
-    """Below "Connection error" and "All connection attempts failed" of the layers that this library stands on."""
+    """The innermost cause, under the "Connection error" and "All connection attempts failed" of httpx and anyio."""
     while below := error.__cause__ or error.__context__:
-        error = below.exceptions[0] if isinstance(below, BaseExceptionGroup) else below  # of a name with two addresses
+        error = (
+            below.exceptions[0] if isinstance(below, BaseExceptionGroup) else below
+        )  # one error for each address of a host name
     return error
 
 
 def is_loopback(url: str) -> bool:
-    """Whether the address is this machine itself."""
+    """Whether the address is this machine."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name
+    except ValueError:  # a host name
         return host == "localhost"

@@ -1,6 +1,6 @@
-"""A judge's preferences: verdicts on two answers, asked in both orders, ratings of one, and both as rewards.
+"""A judge's preferences: verdicts on two answers, asked in both orders; ratings of one answer; and rewards made of both.
 
-A verdict that follows the position and not the answer is no preference (Wang et al. 2023; Zheng et al. 2023, section 3.4).
+A verdict that follows the position of an answer is not a preference (Wang et al. 2023; Zheng et al. 2023, section 3.4).
 """
 
 from __future__ import annotations
@@ -27,8 +27,13 @@ from rlhf.judge.questions import (
 
 Outcome = Literal["first", "second", "tie", "position_bound", "unanswered"]
 TURNED: dict[Verdict | None, Verdict | None] = {"first": "second", "second": "first", "tie": "tie", None: None}
-SURELY_DOWN = 8  # questions without one answer: no accident
-CREDIT = {"first": (1.0, 0.0), "second": (0.0, 1.0), "tie": (0.5, 0.5), "position_bound": (0.5, 0.5)}  # of each answer
+SURELY_DOWN = 8  # so many questions without a single answer end the run
+CREDIT = {
+    "first": (1.0, 0.0),
+    "second": (0.0, 1.0),
+    "tie": (0.5, 0.5),
+    "position_bound": (0.5, 0.5),
+}  # for (first, second)
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,8 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the judge made of a comparison. `straight` is its verdict on the answers in their order, `swapped` that on the
-    other order, told of the answers and not of their places; None where it gave none, or was not asked."""
+    """The judge's decision on a comparison. straight: its verdict on the answers in their order. swapped: its verdict on the other
+    order, turned back so that "first" is the first answer, not the first place. None: no verdict, or not asked."""
 
     outcome: Outcome
     straight: Verdict | None
@@ -51,7 +56,7 @@ class Decision:
 
 
 class JudgeModel:
-    """Asks the questions of the judge's config. `statistics` counts what came of all of them so far."""
+    """Asks the questions of the judge's config. statistics: counts of questions, failures, verdicts and outcomes so far."""
 
     def __init__(self, settings: Judge, client: Client, seed: int) -> None:
         self.settings, self._client, self._seed = settings, client, seed
@@ -59,9 +64,9 @@ class JudgeModel:
         self.statistics: Counter[str] = Counter()
 
     def compare(self, comparisons: Sequence[Comparison]) -> list[Decision]:
-        """The decision on each comparison; equal answers are a tie that nobody is asked about.
+        """The decision on each comparison. Equal answers are a tie, without a question.
 
-        Raises UserError where the server refuses, or answers none of many questions.
+        Raises UserError where the server refuses the questions, or answers none of SURELY_DOWN or more.
         """
         asked = [comparison for comparison in comparisons if comparison.first != comparison.second]
         orders = [(comparison, comparison.first, comparison.second) for comparison in asked]
@@ -84,9 +89,9 @@ class JudgeModel:
         return found
 
     def rate(self, answers: Sequence[tuple[Prompt, str]]) -> list[float]:
-        """The rating of each answer in [0, best]; NaN where the judge gave none.
+        """The rating of each answer, in [0, best]; NaN where the judge gave no rating.
 
-        Raises UserError where the server refuses, or answers none of many questions.
+        Raises UserError where the server refuses the questions, or answers none of SURELY_DOWN or more.
         """
         replies = self._ask([self._question(prompt, answer=answer) for prompt, answer in answers])
         best = self.settings.best
@@ -95,9 +100,9 @@ class JudgeModel:
         return ratings
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
-        """In [0, 1], as a reward: a rating as share of the best; or, pairwise, each sample against its neighbours in the ring
-        of its prompt's samples, the mean of 1 for a win, 0 for a loss, 0.5 for a tie or a position-bound verdict. NaN where
-        the judge gave no verdict. Raises UserError for a pairwise judge and a prompt with one sample."""
+        """Rewards in [0, 1], NaN where the judge gave no verdict. Pointwise: the rating as a share of `best`. Pairwise: each sample is
+        compared with its neighbours in the `ring` of its prompt group; its reward is the mean of 1 for a win, 0 for a loss, 0.5
+        for a tie or a position-bound verdict. Raises UserError if the judge is pairwise and a prompt has only one sample."""
         if self.settings.kind == "pointwise":
             ratings = self.rate([(sample.prompt, sample.text) for sample in samples])
             return [rating / self.settings.best for rating in ratings]
@@ -111,12 +116,12 @@ class JudgeModel:
         return [sum(credit) / len(credit) if credit else math.nan for credit in credits]
 
     def principle(self, prompt: Prompt) -> str:
-        """The one that the prompt's answers are judged by."""
+        """The principle by which the prompt's answers are judged."""
         return principle_of(self.settings.principles, self.settings.kind, self._seed, prompt.row)
 
     def metrics(self) -> dict[str, float]:
-        """Of all questions so far: `asked`, `malformed`, `failed` and failed/<reason>; of pairwise ones `first_position`, the
-        share of "first" among the verdicts on the first order, and `consistency`, the share of comparisons whose two
+        """Counts over all questions so far: `asked`, `malformed`, `failed`, failed/<reason>. For a pairwise judge also `first_position`,
+        the share of "first" among the verdicts on the first order, and `consistency`, the share of comparisons in which both
         verdicts name the same answer. A share of nothing is left out."""
         counts = self.statistics
         failed = {name: counts[name] for name in sorted(counts) if name.startswith("failed/")}
@@ -151,7 +156,7 @@ class JudgeModel:
 
 
 def decide(straight: Verdict | None, swapped: Verdict | None) -> Decision:
-    """Both verdicts told of the answers. Only where they agree is there a preference; a tie in one order is a tie."""
+    """The decision from two verdicts about the answers (not their places): a preference if they agree; a tie if one is a tie."""
     if straight is None or swapped is None:
         outcome: Outcome = "unanswered"
     elif "tie" in (straight, swapped):
@@ -162,9 +167,9 @@ def decide(straight: Verdict | None, swapped: Verdict | None) -> Decision:
 
 
 def ring(samples: Sequence[Sample]) -> list[tuple[int, int]]:
-    """Rows to compare: each sample with the next of its prompt, the last with the first; of two samples, one comparison.
+    """Rows to compare: each sample with the next one of its prompt group, and the last with the first; one comparison for two samples.
 
-    Raises UserError where a prompt has one sample alone.
+    Raises UserError where a prompt has only one sample.
     """
     groups: dict[int, list[int]] = {}
     for row, sample in enumerate(samples):
@@ -181,4 +186,5 @@ def ring(samples: Sequence[Sample]) -> list[tuple[int, int]]:
 
 
 def share(name: str, count: float, others: float) -> dict[str, float]:
+    """{name: count as a share of both}, empty if both are 0."""
     return {name: count / (count + others)} if count + others else {}

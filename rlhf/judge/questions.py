@@ -1,7 +1,7 @@
-"""What a judge is asked, and how its words are read. Pure functions of text.
+"""The questions to a judge, and the parsing of its replies: pure functions of text.
 
-The default questions and the position swap follow Zheng et al. 2023 (LLM-as-a-judge); a question that names one principle of
-a constitution, drawn anew for each prompt, follows Bai et al. 2022 (Constitutional AI, section 4.1).
+The default questions and the position swap follow Zheng et al. 2023 (LLM-as-a-judge). Naming one principle of a constitution,
+chosen for each prompt, follows Bai et al. 2022 (Constitutional AI, section 4.1).
 """
 
 from __future__ import annotations
@@ -39,12 +39,15 @@ POINTWISE = """\
 {answer}
 
 How good is the answer, from 0 (worst) to {best} (best)? Reply with one number and nothing else."""
-PRINCIPLE = "Judge which answer is more helpful, honest and harmless."  # of the default questions
+PRINCIPLE = "Judge which answer is more helpful, honest and harmless."  # in the default questions
 POINTWISE_PRINCIPLE = "Judge how helpful, honest and harmless the answer is."
 
-NEEDED = {"pairwise": {"prompt", "first", "second"}, "pointwise": {"prompt", "answer"}}  # fields of a template, by kind
-ALLOWED = {"pairwise": {"principle"}, "pointwise": {"principle", "best"}}  # further ones
-FIELD = re.compile(r"\{(\w+)\}")  # other braces, of JSON for example, are the template's own text
+NEEDED = {
+    "pairwise": {"prompt", "first", "second"},
+    "pointwise": {"prompt", "answer"},
+}  # fields that a template must have, by kind
+ALLOWED = {"pairwise": {"principle"}, "pointwise": {"principle", "best"}}  # fields that it may have
+FIELD = re.compile(r"\{(\w+)\}")  # other braces, for example of JSON, are plain text
 
 MARK = re.compile(r"\[\[\s*(\w+)\s*\]\]")
 PLAIN = re.compile(r"[\"'(*]*(?:(?:answer|response)\s+)?(\w+)[\"')*.]*", re.IGNORECASE)
@@ -61,7 +64,7 @@ MARKED_RATING = re.compile(r"\[\[\s*([+-]?\d+(?:\.\d+)?)(?:\s*/\s*(\d+(?:\.\d+)?
 
 
 def template_of(kind: str, template: str | None) -> str:
-    """The question's template: the given one, or the kind's default."""
+    """The given template, or the default of the kind."""
     return template or {"pairwise": PAIRWISE, "pointwise": POINTWISE}[kind]
 
 
@@ -71,8 +74,8 @@ def fields(template: str) -> set[str]:
 
 
 def principle_of(principles: Sequence[str], kind: str, seed: int, row: int) -> str:
-    """The principle that a prompt's row is judged by: the same in every process, for both orders of two answers, and for
-    every answer to the prompt. Without a constitution, the default."""
+    """The principle by which the answers to a prompt (row) are judged, by hash: the same in every process, for both orders of two
+    answers and for every answer to the prompt. Without principles, the default."""
     if not principles:
         return PRINCIPLE if kind == "pairwise" else POINTWISE_PRINCIPLE
     digest = hashlib.blake2b(f"{seed} {row}".encode(), digest_size=8).digest()
@@ -80,20 +83,20 @@ def principle_of(principles: Sequence[str], kind: str, seed: int, row: int) -> s
 
 
 def render(template: str, **values: str) -> str:
-    """The template with its fields filled in, in one pass: braces inside an answer stay as they are."""
+    """The template with its fields filled in, in one pass, so that braces in an answer stay as they are."""
     return FIELD.sub(lambda match: values.get(match[1], match[0]), template)
 
 
 def request_of(prompt: Prompt) -> str:
-    """What the judge sees of a prompt: its text; of a dialogue, every turn with its role."""
+    """The prompt as the judge sees it: its text, or every turn of a dialogue with its role."""
     if len(prompt.messages) < 2:
         return prompt.text
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt.messages)
 
 
 def parse_verdict(text: str) -> Verdict | None:
-    """Of a reply to a pairwise question: a mark [[A]], [[B]] or [[C]] (a tie) anywhere in it, or the bare words A, B, C,
-    first, second or tie, perhaps after "answer" or "response". None for anything else, two different marks too."""
+    """The verdict in a reply to a pairwise question: one mark [[A]], [[B]] or [[C]] (a tie) anywhere, or only a word A, B, C, first,
+    second or tie, optionally after "answer" or "response". None for any other reply, also for two different marks."""
     marks = {mark.lower() for mark in MARK.findall(text)}
     if marks:
         return WORDS.get(marks.pop()) if len(marks) == 1 else None
@@ -102,8 +105,8 @@ def parse_verdict(text: str) -> Verdict | None:
 
 
 def parse_rating(text: str, best: float) -> float:
-    """Of a reply to a pointwise question, in [0, best]: a bare number, perhaps with "/best", or one mark [[number]]. NaN for
-    anything else, a number outside of the range too."""
+    """The rating in a reply to a pointwise question, in [0, best]: only a number, optionally with "/best", or one mark [[number]]
+    anywhere. NaN for any other reply, also for a number out of range."""
     marks = set(MARKED_RATING.findall(text))
     found = None
     if len(marks) == 1:

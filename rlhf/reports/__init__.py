@@ -1,1 +1,1 @@
-"""What a run looked like, as files for a person: the run report, and the calibration of reward models."""
+"""Reports for a person: HTML pages and their charts, the calibration of reward models, and tables for the terminal."""

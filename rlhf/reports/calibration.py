@@ -1,8 +1,8 @@
-"""How far a reward model's scores can be trusted: on held-out rows, as plain numbers that go to calibration.json.
+"""How far a reward model's scores can be trusted: figures on held-out rows, for calibration.json.
 
-Arrays in, a dict of JSON values out; a figure that is not defined (a correlation of constants, the mean of nothing) is None.
-A score's confidence is the probability that it gives to what it says: sigmoid(|margin|) that the better scored of two answers
-is the better one, sigmoid(|logit|) that an answer or a step is what its sign says.
+Functions take arrays and return a dict of JSON values. A figure that is not defined (a correlation of constants, the mean of
+nothing) is None. Confidence is the probability that the model gives to its own prediction: sigmoid(|margin|) that the answer
+with the higher score is the better one; sigmoid(|logit|) that an answer or a step is good or bad, as the logit's sign says.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 BINS = 10  # of confidence
-PARTS = 5  # of margins and lengths: quantiles
+PARTS = 5  # quantiles of margins and lengths
 HISTOGRAM_BINS = 24
-# figures that a run's goals can name
+# Figures that goals can name.
 HEADLINES = ("ece", "length_correlation", "accuracy_when_chosen_is_shorter", "mae", "rating_correlation")
-COUNTED = {
+COUNTED = {  # what a report of each kind counts
     "comparisons": "pairs",
     "ratings": "ratings",
     "labels": "answers",
@@ -31,9 +31,10 @@ Report = dict[str, Any]
 
 
 def of_comparisons(scores: ArrayLike, lengths: ArrayLike, ranks: ArrayLike, groups: ArrayLike) -> Report:
-    """The report of comparisons and rankings: scores, lengths of the answers in tokens, ranks (1 = best) and group ids, (N,)
-    each. Every pair of a group that is no tie counts; `chosen` is the better ranked answer of a pair, and in the histogram the
-    best of a group. A large ranking has many pairs: the phase's own pair_accuracy counts each ranking once, instead."""
+    """The report of comparisons and rankings. All arguments are (N,): scores, lengths of the answers in tokens, ranks (1 = best),
+    group ids. Every untied pair of a group counts once, so a large ranking counts more than a pair; the phase's own
+    pair_accuracy counts each ranking once. `chosen` is the better ranked answer of a pair, and in the histogram an answer that
+    no other of its group beats."""
     scores, lengths = _floats(scores), _floats(lengths)
     better, worse, ties = unequal_pairs(ranks, groups)
     margin, longer = scores[better] - scores[worse], lengths[better] - lengths[worse]
@@ -44,7 +45,7 @@ def of_comparisons(scores: ArrayLike, lengths: ArrayLike, ranks: ArrayLike, grou
         "pairs": len(margin),
         "ties": ties,
         "accuracy": _mean(right),
-        **_reliability(sigmoid(np.abs(margin)), right),
+        **_reliability(margin, right),
         "by_margin": by_quantile(np.abs(margin), right),
         "by_length_difference": by_quantile(longer, right),
         "accuracy_when_chosen_is_shorter": _mean(right[longer < 0]),
@@ -56,29 +57,29 @@ def of_comparisons(scores: ArrayLike, lengths: ArrayLike, ranks: ArrayLike, grou
 
 
 def of_labels(scores: ArrayLike, labels: ArrayLike, lengths: ArrayLike) -> Report:
-    """The report of answers that are good or bad: logits, labels in [0, 1] and lengths of the answers in tokens, (N,) each. A
-    label may be a share of annotators; the accuracy is then their agreement with the scores' signs."""
+    """The report of good and bad answers. All arguments are (N,): logits, labels in [0, 1], lengths of the answers in tokens. If a
+    label is the share of annotators who say good, the accuracy is the mean share that agrees with the sign of the score."""
     return _of_logits("labels", _floats(scores), _floats(labels)) | _length_bias(_floats(scores), _floats(lengths))
 
 
 def of_steps(scores: ArrayLike, labels: ArrayLike) -> Report:
-    """The report of steps that are right or wrong: logits and labels in [0, 1], (N,) each."""
+    """The report of right and wrong steps: (N,) logits and (N,) labels in [0, 1]."""
     return _of_logits("steps", _floats(scores), _floats(labels))
 
 
 def of_questions(scores: ArrayLike, labels: ArrayLike) -> Report:
-    """The report of questions about answers, of which an answer may have several: logits and labels in [0, 1], (N,) each."""
+    """The report of questions about answers, one or more an answer: (N,) logits and (N,) labels in [0, 1]."""
     return _of_logits("questions", _floats(scores), _floats(labels))
 
 
 def of_ratings(scores: ArrayLike, ratings: ArrayLike, lengths: ArrayLike) -> Report:
-    """The report of ratings: what the model says, what it should say, and the answers' lengths in tokens, (N,) each."""
+    """The report of ratings. All arguments are (N,): scores, ratings, lengths of the answers in tokens."""
     scores, ratings, lengths = _floats(scores), _floats(ratings), _floats(lengths)
     return {
         "kind": "ratings",
         "rows": len(scores),
         "mae": _mean(np.abs(scores - ratings)),
-        "mae_of_the_mean": _mean(np.abs(ratings - ratings.mean())),  # of a model that knows nothing else
+        "mae_of_the_mean": _mean(np.abs(ratings - ratings.mean())),  # of a model that always predicts the mean
         "rating_correlation": pearson(scores, ratings),
         "rating_rank_correlation": spearman(scores, ratings),
         "by_rating": by_quantile(ratings, scores),
@@ -106,7 +107,7 @@ def in_a_line(report: Mapping[str, Any]) -> str:
 
 
 def unequal_pairs(ranks: ArrayLike, groups: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """(rows ranked better, rows ranked worse) of every pair of one group whose ranks differ, and how many pairs are tied."""
+    """(better rows, worse rows) of every pair in a group whose ranks differ, (pairs,) each, and the number of tied pairs."""
     ranks, groups = _floats(ranks), np.asarray(groups)
     first, second = _pairs(groups)
     tied = ranks[first] == ranks[second]
@@ -116,8 +117,8 @@ def unequal_pairs(ranks: ArrayLike, groups: ArrayLike) -> tuple[NDArray[np.int64
 
 
 def reliability(confidence: Array, right: Array) -> list[dict[str, float]]:
-    """Mean confidence and accuracy of `BINS` equal bins of confidence from 0.5, below which no choice of two lies, to 1 (Guo et
-    al. 2017, equations 1 and 2). Empty bins are left out."""
+    """Mean confidence and accuracy in `BINS` equal bins of confidence between 0.5 and 1 (Guo et al. 2017, equations 1 and 2); the
+    confidence in a choice of two is never below 0.5. Empty bins are left out."""
     edges = np.linspace(0.5, 1.0, BINS + 1)
     bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, BINS - 1)  # (from, to], as in the paper
     return [
@@ -134,15 +135,15 @@ def reliability(confidence: Array, right: Array) -> list[dict[str, float]]:
 
 
 def expected_calibration_error(bins: list[dict[str, float]]) -> float | None:
-    """The bins' |accuracy - confidence|, weighed by their counts (Guo et al. 2017, equation 3)."""
+    """The mean of |accuracy - confidence| over the bins, weighted by their counts (Guo et al. 2017, equation 3)."""
     total = sum(part["count"] for part in bins)
     gap = sum(part["count"] * abs(part["accuracy"] - part["confidence"]) for part in bins)
     return gap / total if total else None
 
 
 def by_quantile(keys: Array, values: Array) -> list[dict[str, float]]:
-    """The mean of `values` in `PARTS` parts of equal size by `keys`, fewer where keys repeat; equal keys share a part. Of up
-    to `PARTS` distinct keys each is a part of its own."""
+    """The mean of `values` in `PARTS` quantiles of `keys`. Equal keys are in one part, so there are fewer parts where keys repeat;
+    up to `PARTS` distinct keys make a part each."""
     starts = np.unique(keys)
     if len(starts) > PARTS:
         starts = np.unique(np.quantile(keys, np.linspace(0, 1, PARTS, endpoint=False), method="nearest"))
@@ -160,7 +161,7 @@ def by_quantile(keys: Array, values: Array) -> list[dict[str, float]]:
 
 
 def histogram(named: Mapping[str, Array]) -> dict[str, list[float]]:
-    """Counts of each array over shared bins, and the bins' `edges`."""
+    """Counts of each array in shared bins, and the `edges` of the bins."""
     together = np.concatenate(list(named.values()))
     edges = np.histogram_bin_edges(together, HISTOGRAM_BINS)
     counts = {name: np.histogram(values, edges)[0].tolist() for name, values in named.items()}
@@ -168,22 +169,23 @@ def histogram(named: Mapping[str, Array]) -> dict[str, list[float]]:
 
 
 def pearson(one: Array, other: Array) -> float | None:
+    """None where the correlation is not defined: fewer than two values, or constant values."""
     if len(one) < 2 or np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
     return float(np.corrcoef(one, other)[0, 1])
 
 
 def spearman(one: Array, other: Array) -> float | None:
-    """Pearson's correlation of ranks, equal values sharing their mean rank."""
-    return pearson(_mean_ranks(one), _mean_ranks(other))
+    """Pearson's correlation of ranks; equal values share their mean rank."""
+    from scipy.stats import rankdata
+
+    return pearson(rankdata(one), rankdata(other))
 
 
-def sigmoid(values: Array) -> Array:
-    return 1 / (1 + np.exp(-np.clip(values, -700, 700)))
+def _reliability(margin: Array, right: Array) -> Report:
+    from scipy.special import expit
 
-
-def _reliability(confidence: Array, right: Array) -> Report:
-    bins = reliability(confidence, right)
+    bins = reliability(expit(np.abs(margin)), right)
     return {"ece": expected_calibration_error(bins), "reliability": bins}
 
 
@@ -194,7 +196,7 @@ def _of_logits(kind: str, scores: Array, labels: Array) -> Report:
         "rows": len(scores),
         "good": _mean(labels),
         "accuracy": _mean(right),
-        **_reliability(sigmoid(np.abs(scores)), right),
+        **_reliability(scores, right),
         "by_margin": by_quantile(np.abs(scores), right),
         "scores": histogram({"good": scores[labels > 0.5], "bad": scores[labels <= 0.5]}),
     }
@@ -209,17 +211,12 @@ def _length_bias(scores: Array, lengths: Array) -> Report:
 
 
 def _pairs(groups: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(rows, rows) of each pair of one group, the earlier row first."""
-    order = np.argsort(groups, kind="stable")  # a group's rows side by side
+    """(rows, rows): all pairs of rows with the same group id, the earlier row first."""
+    order = np.argsort(groups, kind="stable")  # makes the rows of a group adjacent
     largest = np.unique(groups, return_counts=True)[1].max()
     apart = [(order[:-distance], order[distance:]) for distance in range(1, largest)]
     found = [(first[same], second[same]) for first, second in apart for same in [groups[first] == groups[second]]]
     return tuple(np.concatenate(part) for part in zip((order[:0], order[:0]), *found))
-
-
-def _mean_ranks(values: Array) -> Array:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[place]
 
 
 def _floats(values: ArrayLike) -> Array:

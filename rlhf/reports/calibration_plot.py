@@ -1,4 +1,4 @@
-"""The calibration report as a picture: what a reward model's confidence is worth, and whether it likes length for its own sake."""
+"""The plot of a calibration report: accuracy by confidence and margin, and the effect of length on scores."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def draw(report: Report, path: Path) -> None:
 
 
 def reliability(ax: Axes, report: Report) -> None:
-    """Accuracy over confidence; the size of a point is the share of its bin."""
+    """Accuracy over confidence; a point's area grows with the count of its bin."""
     bins, most = report["reliability"], max((part["count"] for part in report["reliability"]), default=1)
     ax.plot([0.5, 1], [0.5, 1], color=GREY, linestyle="--", linewidth=1.2, label="perfectly calibrated")
     confidence, accuracy = ([part[name] for part in bins] for name in ("confidence", "accuracy"))
@@ -67,9 +67,9 @@ def by_margin(ax: Axes, report: Report) -> None:
 
 def by_length_difference(ax: Axes, report: Report) -> None:
     _accuracy_bars(ax, report["by_length_difference"], report["accuracy"], "{:.0f}")
-    ax.set(xlabel="tokens that the chosen answer is longer", ylabel="accuracy")
+    ax.set(xlabel="tokens by which the chosen answer is longer", ylabel="accuracy")
     shorter = report["accuracy_when_chosen_is_shorter"]
-    _title(ax, "Accuracy by length difference", f"{_number(shorter)} where the chosen answer is the shorter")
+    _title(ax, "Accuracy by length difference", f"{_number(shorter)} where the chosen answer is shorter")
 
 
 def score_by_length(ax: Axes, report: Report) -> None:
@@ -92,7 +92,7 @@ def by_rating(ax: Axes, report: Report) -> None:
 
 
 def scores(ax: Axes, report: Report) -> None:
-    """Histograms over shared bins, each as shares of its own rows."""
+    """Histograms over shared bins, as shares of each histogram's rows."""
     edges, *named = report["scores"].values()
     names = [name for name in report["scores"] if name != "edges"]
     for name, counts, colour in zip(names, named, (BLUE, ORANGE)):

@@ -1,1 +1,1 @@
-"""Where scores come from: rules, and the weighted sum of several sources."""
+"""Rewards: rules, user functions in worker processes, readings of reward models, and the weighted sum of several parts."""

@@ -1,4 +1,4 @@
-"""The reward of a run: several parts, each with its source, added up with their weights or piecewise."""
+"""The reward of a phase: parts, each with a source of scores, combined by a weighted sum or piecewise."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from data.errors import UserError
 from data.sample import Sample
 from rlhf.config.rewards import Piecewise, Reward
 from rlhf.interfaces import RewardFunction, RewardSource
-from rlhf.rewards.reward_sources import Source, find
-from rlhf.rewards.reward_sources import given as by_value
+from rlhf.rewards.reward_sources import Source, call_of, find
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,13 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """One source's share of the reward: `weight * clip(score)`. A part of weight 0 is reported and not added."""
+    """One source's share of the reward: `weight * clip(score)`. A part with weight 0 is only reported."""
 
     name: str
     source: Source
     weight: float = 1.0
     clip: tuple[float, float] | None = None
-    models: tuple[str, ...] = ()  # of reward models: their paths; empty: the role `reward`
+    models: tuple[str, ...] = ()  # paths of reward models; empty: the model of role `reward`
     std_penalty: float = 0.0
 
 
@@ -36,14 +35,14 @@ def compose(
     given: RewardFunction | RewardSource | None = None,
     combine: Piecewise | None = None,
 ) -> list[Part]:
-    """The parts of a config's rewards, or of the object given in their place. A part is named as its source is after the colon,
-    where it has no name of its own.
+    """The parts of a config's rewards, or one part for the object given in their place. A part without a name takes the name of its
+    source after the colon, or its whole source if several sources would get the same name.
 
-    Raises UserError where a source cannot be found or cannot score, two parts have one name, or the guard is no part.
+    Raises UserError where a source cannot be found or cannot score, two parts have the same name, or no part is named as the guard.
     """
     if given is not None:
         name = getattr(given, "__name__", type(given).__name__)
-        return [Part(name, by_value(given, name))]
+        return [Part(name, call_of(given, name))]
     labels = [reward.name or reward.source.rpartition(":")[2] for reward in configured]
     sources = {label: {reward.source for reward, own in zip(configured, labels) if own == label} for label in labels}
     parts = []
@@ -65,11 +64,12 @@ def total(
     combine: Piecewise | None = None,
     guarded: Tensor | None = None,
 ) -> Tensor:
-    """(B,) fp32: the weighted sum of the parts' clipped scores, or, with `combine`, the guard's share alone where its score is
-    below `combine.below` or `guarded`, and the sum of the others elsewhere (Llama 2, Touvron et al. 2023, section 3.2.3).
+    """(B,) fp32 rewards: the weighted sum of the parts' clipped scores. With `combine`: the guard's share alone in rows where the
+    guard's score is below `combine.below` or `guarded` is true, and the sum of the other parts in the other rows (Llama 2, Touvron
+    et al. 2023, section 3.2.3).
 
-    scores: (B,) of each part, NaN = none: a row is NaN where a part that counts there is. guarded: (B,) bool, the prompts
-    that call for the guard.
+    scores: (B,) for each part, NaN = no score. A reward is NaN where a part that it counts has no score. guarded: (B,) bool, True
+    for prompts on which the guard decides.
     """
     import torch
 
@@ -88,7 +88,7 @@ def total(
 
 
 def guarded_prompts(samples: Sequence[Sample], column: str) -> Tensor:
-    """(B,) bool: what the prompts' column says. Raises UserError where it is missing, or says neither true nor false."""
+    """(B,) bool: the column of the samples' prompts. Raises UserError where the column is missing, or neither true nor false."""
     import torch
 
     found = []
@@ -104,8 +104,8 @@ def guarded_prompts(samples: Sequence[Sample], column: str) -> Tensor:
 
 
 def columns(name: str, values: Sequence[float | Mapping[str, float]]) -> dict[str, Tensor]:
-    """{name: (B,) fp32}. Where a source returned dicts, each one's sum, and {name/key: (B,)} of its values, NaN where one lacks
-    it. What is not finite in fp32 is no score: NaN."""
+    """Scores as columns: {name: (B,) fp32}. A dict of scores counts as the sum of its values, and each key gets a column of its own,
+    {name/key: (B,) fp32}, NaN for samples that lack the key. A score that is not finite in fp32 becomes NaN, no score."""
     import torch
 
     rows: list[dict[str, Any]] = []

@@ -13,14 +13,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FILE = "reward.json"
-MOST_QUESTIONS = 64  # that a reward may ask of each answer, one forward pass each
+MOST_QUESTIONS = 64  # about each answer, in a reward; each takes a forward pass
 
 
 @dataclass(frozen=True)
 class RewardSpec:
-    """reads: "answer", one score at the answer's last token; "steps", one after each step of it; or "questions", one after each
-    of `questions`, asked about the answer. mean, std: of the scores of held-out answers, with "questions" of the verdicts on
-    single questions: a reward is the mean of an answer's, and spreads less."""
+    """How a reward model's scores are read.
+
+    reads: "answer": one score at the answer's last token; "steps": one score after each step of the answer; "questions": one score
+    for each of `questions` about the answer.
+    mean, std: of the scores of held-out answers. With "questions", of the verdicts on single questions; a reward is the mean of an
+    answer's verdicts and has a smaller spread.
+    """
 
     reads: Literal["answer", "steps", "questions"] = "answer"
     questions: tuple[str, ...] = ()
@@ -29,7 +33,7 @@ class RewardSpec:
 
     @classmethod
     def read(cls, directory: str | Path) -> RewardSpec:
-        """That of the directory; the default where it holds none, which is any classifier with one score."""
+        """The directory's spec; without the file, the default, which fits any classifier with one score."""
         file = Path(directory) / FILE
         found = json.loads(file.read_text()) if file.is_file() else {}
         return cls(**{**found, "questions": tuple(found.get("questions", ()))})
@@ -39,9 +43,12 @@ class RewardSpec:
 
 
 def ensemble(members: Sequence[Tensor], means: Sequence[float], std_penalty: float) -> tuple[Tensor, Tensor | None]:
-    """((B,) the reward, (B,) the members' standard deviation, None for a single one). Of several, each is centred by its mean
-    on held-out answers, since a reward model's scores are defined up to a constant; the reward is mean - std_penalty * std, so
-    that answers on which they disagree are worth less (Coste et al. 2023, section 3.2, with the std for the variance)."""
+    """((B,) reward, (B,) standard deviation over the members, or None if there is one member).
+
+    The reward of several members is mean - std_penalty * std, so answers on which members disagree get less (Coste et al. 2023,
+    section 3.2, with the standard deviation in place of the variance). Each member's mean on held-out answers is subtracted first,
+    since a reward model's scores are defined up to a constant. members: (B,) scores of each. means: of held-out scores.
+    """
     import torch
 
     if len(members) == 1:
@@ -52,17 +59,17 @@ def ensemble(members: Sequence[Tensor], means: Sequence[float], std_penalty: flo
 
 
 def weakest_step(values: Tensor, ends: Tensor) -> Tensor:
-    """(B,): the lowest probability that a step of the answer is right, NaN for an answer without steps. (The minimum and the
-    product over steps rank answers about equally well, Lightman et al. 2023, appendix F; the minimum does not punish length.)
+    """(B,): the lowest probability that a step of the answer is right; NaN for an answer without steps. The minimum ranks answers
+    about as well as the product over steps (Lightman et al. 2023, appendix F) and does not punish length.
 
-    values: (B, T), logits. ends: (B, T) bool, where they are of a step's end.
+    values: (B, T) logits. ends: (B, T) bool, True at the last token of a step.
     """
     lowest = values.where(ends, math.inf).amin(1)
     return lowest.sigmoid().where(ends.any(1), math.nan)
 
 
 def mean_verdict(scores: Tensor, questions: int) -> Tensor:
-    """(B,): the mean over the questions of log p(yes). scores: (B * questions,) logits, an answer's questions adjacent."""
+    """(B,): the mean of log p(yes) over an answer's questions. scores: (B * questions,) logits, an answer's questions adjacent."""
     from torch.nn.functional import logsigmoid
 
     return logsigmoid(scores).view(-1, questions).mean(1)

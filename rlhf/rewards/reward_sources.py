@@ -1,4 +1,4 @@
-"""What a reward's `source` names: reward models, the judge, the environment, a rule, or the user's function or class."""
+"""Resolves a reward's `source`: reward models, the judge, the environment, a rule, or the user's function or class."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from rlhf.named import build
 from rlhf.rewards.rules import RULES, WITHOUT_LIMITS
 from rlhf.rewards.workers import Call
 
-MODEL = "model"  # scores come from reward models
-JUDGE = "judge"  # and from the phase's judge
+MODEL = "model"  # reward models score
+JUDGE = "judge"  # the phase's judge scores
 ENVIRONMENT = "environment"
 NAMES = (MODEL, JUDGE, ENVIRONMENT, *RULES)
 
-Rule = Callable[[Sequence[Sample]], list[float]]  # one that needs no process of its own
-Source = str | Rule | Call  # MODEL or JUDGE, or what scores
+Rule = Callable[[Sequence[Sample]], list[float]]  # runs in the driver, without a worker process
+Source = str | Rule | Call  # str: MODEL or JUDGE
 
 
 def find(reward: Reward) -> Source:
-    """What scores in the reward's name. A class is made into an object with `args` as its fields; `args` are a function's further
-    keyword arguments.
+    """The source that the reward names. `args` are the fields of a class, of which an object is made, or further keyword arguments of
+    a function.
 
-    Raises UserError where nothing of the name is there, it cannot score, or `args` do not fit.
+    Raises UserError where the name is unknown, the object cannot score, or `args` do not fit.
     """
     name = reward.source
     if name in (MODEL, JUDGE, ENVIRONMENT):
@@ -48,15 +48,15 @@ def find(reward: Reward) -> Source:
     return each(target) if path in WITHOUT_LIMITS else Call(target, args, reward.limits)
 
 
-def given(source: Any, name: str) -> Call:
-    """What `rlhf.run` was given instead of the config's rewards. Raises UserError where it cannot score."""
+def call_of(source: Any, name: str) -> Call:
+    """A Call of the object that `rlhf.run` was given in place of the config's rewards. Raises UserError where it cannot score."""
     if isinstance(source, type):
         raise UserError(f"reward {name!r} is a class; give an object of it")
     return Call(can_score(source, name, {}))
 
 
 def environment_scores(samples: Sequence[Sample]) -> list[float]:
-    """The scores that the samples bring from their rollout, NaN where one has none. Raises UserError where no sample has one."""
+    """The scores that the rollout's environment gave, NaN for samples without a score. Raises UserError where no sample has one."""
     if samples and all(sample.score is None for sample in samples):
         raise UserError("no rollout environment gave a score: set phases.<name>.rollout, and let it return one")
     return [math.nan if sample.score is None else sample.score for sample in samples]
@@ -67,7 +67,7 @@ def each(rule: Callable[[Sample], float]) -> Rule:
 
 
 def can_score(target: Any, name: str, args: Mapping[str, Any]) -> Any:
-    """The target, which fits its arguments. Raises UserError where it scores nothing."""
+    """Returns the target. Raises UserError where it cannot score, or does not take `args`."""
     if isinstance(target, type):
         scores = hasattr(target, "score") or any("__call__" in vars(base) for base in target.__mro__)
     else:

@@ -1,6 +1,6 @@
-"""Rewards that follow from a rule, without a model: `reward: [{source: length, args: {high: 400}}]`. `RULES` names them.
+"""Rewards by rule, without a model: `reward: [{source: length, args: {high: 400}}]`. `RULES` lists their names.
 
-More is better in each, so that a positive weight is right: what a rule dislikes is a negative number.
+Higher is better in every rule, so weights are positive; a penalty is a negative score.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from data.errors import UserError
 from data.messages import number_in
 from data.sample import Sample
 
-RULES = {  # where each is found
+RULES = {
     "numeric_answer": "rlhf.rewards.rules:numeric_answer",
     "regex": "rlhf.rewards.rules:Regex",
     "length": "rlhf.rewards.rules:Length",
@@ -24,14 +24,14 @@ RULES = {  # where each is found
     "forbidden_words": "rlhf.rewards.rules:ForbiddenWords",
     "repetition": "rlhf.rewards.rules:Repetition",
 }
-WITHOUT_LIMITS = frozenset(RULES.values()) - {RULES["regex"]}  # quick with any text, so that they need no worker
+WITHOUT_LIMITS = frozenset(RULES.values()) - {RULES["regex"]}  # fast on any text: no worker process needed
 
 
 def numeric_answer(sample: Sample) -> float:
-    """1.0 where the response gives the number of `sample.prompt.meta["answer"]`, else 0.0; 72, 72.0 and $72 are equal.
+    """1.0 if the number in the response equals the number in `sample.prompt.meta["answer"]`, else 0.0; 72, 72.0 and $72 are equal.
 
-    A text's number is the first after its last `####` (GSM8K's mark, Cobbe et al. 2021); without the mark, its last.
-    Raises UserError where the prompt's row has no answer column, or no number in it.
+    The number of a text is the first after its last `####` (GSM8K's mark, Cobbe et al. 2021), or its last number if there is no mark.
+    Raises UserError where the prompt's row has no answer column, or the column has no number.
     """
     if "answer" not in sample.prompt.meta:
         found = ", ".join(sorted(sample.prompt.meta)) or "none"
@@ -49,10 +49,11 @@ def numeric_answer(sample: Sample) -> float:
 
 @dataclass(frozen=True)
 class Regex:
-    """`value` where the pattern is found in the response (`match` anywhere) or is the whole of it (full), else 0. The dot is any
-    character but a newline; write (?s) first for any. It runs in a worker process: some patterns take for ever.
+    """`value` if the pattern matches somewhere in the response (`match: anywhere`) or the whole response (`full`), else 0. A dot
+    matches any character except a newline; begin the pattern with (?s) to include newlines. The rule runs in a worker process,
+    because some patterns never finish.
 
-    Raises UserError where the pattern is none.
+    Raises UserError where the pattern is not a regular expression.
     """
 
     pattern: str
@@ -72,8 +73,8 @@ class Regex:
 
 @dataclass(frozen=True)
 class Length:
-    """1 for a response of `low` to `high` units; outside it falls linearly, to 0 at `falloff` units from the range and beyond.
-    Tokens are those that the policy sampled, the end token included.
+    """1 for a response of `low` to `high` units. Outside this range the score falls linearly and reaches 0 at a distance of `falloff`
+    units. Tokens are the tokens that the policy sampled, including the end token.
 
     Raises UserError where the range is empty.
     """
@@ -106,8 +107,8 @@ class Length:
 
 @dataclass(frozen=True)
 class Format:
-    """1 where the response is `<tag>…</tag>` for each of the tags in their order, once each and with nothing but white space
-    between them, else 0: the format reward of DeepSeek-R1 (Guo et al. 2025, section 2.2.2)."""
+    """1 if the response consists of `<tag>…</tag>` for each tag, once each, in order, with only white space between them; else 0. This
+    is the format reward of DeepSeek-R1 (Guo et al. 2025, section 2.2.2)."""
 
     tags: tuple[str, ...] = ("think", "answer")
 
@@ -126,7 +127,7 @@ class Format:
 
 @dataclass(frozen=True)
 class Json:
-    """1 where the response is valid JSON, and an object with these keys where some are given; else 0."""
+    """1 if the response is valid JSON (with `keys`: a JSON object that has these keys), else 0."""
 
     keys: tuple[str, ...] = ()
 
@@ -140,9 +141,9 @@ class Json:
 
 @dataclass(frozen=True)
 class ForbiddenWords:
-    """-penalty for each time that the response says one of the words (or phrases): whole words, in upper or lower case.
+    """-penalty for each occurrence of one of the words or phrases in the response, as whole words, in any case.
 
-    Raises UserError where there is no word.
+    Raises UserError where there are no words, or an empty one.
     """
 
     words: tuple[str, ...]
@@ -163,8 +164,7 @@ class ForbiddenWords:
 
 @dataclass(frozen=True)
 class Repetition:
-    """Minus the share of the response's n-grams of words that it has said before: 0 where all differ, towards -1 for one phrase
-    over and over.
+    """Minus the share of the response's word n-grams that occur earlier in it: 0 if all differ, near -1 for one phrase repeated.
 
     Raises UserError where n is below 1.
     """

@@ -1,4 +1,4 @@
-"""One worker process of a reward function, as its driver sees it: asked over a socket, watched, and killed with its children."""
+"""A worker process of a reward function, seen from the driver: started, sent samples, limited, and killed with its children."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from rlhf import lifeline
 from rlhf.config.rewards import Limits
 
 SCRIPT = Path(__file__).with_name("worker_script.py")
-TAIL = 300  # bytes of what it printed last, for messages
-LOAD_S = 300.0  # for the function's module and whatever it loads
-EXIT_S = 1.0  # between the end of the connection and of the process
-FAMILY_S = 0.5  # between two looks at the memory of its children, which means reading the table of all processes
+TAIL = 300  # bytes of its last output, for messages
+LOAD_S = 300.0  # limit for importing the function's module and building its object
+EXIT_S = 1.0  # limit between the end of the connection and the end of the process
+FAMILY_S = 0.5  # between two readings of its children's memory: each reads the table of all processes
 
 
 class Lost(Exception):
-    """The process is gone. Its text says why; it is empty where that is not the fault of the sample that it worked on."""
+    """The process is gone. The text says why; it is empty if the sample in work did not cause the end."""
 
 
-class Worker:
-    """Begins at once to load the function. `load`, then `send` and as many times `receive`; `rest` when all is answered.
-    `check` is called by another thread, every fraction of a second."""
+class WorkerProcess:
+    """Starts the process, which loads the function. Call `load` once; then `send` tasks, `receive` a reply for each, and `rest`.
+    Another thread calls `check` every fraction of a second."""
 
     def __init__(self, function: bytes, limits: Limits) -> None:
         """function: pickled (function, its arguments)."""
         self.loaded = False
         self._limits = limits
         self._lock = threading.RLock()
-        self._looked = 0.0  # monotonic, when its children were last looked at
-        self._since: float | None = None  # monotonic, when the present task began
+        self._looked = 0.0  # monotonic: when its children's memory was last read
+        self._since: float | None = None  # monotonic: when the present task began; None: idle
         self._killed, self._reason = False, ""
         self._printed, self._tail = 0, b""
         self._socket, conversation = socket.socketpair()
@@ -64,33 +64,34 @@ class Worker:
             os.close(output)
         self._requests, self._replies = self._socket.makefile("wb"), self._socket.makefile("rb")
         threading.Thread(target=self._drain, name="reward-output", daemon=True).start()
-        with suppress(Lost):  # told by `load`
+        with suppress(Lost):  # `load` raises it again
             self._write(([path for path in sys.path if isinstance(path, str)], function))
 
     def load(self) -> str:
-        """Waits until the function is loaded; else what the user must know. Raises Lost."""
+        """Waits until the function is loaded. Returns "", or a message to the user if loading raised an error. Raises Lost."""
         self._begin()
         kind, what = self._read()
         self.loaded = kind == "ready"
         return "" if self.loaded else what
 
     def send(self, tasks: Sequence[Sequence[Sample]]) -> None:
-        """Raises Lost."""
+        """Sends tasks, each the samples of one call of the function. Raises Lost."""
         self._begin()
         self._write(tasks)
 
     def receive(self) -> tuple[str, Any]:
-        """The next task's answer: see `worker.evaluate`. Raises Lost."""
+        """The next task's reply, as `worker_script.evaluate` returns it. Raises Lost."""
         reply = self._read()
         self._begin()
         return reply
 
     def rest(self) -> None:
+        """All tasks are answered: no limit applies until the next `send`."""
         with self._lock:
             self._since = None
 
     def check(self) -> None:
-        """Kills it where a limit is passed."""
+        """Kills the process if it has passed its limit of time or memory."""
         with self._lock:
             if self._since is None or self._killed:
                 return
@@ -102,7 +103,7 @@ class Worker:
                 self.kill(f"used more than {self._limits.memory_gib:g} GiB (limits.memory_gib)")
 
     def kill(self, reason: str = "") -> None:
-        """With all its children, those in sessions of their own too. Whoever waits for an answer gets Lost."""
+        """Kills the process and all its children, also those in other sessions. A waiting `receive` raises Lost with the reason."""
         with self._lock:
             if self._killed:
                 return
@@ -117,12 +118,12 @@ class Worker:
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Kills it, waits for its end and frees what it held here."""
+        """Kills the process, waits for its end and closes its files."""
         self.kill()
-        with suppress(subprocess.TimeoutExpired):  # of a call into the system that nothing interrupts
+        with suppress(subprocess.TimeoutExpired):  # it is in a system call that cannot be interrupted
             self.process.wait(EXIT_S)
         for file in (self._replies, self._requests, self._socket):
-            with suppress(OSError):  # what could not be written
+            with suppress(OSError):  # the rest of a buffer could not be written
                 file.close()
         with self._lock:
             if self._lifeline >= 0:
@@ -147,11 +148,13 @@ class Worker:
             raise Lost(self._end()) from error
 
     def _end(self) -> str:
-        """Why the process ended."""
+        """Why the process ended, for `Lost`."""
         if self._killed:
             return self._reason and self._reason + self._last_words()
         ended, deadline = None, time.monotonic() + EXIT_S
-        while ended is None and time.monotonic() < deadline:  # not reaped: its id must stay its own until it is killed
+        while (
+            ended is None and time.monotonic() < deadline
+        ):  # WNOWAIT: it is not reaped, so that nobody else gets its id before it is killed
             ended = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             time.sleep(0.002)
         if self._killed:
@@ -183,7 +186,7 @@ class Worker:
             return []
 
     def _memory_gib(self, seconds: float) -> float:
-        """Resident memory of the process and, where the call takes longer, its children."""
+        """Resident memory of the process; of a call that has taken `seconds` > FAMILY_S, also that of its children."""
         total, now = 0, time.monotonic()
         family = seconds > FAMILY_S and now - self._looked > FAMILY_S
         self._looked = now if family else self._looked

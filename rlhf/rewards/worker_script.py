@@ -1,7 +1,7 @@
-"""The process that a reward function runs in; `rlhf.rewards.workers` starts it, asks it and kills it.
+"""The program of a worker process, which calls one reward function. `WorkerProcess` starts it, sends it samples and kills it.
 
-Run as a script and not as a module: it loads nothing but what the function itself needs. It speaks over a socket of its own, so
-that whatever the function does with its standard streams disturbs nobody.
+It runs as a script, not as a module, so that it imports only what the function needs. It communicates over a socket of its own, so
+the function can do anything with its standard streams.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ SHOWN = 200  # characters of a value or an error, in messages
 
 
 def main(conversation: int) -> None:
-    """Reads (sys.path, pickled (function, its arguments)), then lists of tasks, each a list of samples, until the pipe ends.
-    Answers one by one: (kind, what) with kind `ready`, `scores`, `failed` (short, detail) or `mistake` (of the user's)."""
+    """Reads (sys.path, pickled (function, its arguments)), then lists of tasks (lists of samples) until the socket is closed.
+    Writes a reply (kind, content) after loading and after each task; kind is `ready`, `scores`, `failed` (reason, detail) or
+    `mistake` (a message to the user). conversation: file descriptor of the socket."""
     connection = socket.socket(fileno=conversation)
     own = os.getpid()
     with connection.makefile("rb") as requests, connection.makefile("wb") as replies:
         sys.path[:], pickled = pickle.load(requests)
-        from data.errors import UserError  # only now: the path is the driver's
+        from data.errors import UserError  # after sys.path is the driver's
 
         try:
             source = load(pickled)
@@ -39,12 +40,12 @@ def main(conversation: int) -> None:
             for samples in tasks:
                 reply = evaluate(source, samples, UserError)
                 if os.getpid() != own:
-                    os._exit(0)  # a fork of the function's that came back here
+                    os._exit(0)  # the function forked, and this is the child
                 say(replies, *reply)
 
 
 def load(pickled: bytes) -> Any:
-    """A class becomes an object; a function's arguments become part of it."""
+    """A function of samples: makes an object of a class, and binds the arguments of a function."""
     target, args = pickle.loads(pickled)
     if isinstance(target, type):
         return target(**args)
@@ -52,13 +53,15 @@ def load(pickled: bytes) -> Any:
 
 
 def evaluate(source: Any, samples: Sequence[Any], mistake: type[Exception]) -> tuple[str, Any]:
-    """("scores", a number or {part: number} of each sample), or what went wrong. source: a function of one sample, given a list
-    of one; or an object with score(samples)."""
+    """("scores", [number or {part: number}]), ("failed", (reason, detail)) or ("mistake", message).
+
+    source: an object with score(samples), or a function of one sample; then `samples` holds one sample. mistake: the class of errors
+    that the user makes, UserError."""
     try:
         returned = list(source.score(samples)) if hasattr(source, "score") else [source(samples[0])]
     except mistake as error:
         return "mistake", str(error)
-    except BaseException as error:  # of the user's code; SystemExit is one
+    except BaseException as error:  # anything that the user's code raises, SystemExit too
         return "failed", (f"raised {type(error).__name__}", described(error))
     if len(returned) != len(samples):
         return "failed", (f"gave {len(returned)} scores for {len(samples)} samples", "one each is wanted")
@@ -66,13 +69,13 @@ def evaluate(source: Any, samples: Sequence[Any], mistake: type[Exception]) -> t
     for value in returned:
         try:
             scores.append(numbers(value))
-        except Exception:  # of a value's own __float__, too
+        except Exception:  # also from the value's own __float__
             return "failed", (f"returned a {type(value).__name__}", f"{shown(value)} is no number; nan is no score")
     return "scores", scores
 
 
 def numbers(value: Any) -> float | dict[str, float]:
-    """Raises an error of the value's where it is no number."""
+    """Raises where the value, or a part of it, is not a number."""
     if isinstance(value, Mapping):
         return {str(name): number(part) for name, part in value.items()}
     return number(value)
@@ -91,7 +94,7 @@ def described(error: BaseException) -> str:
 def shown(value: Any, text: Any = repr) -> str:
     try:
         line = " ".join(text(value).split())
-    except Exception:  # of the user's own __repr__
+    except Exception:  # from the user's own __repr__
         line = f"a {type(value).__name__} that cannot be shown"
     return line if len(line) <= SHOWN else line[:SHOWN] + "…"
 

@@ -1,5 +1,4 @@
-"""Reward functions in processes of their own: whatever one does, the run goes on, and the sample that it could not score is
-left without a score."""
+"""Reward functions in worker processes. Whatever a function does, the run goes on; a sample that it cannot score gets no score."""
 
 from __future__ import annotations
 
@@ -19,18 +18,18 @@ import cloudpickle
 from data.errors import UserError
 from data.sample import Sample
 from rlhf.config.rewards import Limits
-from rlhf.rewards.worker_process import Lost, Worker
+from rlhf.rewards.worker_process import Lost, WorkerProcess
 
 Value = float | Mapping[str, float]
 NO_SCORE = float("nan")
-TICK_S = 0.1  # between two looks at the limits
-CHUNK = 64  # samples sent at once, at most
-HOPELESS = 8  # samples that each cost a process, before any has a score: the others of the call are not tried
+TICK_S = 0.1  # between two checks of the limits
+CHUNK = 64  # most tasks sent to a worker at once
+HOPELESS = 8  # after so many lost processes without a single score, the other samples of the call are not tried
 
 
 @dataclass(frozen=True)
 class Call:
-    """What a worker calls: a function of one sample, or an object with score(samples), or a class that is made into one there."""
+    """What a worker calls: a function of one sample, an object with score(samples), or a class of such objects, built in the worker."""
 
     target: Any
     args: Mapping[str, Any] = field(default_factory=dict)
@@ -38,23 +37,23 @@ class Call:
 
     @property
     def together(self) -> bool:
-        """Whether all samples are scored by one call."""
+        """Whether one call scores all samples."""
         return hasattr(self.target, "score")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a sample has no score; or, of several samples, why each of them was asked for alone."""
+    """Why a sample has no score; with several samples, why one call for all of them failed and each is scored alone."""
 
     reward: str
     samples: tuple[Sample, ...]
-    what: str  # such as "raised ValueError"
-    detail: str  # of this very call
+    what: str  # such as "raised ValueError"; equal for equal causes
+    detail: str  # of this call, such as the error's text
     tries: int
 
     @property
     def dropped(self) -> int:
-        """Samples that are left without a score."""
+        """Number of samples left without a score."""
         return len(self.samples) if len(self.samples) == 1 else 0
 
     def __str__(self) -> str:
@@ -71,14 +70,14 @@ class Failure:
 
 
 class Workers:
-    """The processes of one reward function, from entering it as a context until its end."""
+    """A context: while it is open, the worker processes of one reward function run."""
 
     def __init__(self, name: str, call: Call) -> None:
         """Raises UserError where the function cannot be sent to another process."""
         self.name, self.call = name, call
         self._function = pickled(name, call)
         self._count = 1 if call.together else call.limits.workers
-        self._workers: list[Worker | None] = [None] * self._count
+        self._workers: list[WorkerProcess | None] = [None] * self._count
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._threads = ThreadPoolExecutor(self._count, thread_name_prefix=f"reward-{name}")
@@ -100,7 +99,7 @@ class Workers:
             worker.close()
 
     def score(self, samples: Sequence[Sample]) -> tuple[list[Value], list[Failure]]:
-        """(each sample's score, NaN = none; why some have none).
+        """(the samples' scores, NaN = no score; the failures).
 
         Raises UserError where the function raises it, or cannot be loaded.
         """
@@ -132,13 +131,13 @@ class Workers:
                     work.failed(tasks.popleft(), what, last_words, cost=1)
                 work.give_back(tasks)
 
-    def _worker(self, place: int) -> Worker | None:
-        """None once all is over."""
+    def _worker(self, place: int) -> WorkerProcess | None:
+        """The worker at this place, started if needed; None after the context's end."""
         with self._lock:
             if self._closed.is_set():
                 return None
             if self._workers[place] is None:
-                self._workers[place] = Worker(self._function, self.call.limits)
+                self._workers[place] = WorkerProcess(self._function, self.call.limits)
             return self._workers[place]
 
     def _watch(self) -> None:
@@ -150,12 +149,12 @@ class Workers:
 
 @dataclass
 class Task:
-    rows: tuple[int, ...]  # of the samples that one call scores
+    rows: tuple[int, ...]  # the samples that one call scores
     tries: int = 0
 
 
 class Work:
-    """The samples of one call of `Workers.score`: which wait, and what became of the others. Shared by threads."""
+    """The tasks, scores and failures of one call of `Workers.score`. Threads share it."""
 
     def __init__(self, name: str, samples: Sequence[Sample], call: Call, workers: int) -> None:
         self.samples = samples
@@ -168,8 +167,8 @@ class Work:
         self._lock = threading.Lock()
 
     def take(self) -> deque[Task]:
-        """The next tasks for one worker: many where many wait, so that cheap functions do not wait for messages, and single
-        ones towards the end, so that all workers end together."""
+        """The next tasks for a worker: many while many wait, so that fast functions do not wait for messages; one towards the end,
+        so that all workers end at about the same time."""
         with self._lock:
             count = min(CHUNK, len(self._waiting) // self._share + 1, len(self._waiting))
             return deque(self._waiting.popleft() for _ in range(count))
@@ -183,7 +182,7 @@ class Work:
                 self._waiting.clear()
 
     def settle(self, task: Task, kind: str, what: Any) -> None:
-        """Takes a worker's answer in. Raises UserError where it is a mistake of the user's."""
+        """Records a worker's reply. Raises UserError where the reply is a mistake of the user's."""
         if kind == "mistake":
             raise UserError(what)
         if kind == "failed":
@@ -194,7 +193,8 @@ class Work:
                 self.values[row] = value
 
     def failed(self, task: Task, what: str, detail: str, cost: int = 0) -> None:
-        """The task is tried again, or given up; of several samples, each is then tried alone. cost: processes."""
+        """Puts the task back for another try, or gives it up; the samples of a larger task are then tried one by one. cost: number
+        of processes lost."""
         with self._lock:
             task.tries += 1
             if task.tries < self._tries:
@@ -212,7 +212,7 @@ class Work:
 
 
 def pickled(name: str, call: Call) -> bytes:
-    """(target, args) for another process; by value where that could not import the target's module.
+    """The pickled (target, args) of the call; by value if another process could not import the target's module.
 
     Raises UserError where it cannot be pickled.
     """
@@ -223,7 +223,7 @@ def pickled(name: str, call: Call) -> bytes:
         cloudpickle.register_pickle_by_value(module)
     try:
         return cloudpickle.dumps((call.target, dict(call.args)))
-    except Exception as error:  # of any object that the function refers to
+    except Exception as error:  # from any object that the function refers to
         raise UserError(
             f"reward {name!r} runs in a process of its own and cannot be sent there: {error}; make what cannot be pickled "
             "in its first call, or name a class as module:Class, which is made there"
@@ -235,7 +235,7 @@ def pickled(name: str, call: Call) -> bytes:
 
 
 def importable(module: str) -> bool:
-    """Whether a fresh process with our sys.path would find it."""
+    """Whether a new process with our sys.path finds the module."""
     top = module.partition(".")[0]
     if top in sys.builtin_module_names:
         return True

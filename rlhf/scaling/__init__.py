@@ -1,1 +1,1 @@
-"""Scaling laws: a grid of small trainings, the law fitted to their losses, and what it says of larger ones."""
+"""Scaling laws: a grid of small trainings, a law fitted to their losses, and its predictions for larger models."""

@@ -1,4 +1,4 @@
-"""Fits a scaling law to measured losses, and tells how far each single measurement moves it."""
+"""Fits a scaling law to measured losses, and fits it again without each one of them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rlhf.scaling.law import Law, Training
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
 
-DELTA = 1e-3  # of the Huber loss, in log loss (Hoffmann et al. 2022, section D.2): beyond it an error counts linearly
-NEARLY = (
-    0.9  # of NARROWEST, which the config's rules ask for: rows are not all full, nor vocabularies as large as asked for
-)
+DELTA = 1e-3  # of the Huber loss, in log loss (Hoffmann et al. 2022, section D.2): larger errors count linearly
+# Share of NARROWEST, the range that the config's rules demand: measured sizes and tokens differ a little from the config, since rows
+# are not all full and vocabularies not as large as asked for.
+NEARLY = 0.9
 PARAMETERS = 5  # of the law
-# The three terms as shares of the median loss at the middle of the grid, and the two exponents. Hoffmann et al. start from
-# coefficients, which are of their sizes.
+# Starts: the three terms as shares of the median loss at the middle of the grid, and the two exponents. Hoffmann et al. start from
+# coefficients, which would fit only grids of their size.
 STARTS = np.array(
     [
         (irreducible, size, token, alpha, beta)
@@ -30,20 +30,20 @@ STARTS = np.array(
         for alpha, beta in product((0.1, 0.3, 0.6, 1.0, 1.5), repeat=2)
     ]
 )
-DESCENTS = 24  # from the starts of least error,
+DESCENTS = 24  # short descents, from the starts with the lowest error
 A_WHILE = {"maxiter": 60}
-FINALISTS = 3  # of which the best go on
+FINALISTS = 3  # best ends of the short descents, which are continued to the end
 TO_THE_END = {"maxiter": 2000, "maxfun": 20000, "ftol": 1e-13, "gtol": 1e-8}
-EXPONENTS = (0.01, 5)  # least and greatest
+EXPONENTS = (0.01, 5)  # lowest and highest
 BOUNDS = ((-20, 20), (-20, 20), (-20, 20), EXPONENTS, EXPONENTS)
-NO_PART = 1e-4  # of the loss: a part that is nowhere larger is none
+NO_PART = 1e-4  # share of the loss: a term that is smaller everywhere is not seen
 
 
 def fit(points: Sequence[Training]) -> Law:
-    """The law of least Huber error between logarithms of predicted and measured losses (Hoffmann et al. 2022, section 3.3),
-    by L-BFGS from many starts, of which the best end counts.
+    """The law with the lowest Huber error between logarithms of predicted and measured losses (Hoffmann et al. 2022, section 3.3),
+    the best of many L-BFGS descents.
 
-    Raises UserError where the points cannot tell the law's five parameters apart.
+    Raises UserError where the points cannot determine the law's five parameters.
     """
     if lack := _too_few(points):
         raise UserError(lack)
@@ -51,7 +51,7 @@ def fit(points: Sequence[Training]) -> Law:
 
 
 def fits_without_one(points: Sequence[Training], law: Law) -> list[Law]:
-    """The laws fitted to all points but one, for each that leaves enough: as far as they lie apart, so little is known."""
+    """Laws fitted without one of the points, for each point that can be left out. Their spread shows how uncertain the law is."""
     laws = []
     for left_out in range(len(points)):
         others = [*points[:left_out], *points[left_out + 1 :]]
@@ -61,8 +61,8 @@ def fits_without_one(points: Sequence[Training], law: Law) -> list[Law]:
 
 
 def untold(law: Law, points: Sequence[Training]) -> list[str]:
-    """Why the law says nothing of the best size for a compute budget, a line for sizes and for tokens: an exponent that ran to the
-    end of what the fit tries, or a part of the loss that is nowhere seen. Empty where it says something."""
+    """Why the law gives no best size for a compute budget: a line each for sizes and for tokens, if the exponent is at the end of the
+    fit's range, or the term is a negligible part of the loss everywhere. Empty where the law gives one."""
     least, greatest = EXPONENTS
     found = []
     for what, letter, exponent, parts in (
@@ -71,44 +71,39 @@ def untold(law: Law, points: Sequence[Training]) -> list[str]:
     ):
         share = max(part / point.loss for part, point in zip(parts, points))
         if share < NO_PART:
-            reason = f"their part of the loss is at most {share:.1g} of it"
+            reason = f"their term is at most {share:.1g} of the loss"
         elif exponent < 1.001 * least or exponent > 0.999 * greatest:
-            reason = f"{letter} is {exponent:.3g}, the end of what the fit tries"
+            reason = f"{letter} is {exponent:.3g}, the end of the range of the fit"
         else:
             continue
         found.append(
-            f"the losses do not tell what more {what} would change: {reason}; so no best size is told: spread the {what} further"
+            f"the losses do not tell what more {what} would change: {reason}; cannot fit a best size; use a wider range of {what}"
         )
     return found
 
 
 def _too_few(points: Sequence[Training]) -> str | None:
-    """Why the points are not enough, with advice."""
+    """Why the points are not enough, with advice; None if they are."""
     for values, what, setting in (
         ({point.parameters for point in points}, "sizes", "sizes"),
         ({point.tokens for point in points}, "token counts", "tokens"),
     ):
         if len(values) < FEWEST:
-            return (
-                f"scaling.{setting}: the fit sees {len(values)} {what}, and needs at least {FEWEST}: add some that are not "
-                "held out"
-            )
+            return f"scaling.{setting}: the fit sees {len(values)} {what} and needs at least {FEWEST}: add {what} that are not held out"
         if max(values) < NEARLY * NARROWEST * min(values):
             factor = max(values) / min(values)
             return (
-                f"scaling.{setting}: the {what} lie within a factor of {factor:.2g}, too near to each other to tell an "
-                f"exponent: spread them over a factor of {NARROWEST:g} at least, better 8"
+                f"scaling.{setting}: the {what} lie within a factor of {factor:.2g}, too close to determine an "
+                f"exponent: spread them over a factor of at least {NARROWEST:g}, better 8"
             )
     if len(points) <= PARAMETERS:
-        return (
-            f"scaling: {len(points)} trainings cannot tell the law's {PARAMETERS} parameters: add sizes or token counts"
-        )
+        return f"scaling: {len(points)} trainings cannot determine the law's {PARAMETERS} parameters: add sizes or token counts"
     return None
 
 
 class _Problem:
-    """The error as a function of theta (5,): logarithms of the three terms at the middle of the grid, alpha, beta. There, where
-    logarithms of sizes and tokens are centred, coefficients and exponents hardly pull at each other."""
+    """The error as a function of theta (5,): logarithms of the three terms at the middle of the grid, alpha, beta. With logarithms of
+    sizes and tokens centred there, coefficients and exponents are nearly independent."""
 
     def __init__(self, points: Sequence[Training]) -> None:
         sizes, tokens, losses = (
@@ -124,8 +119,8 @@ class _Problem:
         return np.stack([np.broadcast_to(irreducible, size.shape), size, token], -1)
 
     def error(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(error (…), its gradient (…, 5)). In units of delta squared: as it is, the error is so small that the descent's
-        tolerances would end it at once."""
+        """(error (…), its gradient (…, 5)), in units of delta squared; unscaled, the error is so small that the optimiser's tolerances
+        would end the descent at once."""
         from scipy.special import huber
 
         terms = self.terms(theta)
@@ -138,7 +133,7 @@ class _Problem:
         return huber(1.0, off).sum(-1), np.concatenate([pull.sum(-2), np.stack(slopes, -1)], -1)
 
     def solve(self, near: Law | None = None) -> Law:
-        """near: a law to start from, instead of from everywhere."""
+        """The best law. near: a law to start from instead of from STARTS."""
         if near is None:
             starts = STARTS.copy()
             starts[:, :3] = np.log(STARTS[:, :3]) + np.median(self.losses)
@@ -146,7 +141,7 @@ class _Problem:
             ends = sorted((self.descend(start, A_WHILE) for start in starts), key=lambda end: end.fun)
             starts = [end.x for end in ends[:FINALISTS]]
         else:
-            # where a law has no irreducible loss, no slope leads back to one
+            # from a law without irreducible loss no gradient leads back to one, so half the lowest loss is a second start
             half = replace(near, irreducible=0.5 * float(np.exp(self.losses.min())))
             starts = [self.theta_of(near), self.theta_of(half)]
         ends = [self.descend(start, TO_THE_END) for start in starts]

@@ -1,5 +1,4 @@
-"""What a fitted law says of a config's pretraining before any of it is run: the loss to expect, and the best size for the same
-compute."""
+"""Predictions of a fitted law for a config's pretraining, before it runs: its loss, and the best size for the same compute."""
 
 from __future__ import annotations
 
@@ -18,14 +17,14 @@ from rlhf.scaling.law_tables import count
 from rlhf.scaling.size_grid import FILE, conditions, grid_directory
 
 HEADINGS = ("phase", "N", "D", "FLOPs", "x grid", "loss", "best N", "best D", "its loss")
-NO_TOKENS = "D is not known before a run that makes so many passes over a mix or a corpus: set steps for a forecast"
-NO_BEST = "the law tells no best size: the losses of the grid do not tell its exponents"
+NO_TOKENS = "D is unknown before a run that makes passes over a mix or a corpus: set steps for a forecast"
+NO_BEST = "the law gives no best size: the losses of the grid do not determine its exponents"
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """expected: the phase as it is planned, None where its tokens are not known; best: of the same compute, None where the law
-    tells none; beyond: its compute over that of the largest training of the grid."""
+    """The prediction for a phase. expected: the phase as planned, None if its tokens are unknown. best: the best size with the same
+    compute, None if the law gives none. beyond: the phase's compute divided by that of the grid's largest training."""
 
     phase: str
     parameters: int
@@ -35,8 +34,8 @@ class Forecast:
 
 
 def forecasts(resolved: Resolved) -> list[Forecast]:
-    """Of the pretrain phases from scratch whose data and tokenizer are those of this config's grid; none where `launch.py
-    scaling` has not trained it. Raises UserError where a model cannot be built."""
+    """Forecasts of the pretrain phases from scratch that meet the `conditions` of this config's grid; empty if `launch.py scaling` has
+    not trained the grid. Raises UserError where a model cannot be built."""
     path = grid_directory(resolved.config) / FILE
     if not path.exists():
         return []
@@ -65,8 +64,8 @@ def _forecast(name: str, parameters: int, tokens: float | None, figures: Mapping
 
 
 def tokens_of(phase: ResolvedPhase, figures: Mapping[str, Any]) -> float | None:
-    """That the phase trains on: of its steps, each row counted as max_length tokens; else of its passes over the data. None for
-    passes over several sources, of which the grid's trainings know only how often the most repeated one came."""
+    """Tokens that the phase trains on: its steps times rows of max_length tokens, or its passes times the tokens of the data. None for
+    passes over several sources: the grid's trainings know only the passes over the most repeated source."""
     settings = phase.settings
     if settings.steps is not None:
         return StepPlan.of(settings, settings.batch_size).before(settings.steps) * settings.max_length
@@ -77,7 +76,7 @@ def tokens_of(phase: ResolvedPhase, figures: Mapping[str, Any]) -> float | None:
 
 
 def forecast_table(found: Sequence[Forecast]) -> Table:
-    """N parameters, D tokens; the compute also as a multiple of the grid's largest training."""
+    """N parameters, D tokens, compute, and compute as a multiple of the grid's largest training."""
     table = terminal_table(*HEADINGS)
     for each in found:
         row = [each.phase, count(each.parameters)]

@@ -1,5 +1,5 @@
-"""The picture of a scaling law: losses over tokens for each size, and what compute buys. Markers and shades tell sizes apart
-without colour."""
+"""The plot of a scaling law: losses over tokens for each size, and the lowest loss over compute. Sizes differ in marker and shade,
+so the plot is readable without colour."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _looks(figures: Figures) -> dict[str, dict[str, Any]]:
 
 
 def _over_tokens(axis: Axes, figures: Figures, law: Law, looks: Mapping[str, Mapping[str, Any]]) -> None:
-    """A curve of the law for each size, dots for what was measured; a held-out size is drawn dashed, its dots hollow."""
+    """For each size a curve of the law, and dots for measured losses; a held-out size has a dashed curve and hollow dots."""
     from matplotlib.ticker import NullLocator
 
     points = figures["points"]
@@ -74,7 +74,7 @@ def _over_tokens(axis: Axes, figures: Figures, law: Law, looks: Mapping[str, Map
 
 
 def _over_compute(axis: Axes, figures: Figures, law: Law, looks: Mapping[str, Mapping[str, Any]]) -> None:
-    """The least loss that a compute budget can buy, with the size that reaches it at each of the report's budgets."""
+    """The lowest loss for each amount of compute, and for each budget the size that reaches it."""
     computes = [point["compute"] for point in figures["points"]]
     budgets = figures["budgets"]
     course = np.geomspace(min(computes), max(computes + [budget["compute"] for budget in budgets]), 100)
@@ -97,7 +97,9 @@ def _over_compute(axis: Axes, figures: Figures, law: Law, looks: Mapping[str, Ma
     axis.margins(x=0.12, y=0.18)
     compute = f"compute, floating-point operations ({FLOPS_PER_PARAMETER_AND_TOKEN} x parameters x tokens)"
     axis.set(xlabel=compute, ylabel="loss, nats a token")
-    axis.set_title("What compute buys: best size and tokens", loc="left", fontsize=11, fontweight="bold", color=INK)
+    axis.set_title(
+        "Best size and tokens for each amount of compute", loc="left", fontsize=11, fontweight="bold", color=INK
+    )
 
 
 def _dots(

@@ -1,4 +1,4 @@
-"""What `launch.py scaling` leaves: scaling.json, a plot, a page, and tables for the terminal."""
+"""The results of `launch.py scaling`: scaling.json, a plot and a page."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from rlhf.scaling.measure import Measurement
 from rlhf.scaling.size_grid import FILE, conditions
 
 PLOT, PAGE = "scaling.png", "scaling.html"
-BUDGETS = (1, 10, 100)  # default: times the largest training's compute
-MANY_PASSES = 4.0  # over the data: beyond it a token is worth clearly less than a new one (Muennighoff et al. 2023)
+BUDGETS = (1, 10, 100)  # default, in multiples of the largest training's compute
+MANY_PASSES = 4.0  # over the data; after more passes a repeated token is worth clearly less than a new one (Muennighoff et al. 2023)
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Report:
 
     directory: Path
     figures: dict[str, Any]
-    missed: str  # that a held-out loss was predicted worse than the config allows, as a line; empty where not
+    missed: str  # a line, if the held-out error is larger than the config allows; else empty
 
     @property
     def page(self) -> Path:
@@ -37,7 +37,7 @@ class Report:
 
 
 def write_report(config: Config, root: Path, measured: Sequence[Measurement], model: Mapping[str, Any]) -> Report:
-    """Fits the law and writes all three files. Raises UserError where the losses cannot tell a law."""
+    """Fits the law and writes all three files. Raises UserError where the losses cannot determine a law."""
     figures = figures_of(config, measured) | {"model": dict(model)}
     write_atomically(root / FILE, json.dumps(figures, indent=2) + "\n")
     draw(figures, Law.of_letters(figures["law"]), root / PLOT)
@@ -52,8 +52,8 @@ def _missed(allowed: float | None, error: float | None) -> str:
 
 
 def figures_of(config: Config, measured: Sequence[Measurement]) -> dict[str, Any]:
-    """JSON values: what the law holds for, the points, the law with the range of its leave-one-out fits, the largest held-out
-    error, and the best size for each budget; no budgets where the law is `untold`, which says why.
+    """The content of scaling.json: the conditions under which the law holds, the points, the law and its leave-one-out fits, the
+    largest errors, and the best size for each budget. No budgets where the law gives no best size; `untold` says why.
     """
     fitted = [each.training for each in measured if not each.point.held_out]
     law = fit(fitted)
@@ -109,15 +109,15 @@ def _budget(compute: float, law: Law, others: Sequence[Law], points: Sequence[Ma
 
 
 def _notes(points: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the numbers do not say of themselves."""
+    """Notes on trainings that repeat tokens."""
     repeated = [point for point in points if point["passes"] > 1]
     if not repeated:
         return []
     most = max(point["passes"] for point in repeated)
     weight = "clearly less than" if most > MANY_PASSES else "nearly as much as"
     return [
-        f"{len(repeated)} of {len(points)} trainings saw tokens again, up to {most:.1f} passes: the fit counts them as new "
-        f"ones, where they are worth {weight} these (Muennighoff et al. 2023)"
+        f"{len(repeated)} of {len(points)} trainings saw tokens again, up to {most:.1f} passes: the fit counts repeated "
+        f"tokens as new, but they are worth {weight} new ones (Muennighoff et al. 2023)"
     ]
 
 
@@ -125,19 +125,19 @@ def _hardly(telling: Sequence[Law], others: Sequence[Law]) -> list[str]:
     if len(telling) == len(others):
         return []
     return [
-        f"without one training, {len(others) - len(telling)} of {len(others)} fits tell no best size: what is told of budgets "
-        "hangs on single trainings; a wider grid would tell"
+        f"{len(others) - len(telling)} of the {len(others)} fits that leave one training out give no best size: the best sizes for "
+        "budgets depend on single trainings; use a wider grid"
     ]
 
 
 def _doubts(law: Law, others: Sequence[Law]) -> list[str]:
-    """Parameters that one training more or less moves far."""
+    """Notes on parameters that differ widely between the fits that leave one training out."""
     found = []
     for name, letter in LETTERS.items():
         values = [getattr(other, name) for other in others]
         if letter in ("E", "alpha", "beta") and values and max(values) - min(values) > 0.5 * getattr(law, name):
             found.append(
-                f"{letter} is hardly known: without one training it is between {min(values):.3g} and {max(values):.3g}; a "
-                "wider grid would tell"
+                f"{letter} is uncertain: the fits that leave one training out give {min(values):.3g} to {max(values):.3g}; use "
+                "a wider grid"
             )
     return found

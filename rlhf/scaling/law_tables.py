@@ -103,7 +103,7 @@ def range_text(figures: Figures) -> str:
     laws = figures["without_one"]
     ranges = {letter: [law[letter] for law in laws] for letter in figures["law"]} if laws else {}
     told = ", ".join(f"{letter} {min(values):.3g} to {max(values):.3g}" for letter, values in ranges.items())
-    return f"fitted to all trainings but one: {told}" if told else ""
+    return f"fits that leave one training out: {told}" if told else ""
 
 
 def error_text(figures: Figures) -> str:

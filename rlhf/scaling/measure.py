@@ -1,4 +1,4 @@
-"""What the grid's trainings came to: sizes counted from the weights, tokens from the log, losses from the held-out rows."""
+"""Measurements of the grid's trainings: sizes from the weights, tokens from the log, losses from the held-out rows."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Measurement:
 
     point: GridPoint
     training: Training  # with the held-out loss
-    passes: float  # over the data: above 1, tokens were seen again
-    seconds: float  # of its last attempt
+    passes: float  # over the data; above 1, tokens were repeated
+    seconds: float  # of the last attempt
 
 
 def measurements(config: Config, root: Path, artifacts: Mapping[str, Artifact]) -> list[Measurement]:
-    """config: with the scaling section; root: of the grid's run; artifacts: its phases'.
+    """The measurements of all points of the grid. root: the grid's run directory. artifacts: those of the grid's phases, by name.
 
-    Raises UserError where a training has no held-out loss, or one that is no number.
+    Raises UserError where a training has no held-out loss, or one that is not finite.
     """
     tokens = tokens_by_phase(root / "metrics.jsonl")
     found = []
@@ -56,7 +56,7 @@ def measurements(config: Config, root: Path, artifacts: Mapping[str, Artifact]) 
 
 
 def tokens_by_phase(metrics: Path) -> dict[str, int]:
-    """Tokens of all steps that the log has, by phase."""
+    """Tokens of all logged steps, by phase."""
     counts: dict[str, int] = defaultdict(int)
     for line in metrics.read_text().splitlines():
         row = json.loads(line)
@@ -65,7 +65,7 @@ def tokens_by_phase(metrics: Path) -> dict[str, int]:
 
 
 def parameters_in(directory: Path) -> int:
-    """Parameters of the weights that lie there; what is tied is stored once."""
+    """Number of parameters of the weights in the directory; tied weights are stored, and counted, once."""
     count = 0
     for path in sorted(directory.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
@@ -74,12 +74,11 @@ def parameters_in(directory: Path) -> int:
 
 
 def model_facts(directory: Path, max_length: int) -> dict[str, Any]:
-    """What a size of another shape has in common with the model that lies there: the fields that followed from its tokenizer and
-    rows."""
+    """Fields of the model in the directory that follow from its tokenizer and rows, and so are the same for other sizes."""
     return implied_fields(load_tokenizer(directory), max_length)
 
 
 def _passes(artifact: Artifact, tokens: int) -> float:
-    """Over a corpus, of the source that is repeated most; else over the rows that were read, the held-out ones among them."""
+    """Passes over the data. Of a corpus: those over its most repeated source. Else over all rows read, including held-out rows."""
     of_sources = [value for name, value in artifact.metrics.items() if name.startswith("epochs/")]
     return max(of_sources, default=tokens / artifact.data[0]["tokens"])

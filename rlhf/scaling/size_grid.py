@@ -1,4 +1,4 @@
-"""A config's scaling section as one run: the config's pretrain phase once for each size and number of tokens."""
+"""Turns a config's scaling section into a run: the config's pretrain phase once for each size and number of tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlhf.config.scaling import Scaling, steps_for
 from rlhf.config.schema import Config, Model, Phase, Pretrain
 
 FILE = "scaling.json"
-SUFFIX = "-scaling"  # of the grid's run: beside the config's own, so that --fresh of the one leaves the other
+SUFFIX = "-scaling"  # of the grid's run directory: apart from the config's own run, so that --fresh removes only one
 
 
 @dataclass(frozen=True)
@@ -21,17 +21,17 @@ class GridPoint:
     """One training of the grid."""
 
     size: str
-    tokens: int  # as asked for; what a step takes decides what it comes to
+    tokens: int  # as configured; the training rounds to whole steps
     held_out: bool = False
 
     @property
     def name(self) -> str:
-        """Of its phase."""
+        """The name of the point's phase."""
         return f"{self.size}-{self.tokens}"
 
 
 def points_of(scaling: Scaling) -> list[GridPoint]:
-    """Every training: the fitted ones, those of few tokens first, then the held-out ones."""
+    """All trainings: fitted ones by rising tokens, then held-out ones."""
     held_out = [GridPoint(each.size, each.tokens, held_out=True) for each in scaling.held_out]
     outside = {point.size for point in held_out}
     fitted = [
@@ -44,8 +44,8 @@ def points_of(scaling: Scaling) -> list[GridPoint]:
 
 
 def phases_before(resolved: Resolved) -> list[Phase]:
-    """Those that the scaled phase takes its data or tokenizer from, and those that these need in turn: they belong to the
-    config's own run."""
+    """The phases from which the scaled phase takes its data or tokenizer, and the phases that these need in turn. They run in the
+    config's own run directory."""
     phase = resolved.scaled
     needed = set(strings_in(phase.settings.model_dump(mode="json", include={"data", "eval_data", "tokenizer"})))
     found: list[Phase] = []
@@ -62,15 +62,15 @@ def grid_directory(config: Config) -> Path:
 
 
 def conditions(phase: Pretrain) -> dict[str, Any]:
-    """What losses must have in common to be comparable: a law holds for phases with the same."""
+    """Settings that losses must share to be comparable: a law holds for phases with equal conditions."""
     return phase.model_dump(
         mode="json", include={"data", "eval_data", "tokenizer", "objective", "mixture", "max_length"}
     )
 
 
 def grid_config(resolved: Resolved) -> Config:
-    """The phases that the scaled one needs, then a phase for each point, with steps for its tokens, so that the learning rate's
-    schedule ends with them (Hoffmann et al. 2022, appendix B: one that is cut short overestimates the loss)."""
+    """The phases that the scaled phase needs, then a phase for each point. A point's steps match its tokens, so that the learning-rate
+    schedule ends with them; a schedule that is cut short overestimates the loss (Hoffmann et al. 2022, appendix B)."""
     config = resolved.config
     run = config.run.model_copy(update={"name": config.run.name + SUFFIX, "output": str(grid_directory(config))})
     points = [_phase_of(resolved, point) for point in points_of(config.scaling)]

@@ -1,4 +1,4 @@
-"""How many parameters architectures have, and whether a grid's can be built and tell a law, before anything is trained."""
+"""Parameter counts of architectures, and checks, before training, that a grid's sizes can be built and can determine a law."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def parameters_for(
 ) -> int:
     """Parameters of a model of this architecture, as the phase would build it. implied: `rlhf.phases.base.implied_fields`.
 
-    Raises UserError where it cannot be built; where: the setting of the architecture.
+    Raises UserError where it cannot be built; the message begins with `where`, the setting of the architecture.
     """
     return parameters_of(architecture, implied, head_of(phase.objective), where)
 
 
 def expect_sizes(resolved: Resolved) -> None:
-    """Raises UserError where a size of the grid cannot be built, or those that the fit sees lie too near to each other."""
+    """Raises UserError where a size of the grid cannot be built, or the fitted sizes are too close to each other."""
     phase, scaling = resolved.scaled, resolved.config.scaling
     base, implied = phase.models["policy"].architecture, _implied(phase)
     counts, advice = {}, []
@@ -45,13 +45,13 @@ def expect_sizes(resolved: Resolved) -> None:
     if len(set(fitted)) < FEWEST or round(max(fitted) / min(fitted), 1) < NARROWEST:
         told = ", ".join(f"{name} {count(parameters)}" for name, parameters in counts.items() if name not in held_out)
         raise UserError(
-            f"scaling.sizes: {told} parameters (with a vocabulary of {implied['vocab_size']:,}) are too near to each other to "
-            f"tell an exponent: take at least {FEWEST} different ones, spread over a factor of {NARROWEST:g}, better 8"
+            f"scaling.sizes: {told} parameters (with a vocabulary of {implied['vocab_size']:,}) are too close to "
+            f"determine an exponent: take at least {FEWEST} different ones, spread over a factor of {NARROWEST:g}, better 8"
         )
 
 
 def _implied(phase: ResolvedPhase) -> dict[str, Any]:
-    """What follows from the tokenizer: of one that is yet to be trained, with the vocabulary that is asked for."""
+    """Fields that follow from the tokenizer; for a tokenizer that is not trained yet, with the vocabulary size of its settings."""
     settings = next((corpus.tokenizer for corpus in phase.corpora.values()), phase.settings.tokenizer)
     positions = phase.settings.max_length
     if settings.path and not settings.path.startswith(PHASE):

@@ -1,4 +1,4 @@
-"""Trains the grid as one run on one cluster, fits the law, and leaves scaling.json, scaling.png and scaling.html."""
+"""Trains the grid as one run on one cluster, fits the law, and writes scaling.json, scaling.png and scaling.html."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Connect = Callable[[Config], Callable[[], AbstractContextManager[Runtime]]]
 
 
 class _Grid(Controller):
-    """Says of each training which of how many it is."""
+    """Prints the number of each training before it starts."""
 
     def run_phase(
         self, phase: ResolvedPhase, runtime: Runtime | None, artifacts: dict[str, Artifact], lineage: dict[str, Any]
@@ -37,16 +37,16 @@ class _Grid(Controller):
 
 
 def scale(config: Config, connect: Connect, console: Console) -> Report:
-    """Trains what is not trained yet, and reports. connect: opens the cluster that a config needs.
+    """Trains the unfinished points of the grid, fits the law and writes the report. connect: opens the cluster that a config needs.
 
-    The phases before the scaled one are made in the config's own run, which then finds them done.
-    Raises UserError where the losses cannot tell a law.
+    Phases that the scaled phase needs run in the config's own run directory, where `launch.py run` finds them done.
+    Raises UserError where the losses cannot determine a law.
     """
     resolved = resolve(config)
     grid = grid_config(resolved)
     finished = _earlier(resolved, connect, console)
     points = [phase for phase in grid.phases if phase.name not in finished]
-    needed = grid.model_copy(update={"phases": points})  # no place is taken for what is finished
+    needed = grid.model_copy(update={"phases": points})  # finished phases need no devices
     _Grid(grid, connect(needed), console=console, finished=finished).run()
     root = Path(grid.run.directory)
     artifacts = RunDirectory(root).finished(point.name for point in points_of(config.scaling))

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 
 from rlhf.reports import calibration
 from rlhf.reports.calibration_plot import draw
@@ -29,7 +30,7 @@ def bradley_terry(pairs, scale=1.0, seed=0):
     """Pairs whose better answer is drawn from the scores themselves, and these scores times `scale`."""
     draw_ = np.random.default_rng(seed)
     scores = draw_.normal(0, 1.5, (pairs, 2))
-    first_is_better = draw_.random(pairs) < calibration.sigmoid(scores[:, 0] - scores[:, 1])
+    first_is_better = draw_.random(pairs) < expit(scores[:, 0] - scores[:, 1])
     ranks = np.where(first_is_better[:, None], [[1, 2]], [[2, 1]])
     lengths = draw_.integers(5, 50, 2 * pairs)
     return scale * scores.ravel(), lengths, ranks.ravel(), np.repeat(np.arange(pairs), 2)
@@ -60,7 +61,7 @@ def test_a_model_that_is_too_sure_or_not_sure_enough_is_not(scale):
 def test_labels_drawn_from_their_logits_are_calibrated():
     draw_ = np.random.default_rng(1)
     logits = draw_.normal(0, 2, 20_000)
-    labels = (draw_.random(20_000) < calibration.sigmoid(logits)).astype(float)
+    labels = (draw_.random(20_000) < expit(logits)).astype(float)
     for report in (calibration.of_steps(logits, labels), calibration.of_questions(logits, labels)):
         assert report["ece"] < 0.015
         assert report["good"] == pytest.approx(0.5, abs=0.02)

@@ -364,7 +364,7 @@ class Unrewarding(Counting):
     ("rollout", "advice"),
     [
         (silent, "ended before the first answer; await conversation.answer"),
-        (eager, "before the first answer; what the policy reads first is the prompt"),
+        (eager, "was called before the first answer; the policy reads the prompt first"),
         (twice, r"call observe\(text\) in between"),
         (talkative, "put both into one text"),
         (wordy, "the score is '1.0'; wanted a number"),

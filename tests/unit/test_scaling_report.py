@@ -111,7 +111,7 @@ def test_the_page_and_the_picture_show_every_training(tmp_path):
     report = write_report(settings, tmp_path / "run-scaling", measured(settings), MODEL)
     page = report.page.read_text()
     alone = scaling_page("sizes", {**report.figures, "without_one": []}, report.directory / "scaling.png")
-    assert "; fitted to all trainings but one" in page and "; </p>" not in alone
+    assert "; fits that leave one training out" in page and "; </p>" not in alone
     assert all(f"<td>{name}" in page for name in PARAMETERS)
     assert law_text(report.figures) in page
     with Image.open(report.directory / "scaling.png") as picture:
@@ -196,7 +196,7 @@ def test_no_best_size_is_told_where_losses_do_not_depend_on_tokens(tmp_path):
     assert "Budgets" not in report.page.read_text()
     (found,) = forecasts(resolve(settings))
     assert found.best is None and found.expected.loss == pytest.approx(flat.loss(found.parameters, 1), rel=1e-3)
-    assert "the law tells no best size" in printed(forecast_table([found]))
+    assert "the law gives no best size" in printed(forecast_table([found]))
 
 
 def printed(table) -> str:
