@@ -63,9 +63,10 @@ def artifact(run: RunDirectory, phase: str, metrics: dict, **more) -> None:
     Artifact(run.artifact(phase), "id", metrics, {}, seconds=12.0, data=[data], **more).commit(staging)
 
 
-@pytest.fixture
-def run(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
     """A run whose rl phase was stopped by its watch."""
+    tmp_path = tmp_path_factory.mktemp("run")
     watch = 'phases.rl.watch={gold: ["data.demo.gold:gold"], every: 2}'
     goal = "phases.rl.goals={gold_at_best: {at_least: 0.5}}"
     config = load_config(ROOT / "configs" / "grpo.yaml", [watch, goal, f"run.output={tmp_path}"])
@@ -88,8 +89,12 @@ def run(tmp_path) -> Path:
     return tmp_path
 
 
-def test_text_of_a_run_never_becomes_markup(run):
-    page = write_report(run).read_text()
+@pytest.fixture(scope="module")
+def page(run) -> str:
+    return write_report(run).read_text()
+
+
+def test_text_of_a_run_never_becomes_markup(page):
     assert "<script" not in page.lower()
     markup = Tags(page)
     shown = "".join(markup.text)
@@ -98,15 +103,13 @@ def test_text_of_a_run_never_becomes_markup(run):
         assert text in shown
 
 
-def test_the_report_needs_nothing_from_outside(run):
-    page = write_report(run).read_text()
+def test_the_report_needs_nothing_from_outside(page):
     assert all(link.startswith(("#", "data:image/png;base64,")) for link in Tags(page).linked)
     assert "@import" not in page
     assert "url(http" not in page
 
 
-def test_every_part_that_the_run_has_is_shown(run):
-    page = write_report(run).read_text()
+def test_every_part_that_the_run_has_is_shown(page):
     markup = Tags(page)
     shown = "".join(markup.text)
     assert markup.tags.count("svg") == 3  # training curves, drift, gold over KL

@@ -366,7 +366,7 @@ class Unrewarding(Counting):
         (silent, "ended before the first answer; await conversation.answer"),
         (eager, "was called before the first answer; the policy reads the prompt first"),
         (twice, r"call observe\(text\) in between"),
-        (talkative, "put both into one text"),
+        (talkative, "put both observations into one text"),
         (wordy, "the score is '1.0'; wanted a number"),
         (Bare, "returned 'again'; wanted"),
         (Unrewarding, "is None; wanted a number"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -20,19 +21,25 @@ SMALL_GRID = list(product((6e4, 2e5, 5e5, 9e5), (1e5, 2e5, 4e5)))
 LARGE_GRID = list(product((7e7, 4e8, 2e9, 1e10), (1e9, 1e10, 2e11)))
 
 
-def losses(law: Law, grid: list[tuple[float, float]], noise: float = 0.0, seed: int = 0) -> list[Training]:
+def losses(law: Law, grid: list[tuple[float, float]], noise: float = 0.0, seed: int = 0) -> tuple[Training, ...]:
     random = np.random.default_rng(seed)
-    return [Training(n, d, law.loss(n, d) * np.exp(noise * random.standard_normal())) for n, d in grid]
+    return tuple(Training(n, d, law.loss(n, d) * np.exp(noise * random.standard_normal())) for n, d in grid)
+
+
+@cache
+def fitted(points: tuple[Training, ...]) -> Law:
+    """The fit, once for all tests with equal points."""
+    return fit(points)
 
 
 @pytest.mark.parametrize(("law", "grid"), [(SMALL, SMALL_GRID), (CHINCHILLA, LARGE_GRID)], ids=["small", "chinchilla"])
 def test_the_law_that_made_the_losses_is_found(law, grid):
-    assert list(fit(losses(law, grid)).letters().values()) == pytest.approx(list(law.letters().values()), rel=1e-6)
+    assert list(fitted(losses(law, grid)).letters().values()) == pytest.approx(list(law.letters().values()), rel=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_losses_with_noise_still_tell_what_a_larger_size_reaches(seed):
-    law = fit(losses(SMALL, SMALL_GRID, noise=0.005, seed=seed))
+    law = fitted(losses(SMALL, SMALL_GRID, noise=0.005, seed=seed))
     assert law.loss(2e6, 4e5) == pytest.approx(SMALL.loss(2e6, 4e5), rel=0.01)
 
 
@@ -70,10 +77,10 @@ def test_no_other_start_ends_lower():
 
 def test_fits_without_one_training_agree_where_the_losses_are_exact_and_differ_where_they_are_not():
     exact, noisy = losses(SMALL, SMALL_GRID), losses(SMALL, SMALL_GRID, noise=0.01)
-    told = [law.loss(2e6, 4e5) for law in fits_without_one(exact, fit(exact))]
+    told = [law.loss(2e6, 4e5) for law in fits_without_one(exact, fitted(exact))]
     assert len(told) == len(SMALL_GRID)
     assert told == pytest.approx([SMALL.loss(2e6, 4e5)] * len(told), rel=1e-6)
-    assert np.ptp([law.loss(2e6, 4e5) for law in fits_without_one(noisy, fit(noisy))]) > 1e-3
+    assert np.ptp([law.loss(2e6, 4e5) for law in fits_without_one(noisy, fitted(noisy))]) > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -94,7 +101,7 @@ def test_a_law_of_losses_that_do_not_depend_on_sizes_or_tokens_says_so(loss, tol
 @pytest.mark.parametrize("seed", range(3))
 def test_a_law_of_losses_that_depend_on_both_tells_of_both(seed):
     points = losses(SMALL, SMALL_GRID, noise=0.005, seed=seed)
-    assert untold(fit(points), points) == []
+    assert untold(fitted(points), points) == []
 
 
 def test_token_counts_that_came_out_a_little_nearer_than_asked_for_are_fitted():
@@ -108,7 +115,10 @@ def test_token_counts_that_came_out_a_little_nearer_than_asked_for_are_fitted():
         (product((6e4, 5e5), (1e5, 2e5, 4e5)), r"scaling\.sizes: the fit sees 2 sizes and needs at least 3"),
         (product((6e4, 2e5, 5e5), (1e5, 4e5)), r"scaling\.tokens: the fit sees 2 token counts"),
         (product((5e5, 6e5, 7e5), (1e5, 2e5, 4e5)), r"scaling\.sizes: the sizes lie within a factor of 1\.4"),
-        (zip((6e4, 2e5, 5e5, 6e4, 2e5), (1e5, 2e5, 4e5, 4e5, 1e5)), r"scaling: 5 trainings cannot determine the law's 5"),
+        (
+            zip((6e4, 2e5, 5e5, 6e4, 2e5), (1e5, 2e5, 4e5, 4e5, 1e5)),
+            r"scaling: 5 trainings cannot determine the law's 5",
+        ),
     ],
 )
 def test_losses_that_cannot_tell_a_law_are_refused_with_advice(grid, told):

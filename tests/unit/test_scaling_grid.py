@@ -165,7 +165,7 @@ FOUR_LAYERS = {"intermediate_size": 64, "num_hidden_layers": 4, "num_attention_h
         ),
         (
             {name: {"hidden_size": width} for name, width in (("small", 32), ("middle", 36), ("large", 40))},
-            r"^scaling\.sizes: small .*, middle .*, large .* parameters \(with a vocabulary of 300\) are too near",
+            r"^scaling\.sizes: small .*, middle .*, large .* parameters \(with a vocabulary of 300\) are too close",
         ),
     ],
 )
