@@ -2,13 +2,11 @@
 
 import pytest
 import torch
-from oracle_arrays import Oracle, arrays, needs_oracle
+from oracle_arrays import Oracle, arrays
 
 from data.batch import Batch
 from rlhf.algorithms import resolve
 from rlhf.ops import advantages, kl, masked
-
-pytestmark = needs_oracle
 
 
 @pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.99, 0.95), (1.0, 1.0)])

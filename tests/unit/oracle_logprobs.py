@@ -2,12 +2,9 @@
 
 import pytest
 import torch
-from oracle_arrays import needs_oracle
 
 from rlhf.ops import masked
 from rlhf.ops.logprobs import entropy_from_logits, logprobs_from_logits, selected_logprobs
-
-pytestmark = needs_oracle
 
 
 def unshifted(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,13 +2,10 @@
 
 import pytest
 import torch
-from oracle_arrays import needs_oracle
 
 from data.batch import Batch
 from rlhf import objectives
 from rlhf.ops import masked, preference, ranking
-
-pytestmark = needs_oracle
 
 PAIRS = 6
 ADJACENT = [row for pair in range(PAIRS) for row in (pair, PAIRS + pair)]  # theirs: all chosen, then all rejected
