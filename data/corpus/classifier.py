@@ -22,12 +22,11 @@ from data.corpus.words import WORDS
 from data.corpus.work import Work
 from data.errors import UserError
 from data.messages import text_of
+from data.sources import Rows, open_rows
 
 if TYPE_CHECKING:
     import numpy as np
     from sklearn.feature_extraction.text import HashingVectorizer
-
-    from data.sources import Rows
 
 FEATURES = 2**18
 LOOKED_AT_CHARACTERS = 10_000  # the classifier reads the beginning of a text
@@ -187,8 +186,6 @@ class ExampleTexts:
     count once, so that none is in both."""
 
     def __init__(self, paths: Sequence[str], column: str):
-        from data.sources import open_rows
-
         self.rows: Rows = open_rows(list(paths))
         self.rows.require(column)
         self._column = column

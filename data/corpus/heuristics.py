@@ -8,11 +8,9 @@ give `stop_words`, or set `min_stop_words` to null.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from data.corpus.document import Document
 from data.corpus.step import Dropped, Outcome, Single, Step
@@ -54,15 +52,18 @@ REASONS = {
 class _Rule(Single):
     """A datatrove filter. The fields that `Step` does not have are the filter's parameters."""
 
+    filter_name: ClassVar[str]  # of datatrove.pipeline.filters
+    takes_words: ClassVar[bool] = True  # whether the filter counts words
     only_kinds: ClassVar[tuple[str, ...]] = ("web", "text")
-
-    @abstractmethod
-    def make(self, parameters: Mapping[str, Any]) -> BaseFilter: ...
 
     @cached_property
     def rule(self) -> BaseFilter:
+        from datatrove.pipeline import filters
+
         general = {field.name for field in fields(Step)}
-        return self.make({field.name: getattr(self, field.name) for field in fields(self) if field.name not in general})
+        parameters = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in general}
+        words = {"language": datatrove_words()} if self.takes_words else {}
+        return getattr(filters, self.filter_name)(**parameters, **words)
 
     def look(self, document: Document) -> Outcome:
         from datatrove.data import Document as Page
@@ -99,10 +100,7 @@ class GopherQuality(_Rule):
     min_stop_words: int | None = 2
     stop_words: tuple[str, ...] | None = None
 
-    def make(self, parameters: Mapping[str, Any]) -> BaseFilter:
-        from datatrove.pipeline.filters import GopherQualityFilter
-
-        return GopherQualityFilter(**parameters, language=datatrove_words())
+    filter_name: ClassVar[str] = "GopherQualityFilter"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,10 +119,7 @@ class GopherRepetition(_Rule):
     top_n_grams: tuple[tuple[int, float], ...] = ((2, 0.2), (3, 0.18), (4, 0.16))
     dup_n_grams: tuple[tuple[int, float], ...] = ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
 
-    def make(self, parameters: Mapping[str, Any]) -> BaseFilter:
-        from datatrove.pipeline.filters import GopherRepetitionFilter
-
-        return GopherRepetitionFilter(**parameters, language=datatrove_words())
+    filter_name: ClassVar[str] = "GopherRepetitionFilter"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,10 +145,7 @@ class C4(_Rule):
     filter_curly_bracket: bool = True
     filter_policy: bool = True
 
-    def make(self, parameters: Mapping[str, Any]) -> BaseFilter:
-        from datatrove.pipeline.filters import C4QualityFilter
-
-        return C4QualityFilter(**parameters, language=datatrove_words())
+    filter_name: ClassVar[str] = "C4QualityFilter"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,12 +153,9 @@ class C4Paragraphs(_Rule):
     """Xue et al. 2021 (mC4, arXiv:2010.11934), section 3.1: keeps documents with at least three lines of 200 characters
     or more. Replaces `C4` for languages without terminal punctuation."""
 
+    filter_name: ClassVar[str] = "C4ParagraphFilter"
     only_kinds: ClassVar[tuple[str, ...]] = ("web",)
-
-    def make(self, parameters: Mapping[str, Any]) -> BaseFilter:
-        from datatrove.pipeline.filters import C4ParagraphFilter
-
-        return C4ParagraphFilter(**parameters)
+    takes_words: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +168,7 @@ class FineWeb(_Rule):
     new_line_ratio: greatest ratio of line breaks to words.
     """
 
+    filter_name: ClassVar[str] = "FineWebQualityFilter"
     only_kinds: ClassVar[tuple[str, ...]] = ("web",)
     line_punct_thr: float = 0.12
     line_punct_exclude_zero: bool = False
@@ -187,8 +177,3 @@ class FineWeb(_Rule):
     short_line_length: int = 30
     char_duplicates_ratio: float = 0.01
     new_line_ratio: float = 0.3
-
-    def make(self, parameters: Mapping[str, Any]) -> BaseFilter:
-        from datatrove.pipeline.filters import FineWebQualityFilter
-
-        return FineWebQualityFilter(**parameters, language=datatrove_words())

@@ -10,13 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from data.corpus.document import Document, read_documents
 from data.corpus.source import SourceKind
-
-if TYPE_CHECKING:
-    from data.corpus.work import Work
+from data.corpus.work import Work
 
 
 @dataclass(frozen=True)

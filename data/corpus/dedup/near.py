@@ -87,7 +87,7 @@ class Search:
     seed: int
 
     def _lsh(self) -> Lsh:
-        from data.corpus.dedup.minhash import Lsh
+        from data.corpus.dedup.minhash import Lsh  # it imports datatrove, which the check of a config does not need
 
         return Lsh(self.step.words, self.bands, ROWS, self.seed)
 
