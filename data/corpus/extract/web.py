@@ -21,10 +21,8 @@ from data.corpus.step import Dropped
 NEWLINE, SPACE, TAB, NON_JOINER, JOINER, AMPERSAND, BREAK = map(chr, range(0x31344, 0x3134B))
 HIDDEN = {"\u200c": NON_JOINER, "\u200d": JOINER, "&": AMPERSAND}
 HIDDEN_IN_CODE = HIDDEN | {"\n": NEWLINE, " ": SPACE, "\t": TAB}
-REFUSED = dict.fromkeys([*range(9), *range(14, 32), 0xFFFE, 0xFFFF]) | {
-    11: " ",
-    12: " ",
-}  # lxml refuses these characters
+# characters that lxml refuses
+REFUSED = dict.fromkeys([*range(9), *range(14, 32), 0xFFFE, 0xFFFF]) | {11: " ", 12: " "}
 HIDE = str.maketrans(REFUSED | HIDDEN)
 HIDE_IN_CODE = str.maketrans(REFUSED | HIDDEN_IN_CODE | {"\r": None})
 SHOW = str.maketrans({letter: shown for shown, letter in HIDDEN_IN_CODE.items()})

@@ -15,9 +15,8 @@ _BODY = r"""(?<![\w/=#%@$€£.,\\-])
     (?: ,?[ ]?(?:ext\.?|extension|x)[ ]?[0-9]{1,5} )?
     (?! [\w%=€£] | [-.,/:][0-9] | [ ]?[*+=×÷] | [ ]-[0-9] )"""
 _CANDIDATE = re.compile(r"(?<![0-9][\s:])" + _BODY, re.VERBOSE | re.IGNORECASE)
-_AFTER_NUMBER = re.compile(
-    r"(?<=[\s:])" + _BODY, re.VERBOSE | re.IGNORECASE
-)  # the digits before it are not part of this number
+# directly after another number: the digits before it are not part of this one
+_AFTER_NUMBER = re.compile(r"(?<=[\s:])" + _BODY, re.VERBOSE | re.IGNORECASE)
 _SAID = re.compile(
     r"\b(?:phone|telephone|tele?|tél|telefon|téléphone|call|fax|mobile|mobil|handy|cell|whatsapp|sms|text me|dial"
     r"|(?:my|your|his|her|our|their) (?:number|nr))\b[^0-9\n]{0,20}\Z",
