@@ -1,8 +1,8 @@
 """Cleans a corpus: makes documents from files and passes them through the steps, one file unit at a time.
 
 Consecutive steps run in one pass over a unit. A step that must know the whole corpus starts a new pass: the documents
-so far are written to disk, and the step prepares itself from them. Each unit of each pass is one piece of `Work`: a killed
-run continues where it stopped, and the result does not depend on where and in which order the pieces ran.
+so far are written to disk, and the step prepares itself from them. Each unit of each pass is one piece of `Work`: a
+killed run continues where it stopped, and the result does not depend on where and in which order the pieces ran.
 """
 
 from __future__ import annotations

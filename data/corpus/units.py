@@ -87,8 +87,8 @@ def _leads_out(path: str, roots: Sequence[str]) -> bool:
 
 
 def _below(directory: str, roots: Sequence[str]) -> Iterator[str]:
-    """The files below the directory, without hidden ones; directories that may not be listed; links that lead out of the
-    roots. Follows other links to directories, each directory once."""
+    """The files below the directory, without hidden ones; directories that may not be listed; links that lead out of
+    the roots. Follows other links to directories, each directory once."""
     seen: set[str] = set()
     unlisted: list[str] = []
     for folder, subfolders, files in os.walk(
