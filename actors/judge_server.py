@@ -61,7 +61,11 @@ class ServerActor:
         command = _command(self._name, model_path, max_length, settings, dtype, seed)
         command += device_options(settings, self._gpus) + ["--middleware", f"{Gate.__module__}.{Gate.__qualname__}"]
         # the key goes through the environment: every user of the machine can read a command line
-        environment = os.environ | engine_environment(threads) | {"VLLM_API_KEY": key, "VLLM_LOGGING_LEVEL": "INFO"}
+        environment = (
+            os.environ
+            | engine_environment(threads, not self._gpus)
+            | {"VLLM_API_KEY": key, "VLLM_LOGGING_LEVEL": "INFO"}
+        )
         paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]  # for the gate
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the server

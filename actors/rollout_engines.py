@@ -33,12 +33,14 @@ class Calls:
 class Engines:
     """All rollout engines of a pool."""
 
-    def __init__(self, arguments: tuple, placements: Sequence[Mapping[str, Any]]) -> None:
-        """Asks Ray for the actors and returns at once. arguments: VllmEngine's. placements: each actor's Ray options."""
+    def __init__(self, placements: Sequence[Mapping[str, Any]]) -> None:
+        """Asks Ray for the actors, which import vLLM, and returns at once. placements: each actor's Ray options."""
         self._placements = placements
         self._nodes: dict[int, str] = {}
         self._actors = [
-            ray.remote(VllmEngine).options(**placement, name=_name(index)).remote(*arguments, _threads(placement))
+            ray.remote(VllmEngine)
+            .options(**placement, name=_name(index))
+            .remote(max(1, int(placement.get("num_cpus", 1))), not placement.get("num_gpus"))
             for index, placement in enumerate(placements)
         ]
 
@@ -48,9 +50,13 @@ class Engines:
     def where(self, index: int) -> str:
         return f"{_name(index)} on node {self._node(index)}"
 
+    def build(self, *arguments: Any) -> None:
+        """Starts to build all engines, with the arguments of `VllmEngine.build`."""
+        self._building = self.start_all("build", *arguments)
+
     def wait_until_ready(self) -> int:
         """Waits until all engines are placed and built; returns the model's number of token ids."""
-        described = self.wait(self.start_all("describe"), READY_TIMEOUT_S, self._needs_and_has)
+        described = self.wait(self._building, READY_TIMEOUT_S, self._needs_and_has)
         self._nodes = {index: answer["node"] for index, answer in described.items()}
         return described[0]["vocabulary"]
 
@@ -123,10 +129,6 @@ class Engines:
         return (
             f"; they need {needs}, the cluster has {free} free (their own share no longer counted once they are placed)"
         )
-
-
-def _threads(placement: Mapping[str, Any]) -> int:
-    return max(1, int(placement.get("num_cpus", 1)))
 
 
 def _name(index: int) -> str:

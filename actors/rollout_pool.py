@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from actors.errors import WeightSyncError
 from actors.rollout_engines import Engines
@@ -24,6 +23,7 @@ class EnginePool:
 
     def __init__(
         self,
+        engines: Engines,
         model_path: str,
         max_length: int,
         *,
@@ -31,9 +31,8 @@ class EnginePool:
         stop_token_ids: tuple[int, ...],
         dtype: str,
         seed: int,
-        placements: Sequence[Mapping[str, Any]],
     ) -> None:
-        """Starts one engine for each of `placements`, the keyword options of its Ray actor, and returns at once.
+        """Starts to build the model in the engines, and returns at once.
 
         model_path: a directory with config, safetensors and tokenizer. max_length: tokens, prompt and answer together.
         dtype: "float32" or "bfloat16". The first `generate` or `sync` waits for the engines; it raises WorkerError
@@ -46,7 +45,8 @@ class EnginePool:
         self._version = 0  # = syncs that succeeded
         self._tokenizer = load_tokenizer(model_path)
         self._canary: list[list[int]] | None = None  # token ids; None until the engines are ready
-        self._engines = Engines((model_path, max_length, settings, stop_token_ids, dtype, seed), placements)
+        self._engines = engines
+        engines.build(model_path, max_length, settings, stop_token_ids, dtype, seed)
 
     @property
     def stats(self) -> dict[str, int]:

@@ -12,18 +12,19 @@ from typing import Any
 import psutil
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-from transformers import AutoConfig
 
 from actors.group import WorkerGroup
 from actors.judge_server import JudgeServer
 from actors.monitor import Monitor
 from actors.pieces import run_pieces
 from actors.placement import ROLLOUT, Placement
+from actors.rollout_engines import Engines
 from actors.rollout_pool import EnginePool
 from actors.staging import StagedBatch
 from data.batch import Batch
 from data.corpus.work import Piece
 from data.errors import UserError
+from data.lean_transformers import import_transformers
 from data.tokenizer import load_tokenizer, stop_token_ids
 from rlhf.config.schema import Config
 from rlhf.interfaces import ModelBuild, ModelGroup, Served
@@ -40,6 +41,7 @@ class ClusterRuntime:
         self._places: dict[str, PlacementGroup] = {}  # by pool
         self._groups: dict[tuple[str, str], WorkerGroup] = {}  # by role and pool
         self._servers: dict[str, JudgeServer] = {}  # by role
+        self._engines: Engines | None = None  # of the next rollout pool: their processes have started
         self._pool: EnginePool | None = None
         self._pool_key: tuple | None = None
         self._past_syncs: Counter = Counter()  # of rollout engines that were closed
@@ -54,6 +56,8 @@ class ClusterRuntime:
 
     def close(self) -> None:
         self._close_rollouts()
+        if self._engines is not None:
+            self._engines.stop()
         for server in self._servers.values():
             server.kill()
         for group in self._groups.values():
@@ -65,9 +69,12 @@ class ClusterRuntime:
     def expect(self, pools: Mapping[str, str], rollouts: tuple[str, int] | None = None) -> None:
         """Starts the processes of these roles ({role: pool}), and the rollout engines of (model path, max_length) where
         there is memory for them beside all else; returns at once. They import while the driver reads its data."""
+        early = rollouts and self._pool is None and self._engines_have_room(rollouts[0])
+        if early:  # first, for vLLM takes longest to import
+            self._engines = Engines(self._seats(ROLLOUT, self._config.rollout.pool))
         for role, pool in pools.items():
             self._group(role, pool).start()
-        if rollouts and self._pool is None and self._engines_have_room(rollouts[0]):
+        if early:
             self.rollouts(*rollouts)
 
     def group(self, build: ModelBuild, pool: str) -> WorkerGroup:
@@ -79,19 +86,21 @@ class ClusterRuntime:
     def rollouts(self, model_path: str, max_length: int) -> EnginePool:
         """The rollout engines for this architecture, its stop tokens and length; new ones where one of these changed."""
         path = _absolute(model_path)
-        architecture = AutoConfig.from_pretrained(path, local_files_only=True).to_dict()
+        architecture = import_transformers().AutoConfig.from_pretrained(path, local_files_only=True).to_dict()
         stop = tuple(stop_token_ids(load_tokenizer(path)))
         key = {name: value for name, value in architecture.items() if name not in NOT_ARCHITECTURE}, stop, max_length
         if self._pool is None or key != self._pool_key:
             self._close_rollouts()
+            engines = self._engines or Engines(self._seats(ROLLOUT, self._config.rollout.pool))
+            self._engines = None
             self._pool = EnginePool(
+                engines,
                 path,
                 max_length,
                 settings=self._config.rollout,
                 stop_token_ids=stop,
                 dtype=self._engine_dtype,
                 seed=self._config.run.seed,
-                placements=self._seats(ROLLOUT, self._config.rollout.pool),
             )
             self._pool_key = key
         return self._pool

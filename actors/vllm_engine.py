@@ -15,6 +15,7 @@ from typing import Any
 import ray
 
 from actors.weight_items import WeightItem, checksum, decode
+from data.lean_transformers import import_transformers
 from data.sample import Sampling
 from rlhf.config.schema import Rollout
 
@@ -45,9 +46,11 @@ def request_seed(*parts: int) -> int:
     return int.from_bytes(digest.digest(), "little") >> 1  # vLLM takes signed 64-bit seeds
 
 
-def engine_environment(threads: int) -> dict[str, str]:
+def engine_environment(threads: int, on_cpu: bool) -> dict[str, str]:
     """Environment of an engine's process, set before the process imports torch and vLLM."""
-    return {
+    # vLLM compiles some functions even where it runs eagerly: on a CPU ten seconds of compilers for a microsecond a token
+    eager = {"TORCHDYNAMO_DISABLE": "1"} if on_cpu else {}
+    return eager | {
         "OMP_NUM_THREADS": str(threads),
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives and dies with its actor: no child processes
         "VLLM_HOST_IP": "127.0.0.1",  # an engine never spans nodes
@@ -65,7 +68,13 @@ class VllmEngine:
     sample only up to near-ties.
     """
 
-    def __init__(
+    def __init__(self, threads: int, on_cpu: bool) -> None:
+        """Imports vLLM, which takes longer than to build a small engine. The other calls follow `build`."""
+        os.environ.update(engine_environment(threads, on_cpu))
+        import_transformers()
+        import vllm  # noqa: F401
+
+    def build(
         self,
         model_path: str,
         max_length: int,
@@ -73,9 +82,8 @@ class VllmEngine:
         stop_token_ids: tuple[int, ...],
         dtype: str,
         seed: int,
-        threads: int,
-    ) -> None:
-        os.environ.update(engine_environment(threads))
+    ) -> dict[str, Any]:
+        """Builds the engine. Returns {"node": IP address, "vocabulary": number of token ids}."""
         from vllm import EngineArgs, LLMEngine
         from vllm.platforms import current_platform
 
@@ -105,13 +113,7 @@ class VllmEngine:
         self._stop_token_ids = list(stop_token_ids)
         self._version = 0  # the weights of model_path
         self._updating = False
-
-    def describe(self) -> dict[str, Any]:
-        """{"node": IP address, "vocabulary": number of token ids}; returns once the engine is built."""
-        return {
-            "node": ray.util.get_node_ip_address(),
-            "vocabulary": self._engine.model_config.get_vocab_size(),
-        }
+        return {"node": ray.util.get_node_ip_address(), "vocabulary": self._engine.model_config.get_vocab_size()}
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
         """The completions of each request, in the order of its seeds. Prompts must be shorter than max_length."""

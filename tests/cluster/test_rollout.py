@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 
 from actors.cluster import by_value
 from actors.errors import WeightSyncError, WorkerError
+from actors.rollout_engines import Engines
 from actors.rollout_pool import EnginePool
 from actors.vllm_engine import PREFILL_TOKENS
 from actors.weight_items import checksum
@@ -179,7 +180,7 @@ def build_pool(path: Path, engines: int, dtype: str = "float32", stop: tuple[int
     placements = [{"num_cpus": 1, "namespace": namespace_of(path, engines, dtype)}] * engines
     settings = Rollout(memory_gib=0.1)
     return EnginePool(
-        str(path), MAX_LENGTH, settings=settings, stop_token_ids=stop, dtype=dtype, seed=0, placements=placements
+        Engines(placements), str(path), MAX_LENGTH, settings=settings, stop_token_ids=stop, dtype=dtype, seed=0
     )
 
 
