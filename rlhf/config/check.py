@@ -1,6 +1,7 @@
-"""All rules that no single field can state. Each yields advice, one line for each mistake, before anything is spawned.
+"""All rules about several settings. Each yields advice, one line per mistake, before any process starts.
 
-A rule stands in the file of the settings it speaks about. `rule(resolved)` is asked once, `rule(resolved, phase)` of each phase.
+A rule stands in the file of the settings it speaks about. `rule(resolved)` is checked once, `rule(resolved, phase)` for
+each phase.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ PHASE_RULES: Mapping[type | UnionType, tuple[Rule, ...]] = {  # by the settings 
     BestOfN: (phase_rules.best_of_n_has_a_choice,),
 }
 
-MODEL_RULES: tuple[Rule, ...] = (  # of the models in `phase.models`
+MODEL_RULES: tuple[Rule, ...] = (  # about the models in `phase.models`
     model_rules.models_start_somewhere,
     model_rules.pools_exist,
     model_rules.phases_come_before,
@@ -95,7 +96,7 @@ CODE_RULES: Mapping[type | UnionType, tuple[Rule, ...]] = {  # these import the 
 def check(
     config: Config, *, algorithm: Algorithm | None = None, reward: Any = None, rollout_given: bool = False
 ) -> Resolved:
-    """The config, resolved. algorithm, reward, rollout_given: what `rlhf.run` was given by value instead of the config's.
+    """The resolved config. algorithm, reward, rollout_given: the objects that `rlhf.run` got instead of the config's.
 
     Raises UserError with one line for each rule that the config breaks.
     """
@@ -104,7 +105,7 @@ def check(
     for phase in resolved.phases:
         advice += _asked(_rules_of(phase, PHASE_RULES), resolved, phase)
         advice += _asked(MODEL_RULES, resolved, phase.certain)
-    if not advice:  # where a rule is broken that imports nothing, it answers at once
+    if not advice:  # a mistake that needs no import is told at once
         for phase in resolved.phases:
             broken = _asked(_rules_of(phase, CODE_RULES), resolved, phase)
             advice += broken or _asked(MODEL_RULES, resolved, phase.decided)

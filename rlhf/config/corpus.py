@@ -1,4 +1,4 @@
-"""The configuration of a corpus: where its texts come from, what they pass, and what is made of them."""
+"""Settings of a corpus: the sources of its texts, the cleaning steps, the tokenizer, and the mixture for training."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ LanguageCode = Annotated[str, Field(pattern=r"^([a-z]{2,3})?$", description="a l
 
 
 class Source(Node):
-    """Texts of one kind. The order of sources is their rank: of duplicates, the first source's document is kept."""
+    """Texts of one kind. Of duplicate documents, the one from the source that is listed first is kept."""
 
     name: str = Field(pattern=r"^\w[\w-]*$", description="letters, digits, '_' and '-'")
     path: str | list[str]  # files, directories, or module:function that yields dict rows
-    # web: HTML, WARC; text; book: one document a file; code; scientific: LaTeX and Markdown; dialogue: turns, also as trees.
-    # Each also as rows of .jsonl, .parquet or .arrow
+    # web: HTML, WARC; text; book: one document per file; code; scientific: LaTeX and Markdown; dialogue: turns or trees of
+    # turns. Each kind may also be rows of .jsonl, .parquet or .arrow
     kind: SourceKind = "text"
-    language: LanguageCode = ""  # of all its documents; "": as the rows or the step `language` say
-    column: str = "text"  # of rows: where the text is
-    split: Literal["file", "lines", "paragraphs"] = "file"  # how a plain text file becomes documents
+    language: LanguageCode = ""  # of all documents; "": taken from the rows or the step `language`
+    column: str = "text"  # of rows: the column that holds the text
+    split: Literal["file", "lines", "paragraphs"] = "file"  # how to split a plain text file into documents
     args: dict[str, Any] = {}  # keyword arguments of module:function
-    weight: float | None = Field(None, ge=0)  # share of the training mixture; default: as many as it has tokens
-    reference: bool = False  # text that is known already: what repeats it is dropped, and it is not written out
+    weight: float | None = Field(None, ge=0)  # share of the training mixture; default: its share of the tokens
+    reference: bool = False  # only for deduplication: documents that repeat it are dropped, and it is not written out
 
 
 class StepConfig(Named):
@@ -33,35 +33,37 @@ class StepConfig(Named):
 
 
 class Tokenizer(Node):
-    """Trained from the phase's own data, or loaded."""
+    """A tokenizer that the phase trains on its own data, or loads."""
 
-    path: str | None = None  # of one to load; nothing is trained then
-    kind: Literal["bpe", "wordpiece", "unigram"] = "bpe"  # all over bytes: any text comes back as it was
+    path: str | None = None  # of a tokenizer to load, instead of training one
+    kind: Literal["bpe", "wordpiece", "unigram"] = "bpe"  # all work on bytes, so decoding restores any text exactly
     vocab_size: int = Field(4096, ge=260)
-    special_tokens: list[str] = []  # beside those of chat and end of text
+    special_tokens: list[str] = []  # in addition to those of chat and end of text
 
 
 class CorpusTokenizer(Tokenizer):
-    """Its path may also be phase:<name>, that of a model or of another corpus."""
+    """`path` may also be phase:<name>, the tokenizer of an earlier model or corpus."""
 
-    sample_mb: float = Field(100.0, gt=0)  # of the corpus that it is trained from, drawn evenly from all units
+    sample_mb: float = Field(100.0, gt=0)  # of text to train it on, drawn evenly from the whole corpus
 
 
 class Mixture(Node):
-    """How much a pretraining phase takes of each source of its corpus."""
+    """The share of each source of the corpus in a pretraining phase."""
 
-    weights: dict[str, float] = {}  # by source; default: those of the corpus, else tokens ** (1 / temperature)
-    temperature: float = Field(1.0, ge=1)  # above 1, small sources count for more (Conneau & Lample 2019)
-    # [share of the training done, weights], in order: between two points weights go over linearly
+    weights: dict[
+        str, float
+    ] = {}  # by source; default: the weights in the corpus phase, else tokens ** (1 / temperature)
+    temperature: float = Field(1.0, ge=1)  # above 1: raises the shares of small sources (Conneau & Lample 2019)
+    # [share of the training done, weights], in order; weights between two points are interpolated linearly
     schedule: list[tuple[Fraction, dict[str, float]]] = []
 
 
 class Reserved(Short):
-    """Texts that the corpus must not contain, beside those that this run evaluates on."""
+    """Texts to keep out of the corpus, in addition to the data that this run evaluates on."""
 
     short = "path"
     path: str | list[str]
-    columns: list[str] = []  # of its rows; default: every text in them
+    columns: list[str] = []  # of its rows; default: all texts of a row
 
 
 STEPS = ["gopher_repetition", "gopher_quality", "exact_duplicates", "near_duplicates", "decontaminate", "pii"]

@@ -1,4 +1,4 @@
-"""The configuration of a phase's data: where the rows are, how they are put into words, and how several data sets are mixed."""
+"""Settings of a phase's data: where the rows are, templates that turn them into text, and mixes of data sets."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pydantic import Field, model_validator
 from data.templates import Wording
 from rlhf.config.node import Node, Short
 
-# of a part: settings name it, as in data.mix.<part>.path
+# of a part of a mix: used in settings, as in data.mix.<part>.path
 PartName = Annotated[str, Field(pattern=r"^\w[\w-]*$", description="letters, digits, '_' and '-'")]
 
 
 class Template(Node):
-    """How a row is put into words: its columns stand in braces, `{{` is a brace. `text`, or `prompt` and `response`; `prompt`
-    alone where answers are yet to be sampled. Of several, one that the row has all columns for is drawn, by the row's number."""
+    """Text with column names in braces; `{{` is a brace. `text`, or `prompt` and `response`, or `prompt` alone where
+    answers are sampled. Of several templates, the row number draws one whose columns the row has."""
 
     text: str | None = None
     prompt: str | None = None
     response: str | None = None
-    weight: float = Field(1.0, gt=0)  # how often it is drawn beside the others
+    weight: float = Field(1.0, gt=0)  # how often it is drawn, relative to the others
 
     @model_validator(mode="after")
     def _one_form(self) -> Template:
@@ -38,16 +38,18 @@ class Template(Node):
 
 class Data(Short):
     short = "path"
-    path: str | list[str] = ""  # files, a directory, a data set's name, or module:function that yields rows
-    split: str = "train"  # of a named data set
-    columns: dict[str, str] = {}  # name that the phase wants: name in the file
+    path: str | list[str] = ""  # files, a directory, the name of a data set, or module:function that yields rows
+    split: str = "train"  # of a data set given by name
+    columns: dict[str, str] = {}  # {name that the phase reads: name in the file}
     args: dict[str, Any] = {}  # keyword arguments of module:function
-    limit: int | None = Field(None, ge=1)  # first rows only
-    # rows, chosen by the seed, set aside for evaluation; of a corpus, which has set documents aside, how many windows are used (0: 1,000)
+    limit: int | None = Field(None, ge=1)  # reads only this many rows
+    # rows set aside for evaluation, drawn by the seed. Of a corpus, which has its own held-out documents: windows of
+    # them to evaluate on (0: 1,000)
     holdout: int = Field(0, ge=0)
-    templates: list[Template] = []  # each row is put into words by one of them
-    mix: dict[PartName, Part] = {}  # of pretrain and sft, instead of a path: several data sets, trained on together
-    temperature: float = Field(1.0, ge=1)  # of a mix without weights: shares go by rows ** (1 / temperature)
+    templates: list[Template] = []  # each row is turned into text by one of them
+    mix: dict[PartName, Part] = {}  # pretrain and sft: several data sets to train on together, instead of a path
+    # of a mix without weights: shares are proportional to rows ** (1 / temperature)
+    temperature: float = Field(1.0, ge=1)
 
     @model_validator(mode="after")
     def _path_or_mix(self) -> Data:
@@ -56,7 +58,7 @@ class Data(Short):
         return self
 
     def sets(self, name: str) -> dict[str, Data]:
-        """By setting, those of a mix, or this one, whose setting is `name`."""
+        """{setting: data set} of the parts of a mix, or of this data set, whose setting is `name`."""
         return {f"{name}.mix.{part}": data for part, data in self.mix.items()} or {name: self}
 
     @property
@@ -68,9 +70,10 @@ class Part(Data):
     """One data set of a mix."""
 
     mix: dict[str, Part] = Field({}, max_length=0)
-    weight: float | None = Field(None, ge=0)  # share of the rows trained on, 0: only evaluated; default: by its rows
-    cap: int | None = Field(None, ge=1)  # rows that it counts for at most where shares go by rows (Raffel et al. 2020)
-    rows: Literal["text", "chat"] | None = None  # default: what the phase reads
+    # share of the rows trained on; 0: only evaluated; default: by its number of rows
+    weight: float | None = Field(None, ge=0)
+    cap: int | None = Field(None, ge=1)  # the most rows it counts for where shares go by rows (Raffel et al. 2020)
+    rows: Literal["text", "chat"] | None = None  # default: the kind of rows that the phase reads
 
 
-Data.model_rebuild()  # with Part, which was not there yet
+Data.model_rebuild()  # resolves the annotation `Part`, which is defined after Data

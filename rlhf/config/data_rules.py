@@ -1,4 +1,4 @@
-"""Rules about data: whether they are there, where data sets may be mixed and in which shares, and what templates make of rows."""
+"""Rules about data: files exist, mixes and their shares are possible, templates make the rows that are read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlhf.config.explain import did_you_mean
 from rlhf.config.kinds import CORPUS, LEAVING_ROWS, OF_TEXT, PHASE
 from rlhf.config.resolved import Resolved, ResolvedPhase
 
-# a path that is certainly a file or directory; others may be names of data sets or models
+# paths that must be files or directories; other paths may be names of data sets or models
 FILE = re.compile(r"^(?!.*://)(\.{0,2}/|.*\.(txt|json|jsonl|jsonl\.gz|json\.gz|parquet|arrow|csv)$)")
 OF_PARTS = ("split", "columns", "args", "limit", "holdout", "templates")  # settings of a mix's parts, not of the mix
 FORMS = {
@@ -69,7 +69,7 @@ def mix_shares_can_be_had(resolved: Resolved, phase: ResolvedPhase) -> Iterator[
         if "temperature" in part.given:
             yield f"{where}.mix.{name}.temperature: it is of the whole mix; set {where}.temperature"
         corpus = phase.corpora.get(f"data.mix.{name}")
-        # a corpus sets documents aside, of which `holdout` says how many windows are used
+        # a corpus sets documents aside; `holdout` is the number of windows to use of them
         if part.weight == 0 and not part.holdout and (corpus is None or not corpus.holdout):
             holdout = "its holdout" if corpus is None else f"phases.{corpus.name}.holdout"
             yield (
@@ -79,7 +79,7 @@ def mix_shares_can_be_had(resolved: Resolved, phase: ResolvedPhase) -> Iterator[
 
 
 def weights_fit(where: str, weights: Mapping[str, float], names: Sequence[str]) -> Iterator[str]:
-    """Shares of a corpus's sources or of a mix's parts, which are those of these names."""
+    """weights: shares of the sources of a corpus, or of the parts of a mix, which have these names."""
     for name in weights:
         if name not in names:
             yield f"{where}: the corpus has no source {name!r}{did_you_mean(name, names)}"
@@ -115,7 +115,7 @@ def templates_make_what_is_read(resolved: Resolved, phase: ResolvedPhase) -> Ite
 
 
 def _rows(phase: ResolvedPhase, name: str, data: Data) -> str | None:
-    """What the rows of this setting are read as."""
+    """The kind of rows that the phase reads from this data set."""
     if name == "answers.data":
         return "prompts"
     if name == "ptx.data":

@@ -1,4 +1,4 @@
-"""Turns pydantic's errors into one line each: where, what was found, what is wanted, and the nearest known name."""
+"""Turns each of pydantic's errors into one line: the setting, the value found, the value wanted, the nearest name."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "min_
 
 
 def explain(error: ValidationError, tree: Any, origin: Callable[[Path], str]) -> list[str]:
-    """One line for each mistake. `tree` is what was validated; `origin` names the file or override that set a path."""
+    """One line per mistake. tree: the validated value; origin: names the file or override that set a path."""
     details = {_locate(detail, tree): detail for detail in error.errors(include_url=False)}
-    # of a union's members, those that fit less well also complain, about the whole value: the innermost complaint is meant
+    # members of a union that do not fit also raise errors about the whole value: keep the innermost error
     innermost = [path for path in details if not any(other[: len(path)] == path for other in details if other != path)]
     return [f"{origin(path)}: {_describe(path, details[path], tree)}" for path in innermost]
 
@@ -34,7 +34,7 @@ def dotted(path: Path) -> str:
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """`; did you mean …?` or, where nothing is near, what there is."""
+    """`; did you mean …?` or, without a similar name, a list of the known names."""
     known = list(known)
     nested = [path for path in known if path.endswith(f".{name}")]
     near = nested or difflib.get_close_matches(str(name), known, n=1)
@@ -44,12 +44,12 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
 
 def _hint(name: object, known: list[str]) -> str:
-    """`did_you_mean` for a sentence that lists what there is anyway."""
+    """`did_you_mean` for a sentence that lists the known names itself."""
     return did_you_mean(name, known) if difflib.get_close_matches(str(name), known) else ""
 
 
 def field_at(path: Path, tree: Any) -> FieldInfo | None:
-    """The schema's field at this path; the tree decides between a union's members. None where the schema has none."""
+    """The schema's field at this path; values of the tree select members of unions. None for an unknown path."""
     field, value = FieldInfo.from_annotation(Config), tree
     for part in path:
         member = _member(field.annotation, value)
@@ -66,14 +66,14 @@ def field_at(path: Path, tree: Any) -> FieldInfo | None:
 
 
 def node_at(path: Path, tree: Any) -> type[BaseModel] | None:
-    """The schema's node at this path, where there is one."""
+    """The schema's node at this path, if any."""
     field = field_at(path, tree)
     member = _member(field.annotation, _value_at(path, tree)) if field else None
     return member if isclass(member) and issubclass(member, BaseModel) else None
 
 
 def _locate(detail: ErrorDetails, tree: Any) -> Path:
-    """The error's path in the YAML tree: pydantic's own also names the members of unions that it tried."""
+    """The error's path in the YAML tree. Pydantic's own path also contains the members of unions that it tried."""
     location = detail["loc"]
     path: list[str | int] = []
     value = tree
@@ -97,7 +97,7 @@ def _describe(path: Path, detail: ErrorDetails, tree: Any) -> str:
         return f"{where} is not a setting{did_you_mean(path[-1], _known(path[:-1], tree))}"
     if problem == "missing":
         return f"{where} is missing"
-    if problem == "value_error":  # a rule of the schema's own, which says what is wanted
+    if problem == "value_error":  # raised by a validator of the schema, whose message is complete
         return f"{where}: {detail['ctx']['error']}"
     if problem == "union_tag_invalid":
         kinds = [tag.strip("' ") for tag in detail["ctx"]["expected_tags"].split(",")]
@@ -106,20 +106,20 @@ def _describe(path: Path, detail: ErrorDetails, tree: Any) -> str:
         return f"{where}.kind is missing"
     field, node = field_at(path, tree), node_at(path, tree)
     if node is not None and issubclass(node, Short) and node.short in detail["loc"][len(path) :]:
-        field = node.model_fields[node.short]  # a short form whose value is wrong
+        field = node.model_fields[node.short]  # the value of a short form is wrong
     wanted = _wanted(field) if field else detail["msg"]
     return f"{where}: found {_shown(found)}, wanted {wanted}{_hint(found, _choices(field) if field else [])}"
 
 
 def _named(path: Path, tree: Any) -> str | None:
-    """What the name at the path's end may consist of, where the schema says it."""
+    """The schema's description of valid names at the path's end, if any."""
     field = field_at(path[:-1], tree)
     keys = get_args(field.annotation)[:1] if field and get_origin(field.annotation) is dict else ()
     return FieldInfo.from_annotation(keys[0]).description if keys else None
 
 
 def _known(path: Path, tree: Any) -> list[str]:
-    """Names that may stand here, and those one level down as `node.name`."""
+    """The valid names at this path, and those one level down as `node.name`."""
     field = field_at(path, tree)
     keys = get_args(field.annotation)[:1] if field and get_origin(field.annotation) is dict else ()
     if keys:
@@ -133,7 +133,7 @@ def _known(path: Path, tree: Any) -> list[str]:
 
 
 def _member(annotation: Any, value: Any) -> Any:
-    """The member of a union (or the annotation itself) that a value of this shape is meant for."""
+    """The member of a union, or the annotation itself, that fits the shape of the value."""
     options = _options(annotation)
     for option in options:
         origin = get_origin(option) or option
@@ -165,7 +165,7 @@ def _choices(field: FieldInfo) -> list[str]:
 
 
 def _wanted(field: FieldInfo) -> str:
-    """What the schema allows, in words."""
+    """The values that the schema allows, in words."""
     if field.description:
         return field.description
     kinds = " or ".join(dict.fromkeys(_words(option) for option in _options(field.annotation)))

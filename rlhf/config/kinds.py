@@ -1,7 +1,7 @@
-"""The kinds of phases: the models that each uses, the rows that it reads, what it learns by, the loop that runs it, what it leaves.
+"""The kinds of phases: models, rows, objective or algorithm, loop and result of each.
 
-A new kind of phase is its settings in `schema.py`, its entry here, and its loop. Loops, objectives and algorithms are named by
-import path, so that reading a config imports none of them.
+A new kind of phase needs its settings in `schema.py`, its entry here, and its loop. Loops, objectives and algorithms are
+named by import path, so that reading a config imports none of them.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ class Kind:
     """A kind of phase."""
 
     name: str
-    roles: tuple[str, ...] = ()  # of the models that it can use
-    result: str | None = None  # the role of the model that it leaves; None: it leaves rows or a corpus
-    # what its rows are read as; a loss may name another kind of feedback (`data.examples.KINDS`)
+    roles: tuple[str, ...] = ()  # of the models that the phase can use
+    result: str | None = None  # the role of the model that the phase leaves; None: it leaves rows or a corpus
+    # the kind of its rows; a loss may name another kind of feedback (`data.examples.KINDS`)
     rows: Literal["text", "chat", "preference", "prompts"] | None = None
-    setting: Literal["objective", "loss", "algorithm"] | None = None  # the setting that says how it learns
-    resolver: str = ""  # makes the objective or algorithm of this setting's name and parameters
+    setting: Literal["objective", "loss", "algorithm"] | None = None  # names the objective, loss or algorithm
+    resolver: str = ""  # import path of the function that builds it from name and parameters
     loop: str = SUPERVISED
-    given: tuple[str, ...] = ()  # what `rlhf.run` may be given by value instead of the config's
+    given: tuple[str, ...] = ()  # objects of `rlhf.run` that replace the config's
     shown: tuple[str, ...] = ("loss", "lr", "tokens/s")  # figures of a supervised step in the progress bar
 
     @property
     def of_text(self) -> bool:
-        """Whether it learns a text objective, from data that may be a mix: pretraining and SFT."""
+        """Whether it trains on a text objective; its data may then be a mix."""
         return self.setting == "objective"
 
     @property
@@ -41,7 +41,7 @@ class Kind:
 
     @property
     def leaves_rows(self) -> bool:
-        """Whether it leaves a data set."""
+        """Whether it leaves a data set of rows."""
         return self.result is None and self.name != CORPUS
 
     @property

@@ -1,7 +1,7 @@
-"""Reads a config: YAML, the files that it extends, overrides from the command line. Every mistake is one line of UserError.
+"""Reads a config: a YAML file, the files that it extends, overrides. Each mistake is one line of a UserError.
 
-Paths of `extends` are relative to the file that names them. Paths of data and models stay as they are written: relative to
-the working directory of the run.
+Paths in `extends` are relative to the file that names them. Paths of data and models are relative to the run's working
+directory.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ FLOAT = re.compile(r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """The config of this file with `a.b.c=value` overrides laid over it; values are YAML.
+    """The config of this file with `a.b.c=value` overrides; values are YAML.
 
-    A mapping merges with the one that it extends or, where that is a list, with its entries: `phases: {ppo: {steps: 5}}`.
-    Everything else, lists among it, replaces. A list's entries are named by index or by name: `phases.0.steps=5`,
-    `phases.ppo.steps=5`. An override replaces what it names.
+    A mapping is merged with the mapping that it extends, or with the entries of a list: `phases: {ppo: {steps: 5}}`.
+    Any other value, also a list, replaces the value that it extends. Entries of a list are named by index or by name:
+    `phases.0.steps=5`, `phases.ppo.steps=5`. An override replaces the value that it names.
 
-    Raises UserError with one line for each mistake.
+    Raises UserError with one line per mistake.
     """
     layers = _Layers()
     for source, layer in _read(Path(path)):
@@ -43,19 +43,19 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def dump_config(config: Config) -> str:
-    """The whole config as YAML, defaults included, that `load_config` reads back equal."""
+    """The whole config as YAML, with defaults. `load_config` reads an equal config back."""
     return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 class _Layers:
-    """A tree that layers are laid over, which remembers where each part came from."""
+    """A tree that further layers are merged into. Remembers which file or override set each part."""
 
     def __init__(self) -> None:
         self.tree: dict[str, Any] = {}
         self.origins: dict[explain.Path, str] = {}
 
     def origin(self, path: explain.Path) -> str | None:
-        """The file or override that last set this path or, where it is not set, what lies around it."""
+        """The file or override that last set this path or, if it is not set, the nearest path around it."""
         return next((self.origins[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self.origins), None)
 
     def merge(self, layer: Mapping[Any, Any], source: str, path: explain.Path = ()) -> None:
@@ -83,7 +83,7 @@ class _Layers:
         self._put(self._step(path, keys[-1], source), _parse(value, source), source)
 
     def _step(self, path: explain.Path, key: Any, source: str) -> explain.Path:
-        """The path of `key` inside the container at `path`: entries of a list go by index or by name."""
+        """The path of `key` in the container at `path`; entries of a list have an index and a name."""
         container = self._at(path)
         if not isinstance(container, list):
             return (*path, key)
@@ -104,7 +104,7 @@ class _Layers:
         raise UserError(f"{source}: {explain.dotted(path)} has no entry {key}{explain.did_you_mean(key, known)}")
 
     def _container(self, path: explain.Path) -> Any:
-        """The value at this path, a short form written out so that settings can be laid beside it; None if not set."""
+        """The value at this path; a short form is expanded first, so that it can take further settings. None if not set."""
         value = self._at(path)
         node = explain.node_at(path, self.tree) if isinstance(value, str | list) else None
         if node is not None and issubclass(node, Short):
@@ -125,7 +125,7 @@ class _Layers:
 
 
 def _read(path: Path, extending: tuple[Path, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
-    """(file, its tree) of every file that this one extends, then of itself."""
+    """(file, its tree) of every file that this file extends, then of the file itself."""
     if path.resolve() in extending:
         raise UserError(f"{extending[-1]}: extends {path}, which extends it in turn; remove one of them")
     if not path.is_file():
@@ -157,14 +157,14 @@ def _parse(text: str | bytes, source: str) -> Any:
 
 
 def _unshared(value: Any) -> Any:
-    """A copy in which what an anchor repeats is repeated: an override of one place must not change the other."""
+    """A copy without shared parts: an override in one use of a YAML anchor must not change the other uses."""
     if isinstance(value, dict):
         return {key: _unshared(inner) for key, inner in value.items()}
     return [_unshared(inner) for inner in value] if isinstance(value, list) else value
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without three of its surprises: a repeated key is an error, 1e-5 is a number, 2026-01-31 is text."""
+    """YAML with three changes: a repeated key is an error, 1e-5 is a number, 2026-01-31 is text."""
 
     yaml_implicit_resolvers: ClassVar[dict] = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]

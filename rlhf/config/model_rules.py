@@ -1,5 +1,7 @@
-"""Rules about the models that a phase uses: where they start, where they run, whether the rows fit them, and how ranks share them
-(docs/parallel.md has that as a table)."""
+"""Rules about a phase's models: where they start, where they run, whether rows fit them, how ranks share them.
+
+docs/parallel.md has the rules of sharing as a table.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,7 @@ def model_directories_exist(resolved: Resolved, phase: ResolvedPhase) -> Iterato
 
 
 def _starts(phase: ResolvedPhase) -> list[tuple[str, str]]:
-    """(role, path) of each start; the reference's only where it is not the policy's, whose mistake is told once."""
+    """(role, path) of each start; the reference's only if it differs from the policy's, so that a mistake is told once."""
     paths = [(role, model.path) for role, model in phase.models.items() if model.path]
     return [(role, path) for role, path in paths if role != "reference" or ("policy", path) not in paths]
 
@@ -87,7 +89,7 @@ def rows_fit_positions(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str
 
 
 def _positions(phase: ResolvedPhase, role: str) -> int | None:
-    """The longest row that the role's model can read; None if unknown."""
+    """The most tokens in a row that the role's model can read; None if unknown."""
     found = phase.architecture_of(role)
     if found is None:
         return None
@@ -97,7 +99,7 @@ def _positions(phase: ResolvedPhase, role: str) -> int | None:
         return positions
     if fields.get("model_type") in RELATIVE:
         return None
-    # a phase that makes a model gives it room for its own rows, where the architecture says nothing
+    # without the field, a new model has as many positions as max_length of the phase that makes it
     return maker.max_length if maker is not None and maker is not phase.settings else None
 
 
@@ -188,7 +190,7 @@ def parallelism_fits_the_architecture(resolved: Resolved, phase: ResolvedPhase) 
 
 
 def _parallel(phase: ResolvedPhase) -> list[tuple[str, Model]]:
-    """The models of which one takes several devices."""
+    """The models of which one replica takes several devices."""
     return [
         (role, model) for role, model in phase.models.items() if model.tensor_parallel * model.pipeline_parallel > 1
     ]

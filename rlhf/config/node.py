@@ -1,4 +1,4 @@
-"""What every part of the configuration is built of: frozen nodes that refuse unknown keys."""
+"""Base classes of the config: frozen nodes that refuse unknown keys."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-# A pattern's description is what the error message says was wanted.
+# The description of a pattern is quoted in the error message.
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Function = Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$", description="module:function")]
 
@@ -16,13 +16,13 @@ class Node(BaseModel):
 
     @property
     def given(self) -> set[str]:
-        """The settings that say something: a run's own config.yaml also writes out those that are as by default."""
+        """The settings that differ from their defaults. `model_fields_set` is no help: a run's config.yaml sets all."""
         fields = type(self).model_fields
         return {name for name in self.model_fields_set if getattr(self, name) != fields[name].get_default()}
 
 
 class Short(Node):
-    """A node that a plain value may stand for: that of the one field that is nearly always set."""
+    """A node that may be written as a plain value, the value of its field `short`."""
 
     short: ClassVar[str]
 
@@ -33,7 +33,7 @@ class Short(Node):
 
 
 class Named(Short):
-    """`name` is a built-in one or module:Class; the other keys are its fields, checked against the class."""
+    """`name` is built in or module:Class; the other keys are fields of that class."""
 
     model_config = ConfigDict(extra="allow")
     short = "name"

@@ -1,5 +1,7 @@
-"""Rules about what a phase learns by: its algorithm, loss or objective is there, and rows, model and tokenizer are what that needs.
-They import the user's modules."""
+"""Rules about algorithms, losses and objectives: they exist, and rows, model and tokenizer are as they need.
+
+They import the user's modules.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ UNSURE = (
     JUDGE,
     "reference",
     "critic",
-)  # roles that may not be built, or not by us: their models are checked when they are
+)  # roles that may not be built, or not by us: checked when they are built
 
 
 def algorithm_fits(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:
@@ -123,7 +125,7 @@ def _rows_fit(phase: ResolvedPhase) -> Iterator[str]:
 
 
 def _architecture_fits(phase: ResolvedPhase) -> Iterator[str]:
-    """As `rlhf.engine.build` and `rlhf.engine.inputs` would say once the model is made."""
+    """`rlhf.engine.build` and `rlhf.engine.inputs` would raise the same errors, but only once the model is built."""
     model_type, form = _form_of(phase, "policy")
     name, where, chat = phase.settings.objective.name, f"{phase.where}.objective", phase.kind.rows == "chat"
     restores, reads = "inputs" in phase.objective.columns, "prefix_lengths" in phase.objective.columns
@@ -189,8 +191,8 @@ def _tokens_are_known(phase: ResolvedPhase) -> Iterator[str]:
 
 
 def _brought_by(phase: ResolvedPhase | None) -> tuple[set[str], str] | None:
-    """(special tokens beside a chat's, the setting of the tokenizer) of the model or corpus that an earlier phase leaves; None
-    where only a directory knows them."""
+    """(special tokens in addition to those of chat, the setting of the tokenizer) of an earlier phase's model or corpus;
+    None if only a directory has them."""
     if phase is None:
         return None
     settings, own = getattr(phase.settings, "tokenizer", None), set()

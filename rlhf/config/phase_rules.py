@@ -1,4 +1,4 @@
-"""Rules about phases as a whole: their names and goals, the answers that they sample, and the devices that sampling needs."""
+"""Rules about phases as a whole: names, goals, sampled answers, and devices for the rollout engines."""
 
 from __future__ import annotations
 

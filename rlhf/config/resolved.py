@@ -1,4 +1,4 @@
-"""A config with what follows from it, made once: rules, `launch.py plan`, the phases and the scaling grid read it."""
+"""A config with everything that follows from it, made once. Rules, `launch.py plan`, phases and the scaling grid read it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ ROLE_OF_COLUMN = {
 
 @dataclass(frozen=True, eq=False)
 class ResolvedPhase:
-    """A phase with its models and data. What its algorithm or loss decides is found when it is first asked for: a class of the
-    user's may have to be imported."""
+    """A phase with its models and data. Its objective or algorithm is built at first use, because that may import the
+    user's modules."""
 
     config: Config
     settings: Phase
@@ -38,9 +38,7 @@ class ResolvedPhase:
     data: Mapping[str, Data]  # by setting: data, eval_data, answers.data, ptx.data
     data_sets: Mapping[str, Data]  # the same, each part of a mix on its own
     corpora: Mapping[str, Corpus]  # by setting, the corpora that it trains on
-    reward_models: Mapping[
-        str, str | None
-    ]  # by role, the paths of the reward models that score answers; see `_reward_models`
+    reward_models: Mapping[str, str | None]  # {role: path}, see `_reward_models`
     given: Algorithm | None = None  # by value, instead of the config's
 
     @property
@@ -49,12 +47,12 @@ class ResolvedPhase:
 
     @property
     def where(self) -> str:
-        """The phase as a setting, for messages."""
+        """The setting of the phase, for messages."""
         return f"phases.{self.name}"
 
     @property
     def rewards(self) -> list[Reward]:
-        """Every reward that answers are scored with, those of the watch among them."""
+        """All rewards that score answers, also those of the watch."""
         return [reward for rewards in self.listed_rewards.values() for reward in rewards]
 
     @property
@@ -89,12 +87,12 @@ class ResolvedPhase:
 
     @property
     def rows(self) -> str | None:
-        """What the rows are read as (`data.examples.KINDS`): the loss may name it. Raises as `objective`."""
+        """The kind of the rows (`data.examples.KINDS`), which the loss may name. Raises UserError as `objective` does."""
         return getattr(self.objective, "rows", self.kind.rows) if self.kind.supervised else self.kind.rows
 
     @cached_property
     def needed(self) -> dict[str, Model]:
-        """The models that are built, by role: without a reference or critic that the algorithm, loss or watch does not read.
+        """{role: model} of the models to build: all but a reference or critic that algorithm, loss and watch do not need.
         Raises UserError where the algorithm or loss is wrong."""
         undecided = {role for role in self.models if _is_undecided(role)}
         if not undecided:
@@ -108,12 +106,12 @@ class ResolvedPhase:
 
     @property
     def certain(self) -> ResolvedPhase:
-        """The phase with only the models that it builds whatever its algorithm or loss reads."""
+        """The phase with only the models that it builds with any algorithm or loss."""
         return replace(self, models={role: model for role, model in self.models.items() if not _is_undecided(role)})
 
     @property
     def decided(self) -> ResolvedPhase:
-        """The phase with only the models that it builds because its algorithm or loss reads what they compute. Raises as `needed`."""
+        """The phase with only the models that its algorithm or loss needs beyond those. Raises as `needed` does."""
         return replace(self, models={role: model for role, model in self.needed.items() if _is_undecided(role)})
 
     def parent(self, path: str) -> ResolvedPhase | None:
@@ -136,8 +134,8 @@ class ResolvedPhase:
         return f"models.{role}.{field} (phase {self.name})" if at_top else f"{self.where}.models.{role}.{field}"
 
     def architecture_of(self, role: str) -> Architecture | None:
-        """(the fields of the role's transformers config that are known, the phase that builds the model from them: None where it
-        comes from a directory), followed through the phases that the model comes from; None where nothing is known."""
+        """(known fields of the role's transformers config, the phase that builds the model from them; None for a directory).
+        Follows `phase:` paths to the phase that made the model. None where nothing is known."""
         model = self.models[role]
         if model.architecture:
             return model.architecture, self.settings
@@ -172,7 +170,7 @@ class Resolved:
 def resolve(
     config: Config, *, algorithm: Algorithm | None = None, reward: Any = None, rollout_given: bool = False
 ) -> Resolved:
-    """Of any config, also of one that breaks rules. algorithm, reward, rollout_given: what `rlhf.run` was given by value."""
+    """Works for any config, also one that breaks rules. algorithm, reward, rollout_given: objects that `rlhf.run` got."""
     phases: list[ResolvedPhase] = []
     for settings in config.phases:
         phases.append(_resolved(config, settings, tuple(phases), algorithm))
@@ -211,8 +209,8 @@ def _resolved(
 
 
 def _models(config: Config, phase: PhaseBase, kind: Kind) -> dict[str, Model]:
-    """Merges the phase's `models` over the top-level ones, field by field; a path wins over an architecture. Where they name no
-    start of their own, the reference starts as the policy does, the critic as the reward model or else as the policy."""
+    """Merges the phase's `models` over the top-level ones, per field; a path wins over an architecture. Without a start of
+    its own, the reference starts as the policy, the critic as the reward model or else as the policy."""
     models = {role: _merged(config, phase, role) for role in ("policy", "reference", "critic", "reward")}
     start = models["reward"] if models["reward"].path else models["policy"]
     models["critic"] = _starting_as(models["critic"], start)
@@ -241,8 +239,8 @@ def _starting_as(model: Model, other: Model) -> Model:
 
 
 def _reward_models(phase: AnyPhase) -> dict[str, str | None]:
-    """{role: path} of the reward models that score answers: `reward` is the config's role and has no path here; those that a
-    reward names itself are reward_1, reward_2, … in the order of their first mention."""
+    """{role: path} of the reward models that score answers. `reward` is the config's role, without a path here; models that
+    a reward names itself are reward_1, reward_2, … in the order of their first mention."""
     rewards = [reward for listed in _listed_rewards(phase).values() for reward in listed if reward.source == "model"]
     named = dict.fromkeys(path for reward in rewards for path in reward.models)
     own = {"reward": None} if any(not reward.models for reward in rewards) else {}

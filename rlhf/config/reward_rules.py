@@ -1,4 +1,4 @@
-"""Rules about rewards, the judge and the watch: each can score, is asked, and has what its question or its verdict needs."""
+"""Rules about rewards, the judge and the watch: rewards can score, the judge is asked, the watch can stop the run."""
 
 from __future__ import annotations
 

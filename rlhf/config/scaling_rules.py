@@ -1,4 +1,4 @@
-"""Rules of the scaling section: there is a phase to scale, its grid can tell a law, and each point is another training."""
+"""Rules about the scaling section: there is a phase to scale, and a law can be fitted to its grid."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rlhf.config.scaling import FEWEST, NARROWEST, steps_for
 
 
 def scaling_fits(resolved: Resolved) -> Iterator[str]:
-    """Asked of every config; one without the section breaks no rule."""
+    """A config without the section breaks no rule."""
     if resolved.config.scaling is None:
         return
     broken = list(_phase_is_there(resolved))
@@ -55,7 +55,7 @@ def _grid_is_wide_enough(resolved: Resolved) -> Iterator[str]:
 
 
 def _tokens_are_far_apart(resolved: Resolved) -> Iterator[str]:
-    """By the steps that they come to, which the fit sees."""
+    """Compares the tokens after they are rounded to whole steps, as the fit sees them."""
     scaling, phase = resolved.config.scaling, resolved.scaled.settings
     counts, held_out = sorted(set(scaling.tokens)), {training.size for training in scaling.held_out}
     fitted = [size for name, size in scaling.sizes.items() if name not in held_out]

@@ -1,4 +1,4 @@
-"""The configuration as one typed, frozen tree. A YAML file holds only what differs from these defaults."""
+"""The config as one typed, frozen tree. A YAML file holds only the differences from these defaults."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ class Run(Node):
 
 
 class Pool(Node):
-    """A set of devices. Roles on the same pool share its devices in time; another pool is a separate group."""
+    """A set of devices. The roles of a pool take turns on its devices; different pools work at the same time."""
 
-    devices: int = Field(1, ge=1)  # GPUs, or on a CPU cluster processes
+    devices: int = Field(1, ge=1)  # GPUs; on a cluster without GPUs, processes
 
 
 class Model(Short):
-    """One role's model. In a phase's `models`, only the fields that are set there cover those of the top level."""
+    """One role's model. In a phase's `models`, the fields that are set there replace those of the top level."""
 
     short = "path"
-    path: str | None = None  # an HF directory, a model name, or phase:<name>
-    architecture: dict[str, Any] | None = None  # from scratch: fields of a transformers config, model_type among them
+    path: str | None = None  # a Hugging Face directory, a model name, or phase:<name>
+    architecture: dict[str, Any] | None = None  # of a new model: fields of a transformers config, such as model_type
     pool: str = "train"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 on GPUs, float32 on CPUs
     zero_stage: int = Field(2, ge=0, le=3)
     tensor_parallel: int = Field(1, ge=1)  # devices that share each matrix; docs/parallel.md says what goes together
     pipeline_parallel: int = Field(1, ge=1)  # devices that share the layers
-    microbatch_tokens: int = Field(4096, ge=1)  # packed tokens of one micro-batch
+    microbatch_tokens: int = Field(4096, ge=1)  # packed tokens in one micro-batch
     activation_checkpointing: bool = False
 
     @model_serializer(mode="wrap")
     def _only_set(self, handler: Any) -> dict[str, Any]:
-        # a default written out would, read back, cover what the top level sets
+        # a default that is written out would replace the top level's setting when it is read back
         return {name: value for name, value in handler(self).items() if name in self.model_fields_set}
 
 
@@ -55,12 +55,13 @@ class Rollout(Node):
     tensor_parallel: int = Field(1, ge=1)
     pool: str = "rollout"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    memory_gib: float = Field(1.0, gt=0)  # KV cache of one engine on CPU
+    memory_gib: float = Field(1.0, gt=0)  # KV cache of one engine on a CPU
     gpu_memory_utilization: Fraction = 0.85
-    max_sequences: int = Field(256, ge=1)  # decoded at once, per engine
+    max_sequences: int = Field(256, ge=1)  # decoded at the same time, per engine
     prefix_caching: bool = True
     bucket_bytes: int = Field(64 * 2**20, ge=2**20, le=256 * 2**20)  # of one weight-sync message
-    canary_tolerance: float = Field(1e-3, gt=0)  # largest log-prob gap, engine against trainer, after a sync (float32)
+    # largest gap between the logprobs of rollout engine and trainer after a sync, in float32
+    canary_tolerance: float = Field(1e-3, gt=0)
 
 
 class SamplingConfig(Node):
@@ -71,7 +72,7 @@ class SamplingConfig(Node):
 
 
 class Score(Short):
-    """A figure of held-out answers: the mean of module:function over them. `best` is the highest possible mean."""
+    """A figure of held-out answers: the mean of module:function. `best` is the highest possible mean."""
 
     short = "source"
     source: Function
@@ -84,18 +85,19 @@ class AnswerEvaluation(Node):
     data: Data
     scores: dict[str, Score]
     sampling: SamplingConfig = SamplingConfig()
-    show: int = Field(3, ge=0)  # prompts shown at the end, answers before and after
+    show: int = Field(3, ge=0)  # prompts whose answers before and after training are shown at the end
 
 
 class Goal(Node):
-    """What a figure of the phase must reach; a missed goal makes the run exit with code 1."""
+    """Bounds of a figure of the phase; a missed goal makes the run exit with code 1."""
 
     at_least: float | None = None
     at_most: float | None = None
 
 
 class AnyPhase(Node):
-    # default: the kind. No dots and no leading digit: overrides read phases.<name>.<setting> and phases.<index>.<setting>
+    # default: the kind. No dots and no leading digit, because overrides are phases.<name>.<setting> or
+    # phases.<index>.<setting>
     name: str = Field("", pattern=r"^[A-Za-z_][\w-]*$", description="a letter, then letters, digits, '_' and '-'")
     seed: int | None = None  # default: the run's
     goals: dict[str, Goal] = {}
@@ -109,33 +111,35 @@ class AnyPhase(Node):
 
 
 class Corpus(AnyPhase):
-    """Texts cleaned, deduplicated and tokenised: a data set that a later `pretrain` names as its data's path."""
+    """Cleans, deduplicates and tokenises texts. A later `pretrain` names the phase as its data's path."""
 
     kind: Literal["corpus"]
     sources: list[Source] = Field(min_length=1)
     steps: list[StepConfig] = DEFAULT_STEPS
-    reserved: dict[str, Reserved] = {}  # by a name for the report: kept out, beside what this run evaluates on
+    reserved: dict[
+        str, Reserved
+    ] = {}  # {name in the report: texts} to keep out, in addition to the data that this run evaluates on
     tokenizer: CorpusTokenizer | None = CorpusTokenizer()  # null: documents only
-    holdout: Fraction = 0.01  # share of the documents, drawn by their places, that no window to train on is made of
-    unit_mb: float = Field(32.0, gt=0)  # of files that one worker reads at once, and of an output file
+    holdout: Fraction = 0.01  # share of the documents, drawn by their places, that is not trained on
+    unit_mb: float = Field(32.0, gt=0)  # of input that one worker reads at once, and of an output file
     max_document_mb: float = Field(16.0, gt=0)  # a longer one is quarantined
-    workers: int = Field(1, ge=1)  # 1: in this process, without Ray; more: at once, by Ray Data
+    workers: int = Field(1, ge=1)  # 1: in this process, without Ray; more: on the cluster
 
 
 class PhaseBase(AnyPhase):
-    models: dict[Literal["policy", "reference", "critic", "reward"], Model] = {}  # laid over the top-level `models`
+    models: dict[Literal["policy", "reference", "critic", "reward"], Model] = {}  # merged over the top-level `models`
     data: Data
-    max_length: int = Field(512, ge=2)  # tokens of a row, prompt and answer
+    max_length: int = Field(512, ge=2)  # tokens of a row: prompt and answer
     answers: AnswerEvaluation | None = None
-    checkpoint_every: int = Field(100, ge=0)  # steps; 0: never, an interrupted phase begins anew
+    checkpoint_every: int = Field(100, ge=0)  # steps; 0: never, so that an interrupted phase starts again
     optim: Optim = Optim()
 
 
 class SupervisedPhase(PhaseBase):
     eval_data: Data | None = None  # default: the rows that data.holdout sets aside
-    batch_size: int = Field(32, ge=1)  # rows (pairs) of one optimizer step, over all ranks
+    batch_size: int = Field(32, ge=1)  # rows or pairs of one optimizer step, over all ranks
     epochs: int = Field(1, ge=1)
-    steps: int | None = Field(None, ge=1)  # of the optimizer, over as many epochs as they take; instead of `epochs`
+    steps: int | None = Field(None, ge=1)  # optimizer steps, over as many epochs as they take; instead of `epochs`
     evaluate_every: int = Field(0, ge=0)  # 0: only at the end
     ramp: Ramp | None = None
     spikes: Spikes | None = None
@@ -150,13 +154,13 @@ class TextObjective(Named):
 class Pretrain(SupervisedPhase):
     kind: Literal["pretrain"]
     objective: TextObjective = TextObjective()
-    tokenizer: Tokenizer | None = None  # default: the policy's own, or that of the corpus
+    tokenizer: Tokenizer | None = None  # default: the policy's own, or the corpus's
     mixture: Mixture = Mixture()  # of a corpus's sources
 
 
 class Sft(SupervisedPhase):
     kind: Literal["sft"]
-    objective: TextObjective = TextObjective()  # causal, or prefix: the prompt is read in both directions
+    objective: TextObjective = TextObjective()  # causal; or prefix, which reads the prompt in both directions
     tokenizer: Tokenizer | None = None
 
 
@@ -179,21 +183,21 @@ class AlgorithmConfig(Named):
 class RewardModel(SupervisedPhase):
     kind: Literal["reward"]
     loss: RewardLoss = RewardLoss()
-    attributes: dict[str, float] = {}  # of ratings by attribute: what each counts; default: all alike
-    # weights of their rows, 1 where not named; or by agreement
+    attributes: dict[str, float] = {}  # {attribute: weight} of ratings by attribute; default: equal weights
+    # {annotator: weight of their rows}, 1 for others; or weights by agreement
     annotators: dict[str, float] | Literal["agreement"] = {}
 
 
 class Dpo(SupervisedPhase):
     kind: Literal["dpo"]
     loss: Loss = Loss()
-    precompute_reference: bool = False  # the reference's log-probs of all rows first; then its devices are free
+    precompute_reference: bool = False  # computes the reference's logprobs of all rows first, then frees its devices
 
 
 class Ptx(Node):
-    """Pretraining loss beside the policy's, in every optimizer step (Ouyang et al. 2022, equation 2)."""
+    """Adds a pretraining loss to every optimizer step of the policy (Ouyang et al. 2022, equation 2)."""
 
-    data: Data  # rows of `text`
+    data: Data  # rows with a column `text`
     coef: float = Field(1.0, gt=0)
     batch_size: int = Field(32, ge=1)  # rows of one optimizer step
 
@@ -207,19 +211,21 @@ class Rl(PhaseBase):
     watch: Watch | None = None
     shaping: Shaping = Shaping()
     correction: Correction = Correction()
-    rollout: Function | None = None  # module:attribute of a multi-turn rollout or environment; default: one answer
+    rollout: Function | None = None  # a multi-turn rollout or environment; default: one answer per prompt
     sampling: SamplingConfig = SamplingConfig()
     prompts_per_step: int = Field(32, ge=1)
     steps: int = Field(100, ge=1)  # rollout steps
-    minibatches: int = Field(1, ge=1)  # optimizer steps of one pass over the step's samples
-    epochs: int = Field(1, ge=1)  # passes
-    max_kl: float | None = Field(None, gt=0)  # the step's further passes and mini-batches end where approx_kl is above
-    critic_warmup: int = Field(0, ge=0)  # first rollout steps, in which only the critic learns
+    minibatches: int = Field(1, ge=1)  # optimizer steps in one pass over the step's samples
+    epochs: int = Field(1, ge=1)  # passes over the step's samples
+    # no further optimizer step of the rollout step once approx_kl is above this
+    max_kl: float | None = Field(None, gt=0)
+    critic_warmup: int = Field(0, ge=0)  # rollout steps at the start in which only the critic learns
     ptx: Ptx | None = None
-    # decay of the average of the policy's weights, which is then the result
+    # decay of a moving average of the policy's weights, which is then the phase's result
     ema: float | None = Field(None, gt=0, lt=1)
     checkpoint_every: int = Field(10, ge=0)  # rollout steps
-    store_every: int = Field(0, ge=0)  # rollout steps whose batch and weights are kept for `launch.py replay`; 0: none
+    # stores batch and weights of every such rollout step for `launch.py replay`; 0: never
+    store_every: int = Field(0, ge=0)
     critic_optim: Optim = Optim()
 
 
@@ -228,8 +234,8 @@ class ManySamples(SamplingConfig):
 
 
 class BestOfN(PhaseBase):
-    """Rejection sampling: of each prompt's samples the best ones become rows of `prompt` and `response`, the phase's data
-    set, which a later phase names as its data's path (phase:<name>)."""
+    """Rejection sampling: writes the best samples of each prompt as rows of `prompt` and `response`. A later phase reads
+    them as data (phase:<name>)."""
 
     kind: Literal["best_of_n"]
     reward: list[Reward] = []
@@ -242,18 +248,20 @@ class BestOfN(PhaseBase):
 
 
 class TwoSamples(SamplingConfig):
-    samples: int = Field(2, ge=2)  # per prompt, compared with each other
+    samples: int = Field(2, ge=2)  # per prompt, to compare
 
 
 class Label(PhaseBase):
-    """Preferences from a judge: the policy's answers to each prompt are compared and become rows of `prompt`, `chosen` and
-    `rejected`, the phase's data set (RLAIF, Bai et al. 2022, Lee et al. 2023)."""
+    """Preferences from a judge, who compares the policy's answers to each prompt: writes rows of `prompt`, `chosen` and
+    `rejected` (RLAIF, Bai et al. 2022, Lee et al. 2023)."""
 
     kind: Literal["label"]
     judge: Judge
     sampling: TwoSamples = TwoSamples()
     prompts_per_step: int = Field(128, ge=1)  # asked at once
-    gold: Function | None = None  # of a sample, as in answers.scores: how often the labels agree with it is reported
+    gold: Function | None = (
+        None  # scores a sample, as in answers.scores; the report says how often the labels agree with it
+    )
 
 
 Phase = Annotated[Corpus | Pretrain | Sft | RewardModel | Dpo | Rl | BestOfN | Label, Field(discriminator="kind")]
@@ -270,5 +278,5 @@ class Config(Node):
 
     @property
     def model_phases(self) -> list[Phase]:
-        """Those that work with models: all but the making of a corpus."""
+        """All phases but those of kind corpus."""
         return [phase for phase in self.phases if phase.kind != "corpus"]

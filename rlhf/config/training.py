@@ -1,4 +1,4 @@
-"""The configuration of training: the optimiser, the size of its steps, and what is done about steps that go wrong."""
+"""Settings of training: the optimizer, batches that grow, and the recovery from loss spikes."""
 
 from __future__ import annotations
 
@@ -12,31 +12,29 @@ from rlhf.config.node import Fraction, Node
 class Optim(Node):
     name: Literal["adamw", "adafactor"] = "adamw"
     lr: float = Field(3e-4, gt=0)
-    betas: tuple[float, float] = (
-        0.9,
-        0.95,
-    )  # of AdamW; Adafactor has no first moment, and its second is 1 - step ** -0.8
+    # of AdamW; Adafactor has no first moment, and the decay of its second moment is 1 - step ** -0.8
+    betas: tuple[float, float] = (0.9, 0.95)
     eps: float = Field(1e-8, gt=0)  # of AdamW
-    weight_decay: float = Field(0.1, ge=0)  # on matrices only
+    weight_decay: float = Field(0.1, ge=0)  # of matrices only
     warmup: Fraction = 0.05  # share of the phase's steps
     warmup_steps: int | None = Field(None, ge=0)  # instead of the share
     schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"  # wsd: warm-up, stable, decay
-    decay: Fraction = 0.2  # of wsd: the last share of the phase's steps, in which the rate falls linearly
+    decay: Fraction = 0.2  # of wsd: the share of the phase's steps at its end in which the rate falls linearly
     final_lr_ratio: Fraction = 0.1
     clip_norm: float = Field(1.0, gt=0)
 
 
 class Ramp(Node):
-    """Smaller batches first: from `batch_size` rows a step linearly to the phase's own (Brown et al. 2020)."""
+    """Batches grow linearly from `batch_size` rows to the phase's own batch_size (Brown et al. 2020)."""
 
     batch_size: int = Field(ge=1)  # rows of the first step
-    tokens: int = Field(ge=1)  # after which the full size is reached; a row counts as max_length tokens
+    tokens: int = Field(ge=1)  # until the full size is reached; a row counts as max_length tokens
 
 
 class Spikes(Node):
-    """A step whose loss or gradient norm leaps, or is not finite, sends the run back to its last checkpoint; the batches since
-    then are skipped (Chowdhery et al. 2022, section 5.1)."""
+    """After a step whose loss or gradient norm leaps or is not finite, the run goes back to its last checkpoint and skips
+    the batches since then (Chowdhery et al. 2022, section 5.1)."""
 
-    window: int = Field(64, ge=16)  # steps that a step is compared with
-    threshold: float = Field(10.0, gt=0)  # leaps of so many robust standard deviations
-    at_most: int = Field(8, ge=1)  # incidents; the next one ends the run
+    window: int = Field(64, ge=16)  # earlier steps that a step is compared with
+    threshold: float = Field(10.0, gt=0)  # robust standard deviations that count as a leap
+    at_most: int = Field(8, ge=1)  # spikes; one more ends the run

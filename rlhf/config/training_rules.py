@@ -1,4 +1,4 @@
-"""Rules about how a phase trains: optimisers, schedules and number formats that go together, and batches that grow."""
+"""Rules about training: optimizers, schedules, number formats, batch ramps and spikes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from rlhf.config.training import Optim
 
 
 def adafactor_sees_whole_matrices(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:
-    """Its second moments are means over rows and columns of a matrix, which ZeRO's flat partitions and shards of a matrix do not have.
-    In 16 bits the engine itself takes ZeRO, for the fp32 weights."""
+    """Adafactor's second moments are means over rows and columns of a matrix, which ZeRO and tensor parallelism split. With
+    16 bits the engine itself turns ZeRO on, for the fp32 weights."""
     for role, where, optim in _trained(phase):
         if optim.name != "adafactor":
             continue
