@@ -14,11 +14,7 @@ from rlhf.config.resolved import Resolved, ResolvedPhase
 
 # model types whose form is known without transformers, whose import takes seconds
 DECODERS = ("llama", "gpt2", "gpt_neox", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "olmo2")
-UNSURE = (
-    JUDGE,
-    "reference",
-    "critic",
-)  # roles that may not be built, or not by us: checked when they are built
+UNSURE = (JUDGE, "reference", "critic")  # roles that may not be built, or not by us: checked when they are built
 
 
 def algorithm_fits(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:

@@ -259,9 +259,7 @@ class Label(PhaseBase):
     judge: Judge
     sampling: TwoSamples = TwoSamples()
     prompts_per_step: int = Field(128, ge=1)  # asked at once
-    gold: Function | None = (
-        None  # scores a sample, as in answers.scores; the report says how often the labels agree with it
-    )
+    gold: Function | None = None  # scores a sample, as in answers.scores; reported: how often the labels agree with it
 
 
 Phase = Annotated[Corpus | Pretrain | Sft | RewardModel | Dpo | Rl | BestOfN | Label, Field(discriminator="kind")]
