@@ -14,15 +14,22 @@ BATCHES = [plain.make_batch(rows=8, seed=seed) for seed in range(3)]
 NLL = plain.NegativeLogprob()
 
 DATA: dict[str, int] = {}
-TENSOR, PIPELINE = {"tensor_parallel": 2}, {"pipeline_parallel": 2}
+TENSOR, PIPELINE, STAGES = {"tensor_parallel": 2}, {"pipeline_parallel": 2}, {"pipeline_parallel": 4}
 BOTH = TENSOR | PIPELINE
-COMBINATIONS = [
-    *[(4, stage, DATA) for stage in (0, 1, 2, 3)],  # test_engine_training.py has one and two ranks
-    *[(world, stage, TENSOR) for world in (2, 4) for stage in (0, 1, 2, 3)],
-    *[(world, stage, PIPELINE) for world in (2, 4) for stage in (0, 1)],
-    *[(4, stage, BOTH) for stage in (0, 1)],
-    *[(4, stage, {"pipeline_parallel": 4}) for stage in (0, 1)],
+# (ranks, ZeRO stage, sizes). Each two values of two settings that go together meet in one of the first; test_engine_training.py
+# has one and two ranks without sizes.
+PAIRWISE = [
+    (4, 3, DATA),
+    *[(2, 0, TENSOR), (4, 1, TENSOR), (4, 2, TENSOR), (2, 3, TENSOR)],
+    *[(4, 0, PIPELINE), (2, 1, PIPELINE)],
+    *[(4, stage, sizes) for stage in (0, 1) for sizes in (BOTH, STAGES)],
 ]
+OTHERS = [
+    *[(4, stage, DATA) for stage in (0, 1, 2)],
+    *[(4, 0, TENSOR), (2, 1, TENSOR), (2, 2, TENSOR), (4, 3, TENSOR)],
+    *[(2, 0, PIPELINE), (4, 1, PIPELINE)],
+]
+COMBINATIONS = [*PAIRWISE, *(pytest.param(*values, marks=pytest.mark.long) for values in OTHERS)]
 
 
 def mine(batch, rank, world, build):
