@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rlhf.interfaces import Algorithm, Objective
-from rlhf.objectives.preference import DPO
+from rlhf.objectives.dpo import DPO
 
 if TYPE_CHECKING:
     from data.batch import Batch

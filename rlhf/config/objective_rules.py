@@ -21,7 +21,7 @@ def algorithm_fits(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:
     """The algorithm takes its parameters, and the phase has what it asks for."""
     # with the maths, which reading a config does not need
     from rlhf.objectives import Reinforce
-    from rlhf.objectives.preference import PairLoss
+    from rlhf.objectives.dpo import PairLoss
 
     settings, where = phase.settings, phase.where
     try:

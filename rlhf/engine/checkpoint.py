@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 
 from data.errors import UserError
-from rlhf.engine.average import WeightAverage
 from rlhf.engine.device import Device
+from rlhf.engine.weights import WeightAverage
 
 TAG = "deepspeed"
 LAYOUT = "layout.json"

@@ -21,13 +21,12 @@ from torch import Tensor
 from data.batch import Batch
 from data.errors import UserError
 from rlhf.engine.assemble import assemble
-from rlhf.engine.average import WeightAverage
 from rlhf.engine.checkpoint import load_checkpoint, save_checkpoint
 from rlhf.engine.device import Device
 from rlhf.engine.grid import Grid, gradient_norm
 from rlhf.engine.microbatch import count_of, split, units_of
 from rlhf.engine.optim import grown_loss_scale, lr_at
-from rlhf.engine.weights import NumpyWeight, to_numpy
+from rlhf.engine.weights import NumpyWeight, WeightAverage, to_numpy
 from rlhf.interfaces import ModelBuild, Objective, Output, Unit
 from rlhf.skipped import failed
 

@@ -9,18 +9,17 @@ from typing import Any
 
 from rlhf.interfaces import Objective
 from rlhf.named import build
-from rlhf.objectives.policy import CISPO, ClippedPolicy, Reinforce
-from rlhf.objectives.preference import DPO, IPO, KTO, Hinge, Mix, Robust
-from rlhf.objectives.pretraining import (
+from rlhf.objectives.dpo import DPO, IPO, KTO, Hinge, Mix, Robust
+from rlhf.objectives.language_model import (
     DenoisersLanguageModel,
+    LanguageModel,
     MaskedLanguageModel,
     PrefixLanguageModel,
     SpanLanguageModel,
 )
+from rlhf.objectives.policy import CISPO, ClippedPolicy, ClippedValue, Reinforce
 from rlhf.objectives.reference_free import CPO, NLL, ORPO, SimPO
 from rlhf.objectives.reward import Binary, KWise, Pairwise, PlackettLuce, Pointwise, Process
-from rlhf.objectives.supervised import LanguageModel
-from rlhf.objectives.value import ClippedValue
 
 __all__ = [
     "CISPO",
@@ -51,24 +50,24 @@ __all__ = [
 ]
 
 TEXT_OBJECTIVES = {  # by name, of phases of kind pretrain and sft
-    "causal": "rlhf.objectives.supervised:LanguageModel",
-    "prefix": "rlhf.objectives.pretraining:PrefixLanguageModel",
-    "masked": "rlhf.objectives.pretraining:MaskedLanguageModel",
-    "spans": "rlhf.objectives.pretraining:SpanLanguageModel",
-    "denoisers": "rlhf.objectives.pretraining:DenoisersLanguageModel",
+    "causal": "rlhf.objectives.language_model:LanguageModel",
+    "prefix": "rlhf.objectives.language_model:PrefixLanguageModel",
+    "masked": "rlhf.objectives.language_model:MaskedLanguageModel",
+    "spans": "rlhf.objectives.language_model:SpanLanguageModel",
+    "denoisers": "rlhf.objectives.language_model:DenoisersLanguageModel",
 }
 
 LOSSES = {  # by name, of phases of kind dpo
-    "dpo": "rlhf.objectives.preference:DPO",
-    "ipo": "rlhf.objectives.preference:IPO",
-    "hinge": "rlhf.objectives.preference:Hinge",
-    "robust": "rlhf.objectives.preference:Robust",
-    "kto": "rlhf.objectives.preference:KTO",
+    "dpo": "rlhf.objectives.dpo:DPO",
+    "ipo": "rlhf.objectives.dpo:IPO",
+    "hinge": "rlhf.objectives.dpo:Hinge",
+    "robust": "rlhf.objectives.dpo:Robust",
+    "kto": "rlhf.objectives.dpo:KTO",
     "orpo": "rlhf.objectives.reference_free:ORPO",
     "simpo": "rlhf.objectives.reference_free:SimPO",
     "cpo": "rlhf.objectives.reference_free:CPO",
     "nll": "rlhf.objectives.reference_free:NLL",
-    "mix": "rlhf.objectives.preference:Mix",
+    "mix": "rlhf.objectives.dpo:Mix",
 }
 
 REWARD_LOSSES = {  # by name, of phases of kind reward

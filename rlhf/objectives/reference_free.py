@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from data.errors import UserError
 from rlhf.interfaces import Output, Result, Unit
-from rlhf.objectives.preference import PairLoss, chosen_nll
+from rlhf.objectives.dpo import PairLoss, chosen_nll
 from rlhf.ops import preference
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch
 
 from data.batch import COLUMNS, Batch
 from rlhf.interfaces import Algorithm, Objective
-from rlhf.testing import algorithm_rules, engine_rules, objective_rules
+from rlhf.testing import algorithm_promises, engine_promises, objective_promises
 from rlhf.testing.cases import AlgorithmCase, ObjectiveCase
 from rlhf.testing.problems import LARGE_VOCABULARY, LONG, rollouts, with_all_columns
 from rlhf.testing.report import ConformanceError, Report, Verdict, judge
@@ -46,11 +46,11 @@ def _one_thread() -> Iterator[None]:
 
 def _algorithm(algorithm: Algorithm, seed: int) -> list[Verdict]:
     samples = max(algorithm.samples_per_prompt, 3)
-    declared = algorithm_rules.GIVEN | frozenset(algorithm.needs)
+    declared = algorithm_promises.GIVEN | frozenset(algorithm.needs)
     full = rollouts(seed, samples=samples)
     case = AlgorithmCase(algorithm, full.keep(declared), full)
-    verdicts = judge("algorithm", case, algorithm_rules.RULES, first=algorithm_rules.FIRST)
-    if any(verdict.outcome == "broken" for verdict in verdicts[: len(algorithm_rules.FIRST)]):
+    verdicts = judge("algorithm", case, algorithm_promises.RULES, first=algorithm_promises.FIRST)
+    if any(verdict.outcome == "broken" for verdict in verdicts[: len(algorithm_promises.FIRST)]):
         return verdicts
     long = _long(seed, algorithm.samples_per_prompt).keep(declared)
     for name, objective in algorithm.objectives().items():
@@ -86,7 +86,7 @@ def _callable(case: ObjectiveCase) -> bool:
 
 
 def _judged(name: str, case: ObjectiveCase) -> list[Verdict]:
-    return judge(name, case, (*objective_rules.RULES, *engine_rules.RULES), first=objective_rules.FIRST)
+    return judge(name, case, (*objective_promises.RULES, *engine_promises.RULES), first=objective_promises.FIRST)
 
 
 def _long(seed: int, samples: int) -> Batch:
