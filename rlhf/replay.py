@@ -37,9 +37,8 @@ class Side:
 
     name: str
     figures: dict[str, float]  # in the order of the table; NaN = none
-    advantages: (
-        Tensor | None
-    )  # (B, T) fp32 in the stored order; 0 outside the action mask and in rows that the algorithm left out
+    # (B, T) fp32 in the stored order; 0 outside the action mask and in rows that the algorithm left out
+    advantages: Tensor | None
     gradient: dict[str, Tensor]  # by parameter
 
 

@@ -22,8 +22,11 @@ PER_LINE = 4  # panels
 def curves(rows: Sequence[Row], names: Sequence[str]) -> Markup:
     """A small panel for each metric over the steps; held-out values of the same name as dots."""
     lines = math.ceil(len(names) / PER_LINE)
+    height = 1.9 * lines
 
     def paint(figure: Figure) -> None:
+        # fixed margins (0.25 inches above and below): a layout engine takes as long as all the drawing
+        figure.subplots_adjust(0.062, 0.25 / height, 0.99, 1 - 0.25 / height, wspace=0.33, hspace=0.4)
         for place, name in enumerate(names, 1):
             axis = figure.add_subplot(lines, PER_LINE, place)
             axis.plot(*_course(rows, name), color=BLUE, linewidth=1.3, marker="." if len(rows) < 20 else None)
@@ -31,7 +34,7 @@ def curves(rows: Sequence[Row], names: Sequence[str]) -> Markup:
             axis.set_title(name, fontsize=9, loc="left")
             axis.spines["right"].set_visible(False)
 
-    return svg(1.9 * lines, paint)
+    return svg(height, paint, layout=None)
 
 
 def overoptimisation(looks: Sequence[Row], stopped_at: float | None) -> Markup:
@@ -105,7 +108,7 @@ def _course(rows: Sequence[Row], name: str) -> tuple[list[int], list[float]]:
     return [row["step"] for row in own], [_value(row, name) for row in own]
 
 
-def svg(height: float, paint: Callable[[Figure], None]) -> Markup:
+def svg(height: float, paint: Callable[[Figure], None], layout: str | None = "constrained") -> Markup:
     """The SVG of a figure that `paint` draws on. height: in inches."""
     import matplotlib
     from markupsafe import Markup
@@ -114,7 +117,7 @@ def svg(height: float, paint: Callable[[Figure], None]) -> Markup:
     ink = dict.fromkeys(("text.color", "xtick.color", "ytick.color", "axes.edgecolor", "axes.labelcolor"), INK)
     # names are no formulas: one may hold a $
     with matplotlib.rc_context({**ink, "svg.fonttype": "none", "font.size": 8, "text.parse_math": False}):
-        figure = Figure((WIDTH, height), layout="constrained")
+        figure = Figure((WIDTH, height), layout=layout)
         figure.patch.set_visible(False)
         paint(figure)
         for axis in figure.axes:
