@@ -25,7 +25,8 @@ class MetricLog:
     """One phase's metrics, for every step a line of `metrics.jsonl` and an event for TensorBoard."""
 
     def __init__(self, root: Path, phase: str, start: int) -> None:
-        """start: steps that are done. Lines that an interrupted attempt wrote after it are dropped: they are written again."""
+        """start: steps that are done. Lines that an interrupted attempt wrote after it are dropped: they are written
+        again."""
         self.root, self.phase = root, phase
         self._open(start)
 
@@ -59,7 +60,8 @@ class MetricLog:
         self._board.add_event(Event(wall_time=now, step=step, summary=Summary(value=scalars)))
 
     def _open_board(self) -> EventFileWriter:
-        """An event file, read by TensorBoard together with those of earlier attempts, whose later steps it declares void."""
+        """An event file, read by TensorBoard together with those of earlier attempts, whose later steps it declares
+        void."""
         # not torch.utils.tensorboard, whose import takes longer
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.event_file_writer import EventFileWriter

@@ -54,7 +54,8 @@ class Differing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two algorithms on one stored step. cosine: of the angle between their gradients; cosines: the same for each group of layers."""
+    """Two algorithms on one stored step. cosine: of the angle between their gradients; cosines: the same for each group
+    of layers."""
 
     title: str
     run: Side
@@ -87,9 +88,9 @@ class Comparison:
 def replay(
     run_directory: Path, step: int, algorithm: Algorithm, phase: str | None = None, against: Algorithm | None = None
 ) -> Comparison:
-    """Compares `algorithm` with `against`, by default the algorithm of the run's config.yaml: the advantages of the stored samples,
-    corrected as the phase says, and the stored policy's gradient over all samples as one mini-batch, on the CPU in float32. The
-    critic's gradient is left out, since its weights are not stored.
+    """Compares `algorithm` with `against`, by default the algorithm of the run's config.yaml: the advantages of the
+    stored samples, corrected as the phase says, and the stored policy's gradient over all samples as one mini-batch, on
+    the CPU in float32. The critic's gradient is left out, since its weights are not stored.
 
     Raises UserError where the run, the phase or the step does not exist, or lacks a column that an algorithm needs.
     """
@@ -125,8 +126,8 @@ def replay(
 
 
 def load_algorithm(name: str, settings: Sequence[str] = ()) -> Algorithm:
-    """The algorithm of this name (built-in, module:Class or file.py:Class) with settings `field=value` or `field.inner=value`; values
-    are YAML.
+    """The algorithm of this name (built-in, module:Class or file.py:Class) with settings `field=value` or
+    `field.inner=value`; values are YAML.
 
     Raises UserError where the name or a setting is wrong.
     """
@@ -248,7 +249,8 @@ def _spread(batch: Batch) -> dict[str, float]:
 
 
 def _in_stored_order(trained: Batch, batch: Batch) -> Tensor | None:
-    """The advantages as (B, T) fp32, in the stored order; None if there are none, or if the algorithm built a batch without meta."""
+    """The advantages as (B, T) fp32, in the stored order; None if there are none, or if the algorithm built a batch
+    without meta."""
     if "advantages" not in trained or len(trained.meta) != len(trained):
         return None
     result = torch.zeros(tuple(batch.tokens.shape))

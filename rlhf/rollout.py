@@ -1,5 +1,5 @@
-"""Rollouts of several turns. An episode is a coroutine that talks with the policy and returns the episode's score, or None
-if only the reward functions score it:
+"""Rollouts of several turns. An episode is a coroutine that talks with the policy and returns the episode's score, or
+None if only the reward functions score it:
 
     async def rollout(prompt: Prompt, conversation: Conversation) -> float | None:
         for _ in range(3):
@@ -9,7 +9,8 @@ if only the reward functions score it:
             conversation.observe("No. Try again.")      # the user's turn: read, not trained on
         return 0.0
 
-or an `Environment`. `play` runs all episodes of a step concurrently and sends their turns to the rollout engines in batches.
+or an `Environment`. `play` runs all episodes of a step concurrently and sends their turns to the rollout engines in
+batches.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ TURNS = 2**20  # more turns than a dialogue can have, since each takes a token
 
 
 class Environment(Protocol):
-    """The other side of an episode; each sample gets an object of its own. Both methods should be fast, since all episodes share a
+    """The other side of an episode; each sample gets an object of its own. Both methods should be fast, since all
+    episodes share a
     thread: write an episode that waits for something outside as a coroutine."""
 
     def reset(self, prompt: Prompt) -> None:
@@ -44,13 +46,14 @@ class Environment(Protocol):
         ...
 
     def step(self, answer: str) -> tuple[str | None, float]:
-        """(the next observation, or None to end the episode; the reward of this turn). The score is the sum of rewards."""
+        """(the next observation, or None to end the episode; the reward of this turn). The score is the sum of
+        rewards."""
         ...
 
 
 class EpisodeOver(Exception):
-    """Raised by `Conversation.answer` if the last answer was cut off, or if max_length leaves no room for another answer. A rollout
-    that does not catch it returns no score. The sample is marked truncated in either case."""
+    """Raised by `Conversation.answer` if the last answer was cut off, or if max_length leaves no room for another
+    answer. A rollout that does not catch it returns no score. The sample is marked truncated in either case."""
 
 
 class Conversation:
@@ -131,12 +134,12 @@ def play(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
 ) -> list[Sample]:
-    """Runs sampling.samples episodes of each prompt concurrently; returns their samples ordered by (prompt, index). max_length: tokens
-    of a dialogue, including the prompt. A turn's seed depends only on sampling.seed, the prompt's row, the sample's index and the
-    turn's number, so a rerun gives the same samples however turns are batched.
+    """Runs sampling.samples episodes of each prompt concurrently; returns their samples ordered by (prompt, index).
+    max_length: tokens of a dialogue, including the prompt. A turn's seed depends only on sampling.seed, the prompt's
+    row, the sample's index and the turn's number, so a rerun gives the same samples however turns are batched.
 
-    Raises the first error of an episode, as UserError if it is one and as RuntimeError otherwise, with the row in its message. An
-    error of the pool is raised unchanged.
+    Raises the first error of an episode, as UserError if it is one and as RuntimeError otherwise, with the row in its
+    message. An error of the pool is raised unchanged.
     """
     for prompt in prompts:
         if not 0 < len(prompt.tokens) < max_length:
@@ -153,8 +156,8 @@ def play(
 
 
 def resolve_rollout(given: str | Rollout | Callable[[], Environment]) -> Rollout:
-    """A rollout from `module:attribute` or from the object itself: a coroutine function of (prompt, conversation), or an environment's
-    class, or a function that makes environments.
+    """A rollout from `module:attribute` or from the object itself: a coroutine function of (prompt, conversation), or
+    an environment's class, or a function that makes environments.
 
     Raises UserError where it is none of these.
     """
@@ -218,7 +221,8 @@ class _Rounds:
                     answer.set_result(sample)
 
     async def _settled(self) -> bool:
-        """Waits until all live episodes have asked, or some have and no other asks within PATIENCE_S; False if no episode is left."""
+        """Waits until all live episodes have asked, or some have and no other asks within PATIENCE_S; False if no
+        episode is left."""
         while len(self._asked) < self._live:
             self._news.clear()
             try:

@@ -11,8 +11,8 @@ SMALLEST_SCALE = 1.0  # of the loss in float16
 
 
 def failed(metrics: Mapping[str, float]) -> bool:
-    """Whether the step was skipped (metric "skipped" of `Engine.train`) for another reason than a loss scale too large for float16;
-    DeepSpeed lowers the scale and goes on."""
+    """Whether the step was skipped (metric "skipped" of `Engine.train`) for another reason than a loss scale too large
+    for float16; DeepSpeed lowers the scale and goes on."""
     if not metrics.get("skipped"):
         return False
     return not math.isfinite(metrics["loss"]) or metrics.get("loss_scale", SMALLEST_SCALE) <= SMALLEST_SCALE

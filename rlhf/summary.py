@@ -79,7 +79,8 @@ class Summary:
 def summarise(config: Config, artifacts: Mapping[str, Artifact], startup: float, root: Path) -> Summary:
     """Builds the summary from the artifacts and writes summary.json.
 
-    startup: seconds until the first phase began; 0 where nothing was trained, which keeps the start-up time of the run that was.
+    startup: seconds until the first phase began; 0 where nothing was trained, which keeps the start-up time of the run
+    that was.
     """
     path = root / "summary.json"
     if not startup and path.exists():
@@ -107,8 +108,9 @@ def outcomes_of(config: Config, artifacts: Mapping[str, Artifact]) -> list[Outco
 
 
 def figures_of(metrics: Mapping[str, float], goals: Iterable[str]) -> list[str]:
-    """Names of a phase's figures in the order of the table: goals first, then what the phase returned, `x_before` ahead of `x`.
-    Left out are DETAILS and figures of one part, such as `stories/loss`, which have tables and curves of their own."""
+    """Names of a phase's figures in the order of the table: goals first, then what the phase returned, `x_before` ahead
+    of `x`. Left out are DETAILS and figures of one part, such as `stories/loss`, which have tables and curves of their
+    own."""
     shown = [name for name in metrics if "/" not in name and name not in DETAILS]
     in_pairs = [each for name in shown for each in (f"{name}_before", name) if each in shown]
     return list(dict.fromkeys([*goals, *in_pairs]))

@@ -1,6 +1,7 @@
 """The watch against reward hacking: whether gold turns down while the trained reward rises, and alarms in plain words.
 
-Pure functions from a run's looks to a decision: a resumed run, which has its looks again, decides as an uninterrupted run does.
+Pure functions from a run's looks to a decision: a resumed run, which has its looks again, decides as an uninterrupted
+run does.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
 
-# Probability, at one look, that a constant gold reward is taken for one that has turned down. In simulated runs of 40 looks at
-# 8 prompts, about 3 % are stopped wrongly with a patience of 2, and 7 % with 1 (tests/unit/test_watch.py).
+# Probability, at one look, that a constant gold reward is taken for one that has turned down. In simulated runs of 40
+# looks at 8 prompts, about 3 % are stopped wrongly with a patience of 2, and 7 % with 1 (tests/unit/test_watch.py).
 FALSE_ALARM = 0.02
 
-# Alarms compare a look with the first look, at the untrained policy. Each threshold is about three times the random variation of a
-# look at 64 answers, and larger than the change that learning a task needs.
+# Alarms compare a look with the first look, at the untrained policy. Each threshold is about three times the random
+# variation of a look at 64 answers, and larger than the change that learning a task needs.
 LENGTH_FACTOR = 1.5  # longer or shorter: mean lengths vary by about 10 % between looks
 REPETITION_RISE = 0.2  # share of repeated n-grams: below 0.1 in prose, above 0.5 in an answer that repeats itself
 TRUNCATED_RISE = (
@@ -64,13 +65,15 @@ class Turn:
 
 
 def turned_down(looks: Sequence[Look], patience: int) -> Turn | None:
-    """A Turn if gold has stayed below its best for the last `patience` looks, by more than noise, while the proxy is higher than it
-    was at gold's best (over-optimisation: Gao, Schulman and Hilton 2023, figure 1); else None. Looks without gold do not count.
+    """A Turn if gold has stayed below its best for the last `patience` looks, by more than noise, while the proxy is
+    higher than it was at gold's best (over-optimisation: Gao, Schulman and Hilton 2023, figure 1); else None. Looks
+    without gold do not count.
 
-    Compares the mean gold of the last `patience` looks with that of every `patience` consecutive looks before them; a single best
-    look would be high partly by luck. The gap must exceed z standard errors of the difference. n looks make about n² comparisons,
-    so z is the normal quantile of 1 - FALSE_ALARM / n² (Bonferroni): 3.3 after 6 looks, 4.2 after 40. The standard error comes from
-    all looks together (the root mean square of their errors), since the few prompts of one look estimate it poorly.
+    Compares the mean gold of the last `patience` looks with that of every `patience` consecutive looks before them; a
+    single best look would be high partly by luck. The gap must exceed z standard errors of the difference. n looks make
+    about n² comparisons, so z is the normal quantile of 1 - FALSE_ALARM / n² (Bonferroni): 3.3 after 6 looks, 4.2 after
+    40. The standard error comes from all looks together (the root mean square of their errors), since the few prompts
+    of one look estimate it poorly.
     """
     looks = [look for look in looks if look.gold is not None and look.gold_error is not None]
     now, earlier = looks[-patience:], looks[:-patience]
@@ -190,17 +193,18 @@ ALARMS: tuple[Callable[[Look, Look], str | None], ...] = (
 
 
 def repetition(tokens: Sequence[int]) -> float:
-    """Share of an answer's n-grams of NGRAM tokens that occur earlier in it: near 1 for an endless repetition; 0 for an answer
-    shorter than NGRAM."""
+    """Share of an answer's n-grams of NGRAM tokens that occur earlier in it: near 1 for an endless repetition; 0 for an
+    answer shorter than NGRAM."""
     grams = [tuple(tokens[start : start + NGRAM]) for start in range(len(tokens) - NGRAM + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def mean_and_error(values: Sequence[float], groups: Sequence[int]) -> tuple[float | None, float | None]:
-    """(mean of the finite values, its standard error); the mean is None without values, the error None with fewer than two prompts.
+    """(mean of the finite values, its standard error); the mean is None without values, the error None with fewer than
+    two prompts.
 
-    values: of answers. groups: their prompts. Answers to one prompt are correlated, so the error is that of a mean of clusters
-    (Liang and Zeger 1986): sqrt(G / (G - 1) * sum over the G prompts of (sum of deviations)²) / n.
+    values: of answers. groups: their prompts. Answers to one prompt are correlated, so the error is that of a mean of
+    clusters (Liang and Zeger 1986): sqrt(G / (G - 1) * sum over the G prompts of (sum of deviations)²) / n.
     """
     known = [(value, group) for value, group in zip(values, groups, strict=True) if math.isfinite(value)]
     if not known:

@@ -1,4 +1,5 @@
-"""Asks a model at an OpenAI-compatible address many questions at once; an unanswered question gets the reason of the failure."""
+"""Asks a model at an OpenAI-compatible address many questions at once; an unanswered question gets the reason of the
+failure."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reply:
-    """The reply to one question: `text`, or the reason of the failure (timeout, connection, status_500, …) and its details."""
+    """The reply to one question: `text`, or the reason of the failure (timeout, connection, status_500, …) and its
+    details."""
 
     text: str | None = None
     failure: str = ""
@@ -39,7 +41,8 @@ class Reply:
 
 
 def served_elsewhere(settings: Judge) -> Served:
-    """The judge at `judge.url`, with the key from its environment variable, or "none": local servers often need no key."""
+    """The judge at `judge.url`, with the key from its environment variable, or "none": local servers often need no
+    key."""
     return Served(settings.url, settings.name, os.environ.get(settings.key_variable) or "none")
 
 
@@ -51,10 +54,11 @@ class Client:
         self._extra = {"stop_token_ids": list(served.stop_token_ids)} if served.stop_token_ids else None
 
     def ask(self, questions: Sequence[str]) -> list[Reply]:
-        """A reply to each question, in the order of the questions, at temperature 0; at most `at_once` questions are in flight.
+        """A reply to each question, in the order of the questions, at temperature 0; at most `at_once` questions are in
+        flight.
 
-        A question takes at most (retries + 1) * timeout_s plus the back-off. Raises UserError where the server refuses every
-        question because of a wrong key, model or path. Then, and at Ctrl-C, questions in flight are cancelled.
+        A question takes at most (retries + 1) * timeout_s plus the back-off. Raises UserError where the server refuses
+        every question because of a wrong key, model or path. Then, and at Ctrl-C, questions in flight are cancelled.
         """
         return asyncio.run(self._ask_all(questions))
 
@@ -81,7 +85,8 @@ class Client:
             base_url=self._served.url,
             api_key=self._served.key,
             timeout=self._settings.timeout_s,
-            max_retries=self._settings.retries,  # by the library, with back-off: timeouts, lost connections, 429 and 5xx
+            # by the library, with back-off: timeouts, lost connections, 429 and 5xx
+            max_retries=self._settings.retries,
             # a proxy of the environment must not be used for an address of this machine
             http_client=openai.DefaultAsyncHttpxClient(trust_env=not is_loopback(self._served.url)),
         )

@@ -1,4 +1,5 @@
-"""A judge's preferences: verdicts on two answers, asked in both orders; ratings of one answer; and rewards made of both.
+"""A judge's preferences: verdicts on two answers, asked in both orders; ratings of one answer; and rewards made of
+both.
 
 A verdict that follows the position of an answer is not a preference (Wang et al. 2023; Zheng et al. 2023, section 3.4).
 """
@@ -47,8 +48,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Decision:
-    """The judge's decision on a comparison. straight: its verdict on the answers in their order. swapped: its verdict on the other
-    order, turned back so that "first" is the first answer, not the first place. None: no verdict, or not asked."""
+    """The judge's decision on a comparison. straight: its verdict on the answers in their order. swapped: its verdict
+    on the other order, turned back so that "first" is the first answer, not the first place. None: no verdict, or not
+    asked."""
 
     outcome: Outcome
     straight: Verdict | None
@@ -56,7 +58,8 @@ class Decision:
 
 
 class JudgeModel:
-    """Asks the questions of the judge's config. statistics: counts of questions, failures, verdicts and outcomes so far."""
+    """Asks the questions of the judge's config. statistics: counts of questions, failures, verdicts and outcomes so
+    far."""
 
     def __init__(self, settings: Judge, client: Client, seed: int) -> None:
         self.settings, self._client, self._seed = settings, client, seed
@@ -100,9 +103,10 @@ class JudgeModel:
         return ratings
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
-        """Rewards in [0, 1], NaN where the judge gave no verdict. Pointwise: the rating as a share of `best`. Pairwise: each sample is
-        compared with its neighbours in the `ring` of its prompt group; its reward is the mean of 1 for a win, 0 for a loss, 0.5
-        for a tie or a position-bound verdict. Raises UserError if the judge is pairwise and a prompt has only one sample."""
+        """Rewards in [0, 1], NaN where the judge gave no verdict. Pointwise: the rating as a share of `best`. Pairwise:
+        each sample is compared with its neighbours in the `ring` of its prompt group; its reward is the mean of 1 for a
+        win, 0 for a loss, 0.5 for a tie or a position-bound verdict. Raises UserError if the judge is pairwise and a
+        prompt has only one sample."""
         if self.settings.kind == "pointwise":
             ratings = self.rate([(sample.prompt, sample.text) for sample in samples])
             return [rating / self.settings.best for rating in ratings]
@@ -120,9 +124,9 @@ class JudgeModel:
         return principle_of(self.settings.principles, self.settings.kind, self._seed, prompt.row)
 
     def metrics(self) -> dict[str, float]:
-        """Counts over all questions so far: `asked`, `malformed`, `failed`, failed/<reason>. For a pairwise judge also `first_position`,
-        the share of "first" among the verdicts on the first order, and `consistency`, the share of comparisons in which both
-        verdicts name the same answer. A share of nothing is left out."""
+        """Counts over all questions so far: `asked`, `malformed`, `failed`, failed/<reason>. For a pairwise judge also
+        `first_position`, the share of "first" among the verdicts on the first order, and `consistency`, the share of
+        comparisons in which both verdicts name the same answer. A share of nothing is left out."""
         counts = self.statistics
         failed = {name: counts[name] for name in sorted(counts) if name.startswith("failed/")}
         figures = {"asked": counts["asked"], "malformed": counts["malformed"], "failed": sum(failed.values()), **failed}
@@ -156,7 +160,8 @@ class JudgeModel:
 
 
 def decide(straight: Verdict | None, swapped: Verdict | None) -> Decision:
-    """The decision from two verdicts about the answers (not their places): a preference if they agree; a tie if one is a tie."""
+    """The decision from two verdicts about the answers (not their places): a preference if they agree; a tie if one is
+    a tie."""
     if straight is None or swapped is None:
         outcome: Outcome = "unanswered"
     elif "tie" in (straight, swapped):
@@ -167,7 +172,8 @@ def decide(straight: Verdict | None, swapped: Verdict | None) -> Decision:
 
 
 def ring(samples: Sequence[Sample]) -> list[tuple[int, int]]:
-    """Rows to compare: each sample with the next one of its prompt group, and the last with the first; one comparison for two samples.
+    """Rows to compare: each sample with the next one of its prompt group, and the last with the first; one comparison
+    for two samples.
 
     Raises UserError where a prompt has only one sample.
     """

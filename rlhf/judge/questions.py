@@ -1,7 +1,7 @@
 """The questions to a judge, and the parsing of its replies: pure functions of text.
 
-The default questions and the position swap follow Zheng et al. 2023 (LLM-as-a-judge). Naming one principle of a constitution,
-chosen for each prompt, follows Bai et al. 2022 (Constitutional AI, section 4.1).
+The default questions and the position swap follow Zheng et al. 2023 (LLM-as-a-judge). Naming one principle of a
+constitution, chosen for each prompt, follows Bai et al. 2022 (Constitutional AI, section 4.1).
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def fields(template: str) -> set[str]:
 
 
 def principle_of(principles: Sequence[str], kind: str, seed: int, row: int) -> str:
-    """The principle by which the answers to a prompt (row) are judged, by hash: the same in every process, for both orders of two
-    answers and for every answer to the prompt. Without principles, the default."""
+    """The principle by which the answers to a prompt (row) are judged, by hash: the same in every process, for both
+    orders of two answers and for every answer to the prompt. Without principles, the default."""
     if not principles:
         return PRINCIPLE if kind == "pairwise" else POINTWISE_PRINCIPLE
     digest = hashlib.blake2b(f"{seed} {row}".encode(), digest_size=8).digest()
@@ -95,8 +95,9 @@ def request_of(prompt: Prompt) -> str:
 
 
 def parse_verdict(text: str) -> Verdict | None:
-    """The verdict in a reply to a pairwise question: one mark [[A]], [[B]] or [[C]] (a tie) anywhere, or only a word A, B, C, first,
-    second or tie, optionally after "answer" or "response". None for any other reply, also for two different marks."""
+    """The verdict in a reply to a pairwise question: one mark [[A]], [[B]] or [[C]] (a tie) anywhere, or only a word A,
+    B, C, first, second or tie, optionally after "answer" or "response". None for any other reply, also for two
+    different marks."""
     marks = {mark.lower() for mark in MARK.findall(text)}
     if marks:
         return WORDS.get(marks.pop()) if len(marks) == 1 else None
@@ -105,8 +106,8 @@ def parse_verdict(text: str) -> Verdict | None:
 
 
 def parse_rating(text: str, best: float) -> float:
-    """The rating in a reply to a pointwise question, in [0, best]: only a number, optionally with "/best", or one mark [[number]]
-    anywhere. NaN for any other reply, also for a number out of range."""
+    """The rating in a reply to a pointwise question, in [0, best]: only a number, optionally with "/best", or one mark
+    [[number]] anywhere. NaN for any other reply, also for a number out of range."""
     marks = set(MARKED_RATING.findall(text))
     found = None
     if len(marks) == 1:

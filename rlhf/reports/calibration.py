@@ -1,8 +1,9 @@
 """How far a reward model's scores can be trusted: figures on held-out rows, for calibration.json.
 
-Functions take arrays and return a dict of JSON values. A figure that is not defined (a correlation of constants, the mean of
-nothing) is None. Confidence is the probability that the model gives to its own prediction: sigmoid(|margin|) that the answer
-with the higher score is the better one; sigmoid(|logit|) that an answer or a step is good or bad, as the logit's sign says.
+Functions take arrays and return a dict of JSON values. A figure that is not defined (a correlation of constants, the
+mean of nothing) is None. Confidence is the probability that the model gives to its own prediction: sigmoid(|margin|)
+that the answer with the higher score is the better one; sigmoid(|logit|) that an answer or a step is good or bad, as
+the logit's sign says.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ Report = dict[str, Any]
 
 
 def of_comparisons(scores: ArrayLike, lengths: ArrayLike, ranks: ArrayLike, groups: ArrayLike) -> Report:
-    """The report of comparisons and rankings. All arguments are (N,): scores, lengths of the answers in tokens, ranks (1 = best),
-    group ids. Every untied pair of a group counts once, so a large ranking counts more than a pair; the phase's own
-    pair_accuracy counts each ranking once. `chosen` is the better ranked answer of a pair, and in the histogram an answer that
-    no other of its group beats."""
+    """The report of comparisons and rankings. All arguments are (N,): scores, lengths of the answers in tokens, ranks
+    (1 = best), group ids. Every untied pair of a group counts once, so a large ranking counts more than a pair; the
+    phase's own pair_accuracy counts each ranking once. `chosen` is the better ranked answer of a pair, and in the
+    histogram an answer that no other of its group beats."""
     scores, lengths = _floats(scores), _floats(lengths)
     better, worse, ties = unequal_pairs(ranks, groups)
     margin, longer = scores[better] - scores[worse], lengths[better] - lengths[worse]
@@ -57,8 +58,9 @@ def of_comparisons(scores: ArrayLike, lengths: ArrayLike, ranks: ArrayLike, grou
 
 
 def of_labels(scores: ArrayLike, labels: ArrayLike, lengths: ArrayLike) -> Report:
-    """The report of good and bad answers. All arguments are (N,): logits, labels in [0, 1], lengths of the answers in tokens. If a
-    label is the share of annotators who say good, the accuracy is the mean share that agrees with the sign of the score."""
+    """The report of good and bad answers. All arguments are (N,): logits, labels in [0, 1], lengths of the answers in
+    tokens. If a label is the share of annotators who say good, the accuracy is the mean share that agrees with the sign
+    of the score."""
     return _of_logits("labels", _floats(scores), _floats(labels)) | _length_bias(_floats(scores), _floats(lengths))
 
 
@@ -107,7 +109,8 @@ def in_a_line(report: Mapping[str, Any]) -> str:
 
 
 def unequal_pairs(ranks: ArrayLike, groups: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """(better rows, worse rows) of every pair in a group whose ranks differ, (pairs,) each, and the number of tied pairs."""
+    """(better rows, worse rows) of every pair in a group whose ranks differ, (pairs,) each, and the number of tied
+    pairs."""
     ranks, groups = _floats(ranks), np.asarray(groups)
     first, second = _pairs(groups)
     tied = ranks[first] == ranks[second]
@@ -117,8 +120,8 @@ def unequal_pairs(ranks: ArrayLike, groups: ArrayLike) -> tuple[NDArray[np.int64
 
 
 def reliability(confidence: Array, right: Array) -> list[dict[str, float]]:
-    """Mean confidence and accuracy in `BINS` equal bins of confidence between 0.5 and 1 (Guo et al. 2017, equations 1 and 2); the
-    confidence in a choice of two is never below 0.5. Empty bins are left out."""
+    """Mean confidence and accuracy in `BINS` equal bins of confidence between 0.5 and 1 (Guo et al. 2017, equations 1
+    and 2); the confidence in a choice of two is never below 0.5. Empty bins are left out."""
     edges = np.linspace(0.5, 1.0, BINS + 1)
     bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, BINS - 1)  # (from, to], as in the paper
     return [
@@ -142,8 +145,8 @@ def expected_calibration_error(bins: list[dict[str, float]]) -> float | None:
 
 
 def by_quantile(keys: Array, values: Array) -> list[dict[str, float]]:
-    """The mean of `values` in `PARTS` quantiles of `keys`. Equal keys are in one part, so there are fewer parts where keys repeat;
-    up to `PARTS` distinct keys make a part each."""
+    """The mean of `values` in `PARTS` quantiles of `keys`. Equal keys are in one part, so there are fewer parts where
+    keys repeat; up to `PARTS` distinct keys make a part each."""
     starts = np.unique(keys)
     if len(starts) > PARTS:
         starts = np.unique(np.quantile(keys, np.linspace(0, 1, PARTS, endpoint=False), method="nearest"))

@@ -38,8 +38,8 @@ def curves(rows: Sequence[Row], names: Sequence[str]) -> Markup:
 
 
 def overoptimisation(looks: Sequence[Row], stopped_at: float | None) -> Markup:
-    """Proxy and gold over the square root of KL (Gao, Schulman and Hilton 2023, figure 1), each on its own axis. A look is a
-    dot; gold's bars are one standard error; lines mark gold's best look and the look at which the run stopped."""
+    """Proxy and gold over the square root of KL (Gao, Schulman and Hilton 2023, figure 1), each on its own axis. A look
+    is a dot; gold's bars are one standard error; lines mark gold's best look and the look at which the run stopped."""
     distance = [math.sqrt(max(look["watch/kl"], 0.0)) for look in looks]  # an estimate of KL may be below 0
     golds = [look["watch/gold"] for look in looks]
     best = golds.index(max(golds))
@@ -65,7 +65,8 @@ def overoptimisation(looks: Sequence[Row], stopped_at: float | None) -> Markup:
 
 
 def stacked_bars(rows: Sequence[tuple[str, int, int]], names: tuple[str, str]) -> Markup:
-    """A bar for each row (label, count, count), the first row on top: its two counts end to end, the first one's number beside."""
+    """A bar for each row (label, count, count), the first row on top: its two counts end to end, the first one's number
+    beside."""
 
     def paint(figure: Figure) -> None:
         axis = figure.add_subplot()

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def render(template: str, **values: Any) -> str:
-    """The page that a file of `templates/` makes of the values. Every value is escaped, so that no answer of a model and no row
-    of data can become markup; a chart is `Markup` and is not.
+    """The page that a file of `templates/` makes of the values. Every value is escaped, so that no answer of a model
+    and no row of data can become markup; a chart is `Markup` and is not.
 
     Raises jinja2.UndefinedError where the template names a value that is not given.
     """

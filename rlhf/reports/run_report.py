@@ -1,5 +1,5 @@
-"""The run report: `report.html` in the run directory, one file that needs nothing from outside. It can be written at any time,
-also while the run is going on."""
+"""The run report: `report.html` in the run directory, one file that needs nothing from outside. It can be written at
+any time, also while the run is going on."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ OVEROPTIMISATION = (
 
 
 def write_report(root: Path) -> Path:
-    """Writes the report of the run in this directory; returns its path. Raises UserError where config.yaml is not a config."""
+    """Writes the report of the run in this directory; returns its path. Raises UserError where config.yaml is not a
+    config."""
     config = load_config(root / "config.yaml")
     run = RunDirectory(root)
     artifacts = run.finished(phase.name for phase in config.phases)

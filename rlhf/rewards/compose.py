@@ -35,10 +35,11 @@ def compose(
     given: RewardFunction | RewardSource | None = None,
     combine: Piecewise | None = None,
 ) -> list[Part]:
-    """The parts of a config's rewards, or one part for the object given in their place. A part without a name takes the name of its
-    source after the colon, or its whole source if several sources would get the same name.
+    """The parts of a config's rewards, or one part for the object given in their place. A part without a name takes the
+    name of its source after the colon, or its whole source if several sources would get the same name.
 
-    Raises UserError where a source cannot be found or cannot score, two parts have the same name, or no part is named as the guard.
+    Raises UserError where a source cannot be found or cannot score, two parts have the same name, or no part is named
+    as the guard.
     """
     if given is not None:
         name = getattr(given, "__name__", type(given).__name__)
@@ -64,12 +65,12 @@ def total(
     combine: Piecewise | None = None,
     guarded: Tensor | None = None,
 ) -> Tensor:
-    """(B,) fp32 rewards: the weighted sum of the parts' clipped scores. With `combine`: the guard's share alone in rows where the
-    guard's score is below `combine.below` or `guarded` is true, and the sum of the other parts in the other rows (Llama 2, Touvron
-    et al. 2023, section 3.2.3).
+    """(B,) fp32 rewards: the weighted sum of the parts' clipped scores. With `combine`: the guard's share alone in rows
+    where the guard's score is below `combine.below` or `guarded` is true, and the sum of the other parts in the other
+    rows (Llama 2, Touvron et al. 2023, section 3.2.3).
 
-    scores: (B,) for each part, NaN = no score. A reward is NaN where a part that it counts has no score. guarded: (B,) bool, True
-    for prompts on which the guard decides.
+    scores: (B,) for each part, NaN = no score. A reward is NaN where a part that it counts has no score. guarded: (B,)
+    bool, True for prompts on which the guard decides.
     """
     import torch
 
@@ -88,7 +89,8 @@ def total(
 
 
 def guarded_prompts(samples: Sequence[Sample], column: str) -> Tensor:
-    """(B,) bool: the column of the samples' prompts. Raises UserError where the column is missing, or neither true nor false."""
+    """(B,) bool: the column of the samples' prompts. Raises UserError where the column is missing, or neither true nor
+    false."""
     import torch
 
     found = []
@@ -104,8 +106,9 @@ def guarded_prompts(samples: Sequence[Sample], column: str) -> Tensor:
 
 
 def columns(name: str, values: Sequence[float | Mapping[str, float]]) -> dict[str, Tensor]:
-    """Scores as columns: {name: (B,) fp32}. A dict of scores counts as the sum of its values, and each key gets a column of its own,
-    {name/key: (B,) fp32}, NaN for samples that lack the key. A score that is not finite in fp32 becomes NaN, no score."""
+    """Scores as columns: {name: (B,) fp32}. A dict of scores counts as the sum of its values, and each key gets a
+    column of its own, {name/key: (B,) fp32}, NaN for samples that lack the key. A score that is not finite in fp32
+    becomes NaN, no score."""
     import torch
 
     rows: list[dict[str, Any]] = []

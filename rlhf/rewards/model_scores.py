@@ -1,4 +1,5 @@
-"""From a reward model's raw scores to a reward for each answer, and the file beside the weights that says how scores are read."""
+"""From a reward model's raw scores to a reward for each answer, and the file beside the weights that says how scores
+are read."""
 
 from __future__ import annotations
 
@@ -20,10 +21,10 @@ MOST_QUESTIONS = 64  # about each answer, in a reward; each takes a forward pass
 class RewardSpec:
     """How a reward model's scores are read.
 
-    reads: "answer": one score at the answer's last token; "steps": one score after each step of the answer; "questions": one score
-    for each of `questions` about the answer.
-    mean, std: of the scores of held-out answers. With "questions", of the verdicts on single questions; a reward is the mean of an
-    answer's verdicts and has a smaller spread.
+    reads: "answer": one score at the answer's last token; "steps": one score after each step of the answer;
+    "questions": one score for each of `questions` about the answer.
+    mean, std: of the scores of held-out answers. With "questions", of the verdicts on single questions; a reward is the
+    mean of an answer's verdicts and has a smaller spread.
     """
 
     reads: Literal["answer", "steps", "questions"] = "answer"
@@ -45,9 +46,10 @@ class RewardSpec:
 def ensemble(members: Sequence[Tensor], means: Sequence[float], std_penalty: float) -> tuple[Tensor, Tensor | None]:
     """((B,) reward, (B,) standard deviation over the members, or None if there is one member).
 
-    The reward of several members is mean - std_penalty * std, so answers on which members disagree get less (Coste et al. 2023,
-    section 3.2, with the standard deviation in place of the variance). Each member's mean on held-out answers is subtracted first,
-    since a reward model's scores are defined up to a constant. members: (B,) scores of each. means: of held-out scores.
+    The reward of several members is mean - std_penalty * std, so answers on which members disagree get less (Coste et
+    al. 2023, section 3.2, with the standard deviation in place of the variance). Each member's mean on held-out answers
+    is subtracted first, since a reward model's scores are defined up to a constant. members: (B,) scores of each.
+    means: of held-out scores.
     """
     import torch
 
@@ -59,8 +61,8 @@ def ensemble(members: Sequence[Tensor], means: Sequence[float], std_penalty: flo
 
 
 def weakest_step(values: Tensor, ends: Tensor) -> Tensor:
-    """(B,): the lowest probability that a step of the answer is right; NaN for an answer without steps. The minimum ranks answers
-    about as well as the product over steps (Lightman et al. 2023, appendix F) and does not punish length.
+    """(B,): the lowest probability that a step of the answer is right; NaN for an answer without steps. The minimum
+    ranks answers about as well as the product over steps (Lightman et al. 2023, appendix F) and does not punish length.
 
     values: (B, T) logits. ends: (B, T) bool, True at the last token of a step.
     """
@@ -69,7 +71,8 @@ def weakest_step(values: Tensor, ends: Tensor) -> Tensor:
 
 
 def mean_verdict(scores: Tensor, questions: int) -> Tensor:
-    """(B,): the mean of log p(yes) over an answer's questions. scores: (B * questions,) logits, an answer's questions adjacent."""
+    """(B,): the mean of log p(yes) over an answer's questions. scores: (B * questions,) logits, an answer's questions
+    adjacent."""
     from torch.nn.functional import logsigmoid
 
     return logsigmoid(scores).view(-1, questions).mean(1)

@@ -26,8 +26,8 @@ Source = str | Rule | Call  # str: MODEL or JUDGE
 
 
 def find(reward: Reward) -> Source:
-    """The source that the reward names. `args` are the fields of a class, of which an object is made, or further keyword arguments of
-    a function.
+    """The source that the reward names. `args` are the fields of a class, of which an object is made, or further
+    keyword arguments of a function.
 
     Raises UserError where the name is unknown, the object cannot score, or `args` do not fit.
     """
@@ -49,14 +49,16 @@ def find(reward: Reward) -> Source:
 
 
 def call_of(source: Any, name: str) -> Call:
-    """A Call of the object that `rlhf.run` was given in place of the config's rewards. Raises UserError where it cannot score."""
+    """A Call of the object that `rlhf.run` was given in place of the config's rewards. Raises UserError where it cannot
+    score."""
     if isinstance(source, type):
         raise UserError(f"reward {name!r} is a class; give an object of it")
     return Call(can_score(source, name, {}))
 
 
 def environment_scores(samples: Sequence[Sample]) -> list[float]:
-    """The scores that the rollout's environment gave, NaN for samples without a score. Raises UserError where no sample has one."""
+    """The scores that the rollout's environment gave, NaN for samples without a score. Raises UserError where no sample
+    has one."""
     if samples and all(sample.score is None for sample in samples):
         raise UserError("no rollout environment gave a score: set phases.<name>.rollout, and let it return one")
     return [math.nan if sample.score is None else sample.score for sample in samples]

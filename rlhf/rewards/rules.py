@@ -28,10 +28,11 @@ WITHOUT_LIMITS = frozenset(RULES.values()) - {RULES["regex"]}  # fast on any tex
 
 
 def numeric_answer(sample: Sample) -> float:
-    """1.0 if the number in the response equals the number in `sample.prompt.meta["answer"]`, else 0.0; 72, 72.0 and $72 are equal.
+    """1.0 if the number in the response equals the number in `sample.prompt.meta["answer"]`, else 0.0; 72, 72.0 and $72
+    are equal.
 
-    The number of a text is the first after its last `####` (GSM8K's mark, Cobbe et al. 2021), or its last number if there is no mark.
-    Raises UserError where the prompt's row has no answer column, or the column has no number.
+    The number of a text is the first after its last `####` (GSM8K's mark, Cobbe et al. 2021), or its last number if
+    there is no mark. Raises UserError where the prompt's row has no answer column, or the column has no number.
     """
     if "answer" not in sample.prompt.meta:
         found = ", ".join(sorted(sample.prompt.meta)) or "none"
@@ -49,9 +50,9 @@ def numeric_answer(sample: Sample) -> float:
 
 @dataclass(frozen=True)
 class Regex:
-    """`value` if the pattern matches somewhere in the response (`match: anywhere`) or the whole response (`full`), else 0. A dot
-    matches any character except a newline; begin the pattern with (?s) to include newlines. The rule runs in a worker process,
-    because some patterns never finish.
+    """`value` if the pattern matches somewhere in the response (`match: anywhere`) or the whole response (`full`), else
+    0. A dot matches any character except a newline; begin the pattern with (?s) to include newlines. The rule runs in a
+    worker process, because some patterns never finish.
 
     Raises UserError where the pattern is not a regular expression.
     """
@@ -73,8 +74,8 @@ class Regex:
 
 @dataclass(frozen=True)
 class Length:
-    """1 for a response of `low` to `high` units. Outside this range the score falls linearly and reaches 0 at a distance of `falloff`
-    units. Tokens are the tokens that the policy sampled, including the end token.
+    """1 for a response of `low` to `high` units. Outside this range the score falls linearly and reaches 0 at a
+    distance of `falloff` units. Tokens are the tokens that the policy sampled, including the end token.
 
     Raises UserError where the range is empty.
     """
@@ -107,8 +108,8 @@ class Length:
 
 @dataclass(frozen=True)
 class Format:
-    """1 if the response consists of `<tag>…</tag>` for each tag, once each, in order, with only white space between them; else 0. This
-    is the format reward of DeepSeek-R1 (Guo et al. 2025, section 2.2.2)."""
+    """1 if the response consists of `<tag>…</tag>` for each tag, once each, in order, with only white space between
+    them; else 0. This is the format reward of DeepSeek-R1 (Guo et al. 2025, section 2.2.2)."""
 
     tags: tuple[str, ...] = ("think", "answer")
 
@@ -164,7 +165,8 @@ class ForbiddenWords:
 
 @dataclass(frozen=True)
 class Repetition:
-    """Minus the share of the response's word n-grams that occur earlier in it: 0 if all differ, near -1 for one phrase repeated.
+    """Minus the share of the response's word n-grams that occur earlier in it: 0 if all differ, near -1 for one phrase
+    repeated.
 
     Raises UserError where n is below 1.
     """

@@ -1,4 +1,5 @@
-"""A worker process of a reward function, seen from the driver: started, sent samples, limited, and killed with its children."""
+"""A worker process of a reward function, seen from the driver: started, sent samples, limited, and killed with its
+children."""
 
 from __future__ import annotations
 
@@ -33,8 +34,8 @@ class Lost(Exception):
 
 
 class WorkerProcess:
-    """Starts the process, which loads the function. Call `load` once; then `send` tasks, `receive` a reply for each, and `rest`.
-    Another thread calls `check` every fraction of a second."""
+    """Starts the process, which loads the function. Call `load` once; then `send` tasks, `receive` a reply for each,
+    and `rest`. Another thread calls `check` every fraction of a second."""
 
     def __init__(self, function: bytes, limits: Limits) -> None:
         """function: pickled (function, its arguments)."""
@@ -68,7 +69,8 @@ class WorkerProcess:
             self._write(([path for path in sys.path if isinstance(path, str)], function))
 
     def load(self) -> str:
-        """Waits until the function is loaded. Returns "", or a message to the user if loading raised an error. Raises Lost."""
+        """Waits until the function is loaded. Returns "", or a message to the user if loading raised an error. Raises
+        Lost."""
         self._begin()
         kind, what = self._read()
         self.loaded = kind == "ready"
@@ -103,7 +105,8 @@ class WorkerProcess:
                 self.kill(f"used more than {self._limits.memory_gib:g} GiB (limits.memory_gib)")
 
     def kill(self, reason: str = "") -> None:
-        """Kills the process and all its children, also those in other sessions. A waiting `receive` raises Lost with the reason."""
+        """Kills the process and all its children, also those in other sessions. A waiting `receive` raises Lost with
+        the reason."""
         with self._lock:
             if self._killed:
                 return

@@ -1,7 +1,8 @@
-"""The program of a worker process, which calls one reward function. `WorkerProcess` starts it, sends it samples and kills it.
+"""The program of a worker process, which calls one reward function. `WorkerProcess` starts it, sends it samples and
+kills it.
 
-It runs as a script, not as a module, so that it imports only what the function needs. It communicates over a socket of its own, so
-the function can do anything with its standard streams.
+It runs as a script, not as a module, so that it imports only what the function needs. It communicates over a socket of
+its own, so the function can do anything with its standard streams.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ SHOWN = 200  # characters of a value or an error, in messages
 
 
 def main(conversation: int) -> None:
-    """Reads (sys.path, pickled (function, its arguments)), then lists of tasks (lists of samples) until the socket is closed.
-    Writes a reply (kind, content) after loading and after each task; kind is `ready`, `scores`, `failed` (reason, detail) or
-    `mistake` (a message to the user). conversation: file descriptor of the socket."""
+    """Reads (sys.path, pickled (function, its arguments)), then lists of tasks (lists of samples) until the socket is
+    closed. Writes a reply (kind, content) after loading and after each task; kind is `ready`, `scores`, `failed`
+    (reason, detail) or `mistake` (a message to the user). conversation: file descriptor of the socket."""
     connection = socket.socket(fileno=conversation)
     own = os.getpid()
     with connection.makefile("rb") as requests, connection.makefile("wb") as replies:
@@ -55,8 +56,8 @@ def load(pickled: bytes) -> Any:
 def evaluate(source: Any, samples: Sequence[Any], mistake: type[Exception]) -> tuple[str, Any]:
     """("scores", [number or {part: number}]), ("failed", (reason, detail)) or ("mistake", message).
 
-    source: an object with score(samples), or a function of one sample; then `samples` holds one sample. mistake: the class of errors
-    that the user makes, UserError."""
+    source: an object with score(samples), or a function of one sample; then `samples` holds one sample. mistake: the
+    class of errors that the user makes, UserError."""
     try:
         returned = list(source.score(samples)) if hasattr(source, "score") else [source(samples[0])]
     except mistake as error:

@@ -1,4 +1,5 @@
-"""Reward functions in worker processes. Whatever a function does, the run goes on; a sample that it cannot score gets no score."""
+"""Reward functions in worker processes. Whatever a function does, the run goes on; a sample that it cannot score gets
+no score."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ HOPELESS = 8  # after so many lost processes without a single score, the other s
 
 @dataclass(frozen=True)
 class Call:
-    """What a worker calls: a function of one sample, an object with score(samples), or a class of such objects, built in the worker."""
+    """What a worker calls: a function of one sample, an object with score(samples), or a class of such objects, built
+    in the worker."""
 
     target: Any
     args: Mapping[str, Any] = field(default_factory=dict)
@@ -167,8 +169,8 @@ class Work:
         self._lock = threading.Lock()
 
     def take(self) -> deque[Task]:
-        """The next tasks for a worker: many while many wait, so that fast functions do not wait for messages; one towards the end,
-        so that all workers end at about the same time."""
+        """The next tasks for a worker: many while many wait, so that fast functions do not wait for messages; one
+        towards the end, so that all workers end at about the same time."""
         with self._lock:
             count = min(CHUNK, len(self._waiting) // self._share + 1, len(self._waiting))
             return deque(self._waiting.popleft() for _ in range(count))
@@ -193,8 +195,8 @@ class Work:
                 self.values[row] = value
 
     def failed(self, task: Task, what: str, detail: str, cost: int = 0) -> None:
-        """Puts the task back for another try, or gives it up; the samples of a larger task are then tried one by one. cost: number
-        of processes lost."""
+        """Puts the task back for another try, or gives it up; the samples of a larger task are then tried one by one.
+        cost: number of processes lost."""
         with self._lock:
             task.tries += 1
             if task.tries < self._tries:

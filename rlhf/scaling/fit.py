@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
 
 DELTA = 1e-3  # of the Huber loss, in log loss (Hoffmann et al. 2022, section D.2): larger errors count linearly
-# Share of NARROWEST, the range that the config's rules demand: measured sizes and tokens differ a little from the config, since rows
-# are not all full and vocabularies not as large as asked for.
+# Share of NARROWEST, the range that the config's rules demand: measured sizes and tokens differ a little from the
+# config, since rows are not all full and vocabularies not as large as asked for.
 NEARLY = 0.9
 PARAMETERS = 5  # of the law
-# Starts: the three terms as shares of the median loss at the middle of the grid, and the two exponents. Hoffmann et al. start from
-# coefficients, which would fit only grids of their size.
+# Starts: the three terms as shares of the median loss at the middle of the grid, and the two exponents. Hoffmann et al.
+# start from coefficients, which would fit only grids of their size.
 STARTS = np.array(
     [
         (irreducible, size, token, alpha, beta)
@@ -40,8 +40,8 @@ NO_PART = 1e-4  # share of the loss: a term that is smaller everywhere is not se
 
 
 def fit(points: Sequence[Training]) -> Law:
-    """The law with the lowest Huber error between logarithms of predicted and measured losses (Hoffmann et al. 2022, section 3.3),
-    the best of many L-BFGS descents.
+    """The law with the lowest Huber error between logarithms of predicted and measured losses (Hoffmann et al. 2022,
+    section 3.3), the best of many L-BFGS descents.
 
     Raises UserError where the points cannot determine the law's five parameters.
     """
@@ -51,7 +51,8 @@ def fit(points: Sequence[Training]) -> Law:
 
 
 def fits_without_one(points: Sequence[Training], law: Law) -> list[Law]:
-    """Laws fitted without one of the points, for each point that can be left out. Their spread shows how uncertain the law is."""
+    """Laws fitted without one of the points, for each point that can be left out. Their spread shows how uncertain the
+    law is."""
     laws = []
     for left_out in range(len(points)):
         others = [*points[:left_out], *points[left_out + 1 :]]
@@ -61,8 +62,9 @@ def fits_without_one(points: Sequence[Training], law: Law) -> list[Law]:
 
 
 def untold(law: Law, points: Sequence[Training]) -> list[str]:
-    """Why the law gives no best size for a compute budget: a line each for sizes and for tokens, if the exponent is at the end of the
-    fit's range, or the term is a negligible part of the loss everywhere. Empty where the law gives one."""
+    """Why the law gives no best size for a compute budget: a line each for sizes and for tokens, if the exponent is at
+    the end of the fit's range, or the term is a negligible part of the loss everywhere. Empty where the law gives
+    one."""
     least, greatest = EXPONENTS
     found = []
     for what, letter, exponent, parts in (
@@ -102,8 +104,8 @@ def _too_few(points: Sequence[Training]) -> str | None:
 
 
 class _Problem:
-    """The error as a function of theta (5,): logarithms of the three terms at the middle of the grid, alpha, beta. With logarithms of
-    sizes and tokens centred there, coefficients and exponents are nearly independent."""
+    """The error as a function of theta (5,): logarithms of the three terms at the middle of the grid, alpha, beta. With
+    logarithms of sizes and tokens centred there, coefficients and exponents are nearly independent."""
 
     def __init__(self, points: Sequence[Training]) -> None:
         sizes, tokens, losses = (
@@ -119,8 +121,8 @@ class _Problem:
         return np.stack([np.broadcast_to(irreducible, size.shape), size, token], -1)
 
     def error(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(error (…), its gradient (…, 5)), in units of delta squared; unscaled, the error is so small that the optimiser's tolerances
-        would end the descent at once."""
+        """(error (…), its gradient (…, 5)), in units of delta squared; unscaled, the error is so small that the
+        optimiser's tolerances would end the descent at once."""
         from scipy.special import huber
 
         terms = self.terms(theta)
@@ -141,7 +143,8 @@ class _Problem:
             ends = sorted((self.descend(start, A_WHILE) for start in starts), key=lambda end: end.fun)
             starts = [end.x for end in ends[:FINALISTS]]
         else:
-            # from a law without irreducible loss no gradient leads back to one, so half the lowest loss is a second start
+            # from a law without irreducible loss no gradient leads back to one, so half the lowest loss is a second
+            # start
             half = replace(near, irreducible=0.5 * float(np.exp(self.losses.min())))
             starts = [self.theta_of(near), self.theta_of(half)]
         ends = [self.descend(start, TO_THE_END) for start in starts]

@@ -1,4 +1,5 @@
-"""Predictions of a fitted law for a config's pretraining, before it runs: its loss, and the best size for the same compute."""
+"""Predictions of a fitted law for a config's pretraining, before it runs: its loss, and the best size for the same
+compute."""
 
 from __future__ import annotations
 
@@ -23,8 +24,9 @@ NO_BEST = "the law gives no best size: the losses of the grid do not determine i
 
 @dataclass(frozen=True)
 class Forecast:
-    """The prediction for a phase. expected: the phase as planned, None if its tokens are unknown. best: the best size with the same
-    compute, None if the law gives none. beyond: the phase's compute divided by that of the grid's largest training."""
+    """The prediction for a phase. expected: the phase as planned, None if its tokens are unknown. best: the best size
+    with the same compute, None if the law gives none. beyond: the phase's compute divided by that of the grid's largest
+    training."""
 
     phase: str
     parameters: int
@@ -34,8 +36,8 @@ class Forecast:
 
 
 def forecasts(resolved: Resolved) -> list[Forecast]:
-    """Forecasts of the pretrain phases from scratch that meet the `conditions` of this config's grid; empty if `launch.py scaling` has
-    not trained the grid. Raises UserError where a model cannot be built."""
+    """Forecasts of the pretrain phases from scratch that meet the `conditions` of this config's grid; empty if
+    `launch.py scaling` has not trained the grid. Raises UserError where a model cannot be built."""
     path = grid_directory(resolved.config) / FILE
     if not path.exists():
         return []
@@ -64,7 +66,8 @@ def _forecast(name: str, parameters: int, tokens: float | None, figures: Mapping
 
 
 def tokens_of(phase: ResolvedPhase, figures: Mapping[str, Any]) -> float | None:
-    """Tokens that the phase trains on: its steps times rows of max_length tokens, or its passes times the tokens of the data. None for
+    """Tokens that the phase trains on: its steps times rows of max_length tokens, or its passes times the tokens of the
+    data. None for
     passes over several sources: the grid's trainings know only the passes over the most repeated source."""
     settings = phase.settings
     if settings.steps is not None:

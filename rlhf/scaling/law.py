@@ -31,7 +31,8 @@ class Training:
 class Law:
     """L(N, D) = E + A / N^alpha + B / D^beta (Hoffmann et al. 2022, equation 2).
 
-    N: all parameters of a model, as Hoffmann et al. count them: with embeddings, tied ones once. Embeddings are a large share of
+    N: all parameters of a model, as Hoffmann et al. count them: with embeddings, tied ones once. Embeddings are a large
+    share of
         small models, and a count without them distorts the exponents (Pearce and Song 2024).
     D: tokens trained on.
     """
@@ -79,7 +80,8 @@ def compute_of(parameters: float, tokens: float) -> float:
 
 
 def best_size(law: Law, sizes: Mapping[str, int], compute: float) -> tuple[str, Training]:
-    """(name, training) with the lowest loss among the sizes (parameters by name), each trained on all tokens that the compute allows."""
+    """(name, training) with the lowest loss among the sizes (parameters by name), each trained on all tokens that the
+    compute allows."""
     trainings = {}
     for name, parameters in sizes.items():
         tokens = compute / compute_of(parameters, 1)

@@ -1,5 +1,5 @@
-"""The plot of a scaling law: losses over tokens for each size, and the lowest loss over compute. Sizes differ in marker and shade,
-so the plot is readable without colour."""
+"""The plot of a scaling law: losses over tokens for each size, and the lowest loss over compute. Sizes differ in marker
+and shade, so the plot is readable without colour."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def _looks(figures: Figures) -> dict[str, dict[str, Any]]:
 
 
 def _over_tokens(axis: Axes, figures: Figures, law: Law, looks: Mapping[str, Mapping[str, Any]]) -> None:
-    """For each size a curve of the law, and dots for measured losses; a held-out size has a dashed curve and hollow dots."""
+    """For each size a curve of the law, and dots for measured losses; a held-out size has a dashed curve and hollow
+    dots."""
     from matplotlib.ticker import NullLocator
 
     points = figures["points"]

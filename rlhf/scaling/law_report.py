@@ -20,7 +20,8 @@ from rlhf.scaling.size_grid import FILE, conditions
 
 PLOT, PAGE = "scaling.png", "scaling.html"
 BUDGETS = (1, 10, 100)  # default, in multiples of the largest training's compute
-MANY_PASSES = 4.0  # over the data; after more passes a repeated token is worth clearly less than a new one (Muennighoff et al. 2023)
+# over the data; after more passes a repeated token is worth clearly less than a new one (Muennighoff et al. 2023)
+MANY_PASSES = 4.0
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ def _missed(allowed: float | None, error: float | None) -> str:
 
 
 def figures_of(config: Config, measured: Sequence[Measurement]) -> dict[str, Any]:
-    """The content of scaling.json: the conditions under which the law holds, the points, the law and its leave-one-out fits, the
-    largest errors, and the best size for each budget. No budgets where the law gives no best size; `untold` says why.
+    """The content of scaling.json: the conditions under which the law holds, the points, the law and its leave-one-out
+    fits, the largest errors, and the best size for each budget. No budgets where the law gives no best size; `untold`
+    says why.
     """
     fitted = [each.training for each in measured if not each.point.held_out]
     law = fit(fitted)

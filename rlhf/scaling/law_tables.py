@@ -99,7 +99,8 @@ def law_text(figures: Figures) -> str:
 
 
 def range_text(figures: Figures) -> str:
-    """Each parameter's range over the fits that leave one training out, as a line; empty where there are no such fits."""
+    """Each parameter's range over the fits that leave one training out, as a line; empty where there are no such
+    fits."""
     laws = figures["without_one"]
     ranges = {letter: [law[letter] for law in laws] for letter in figures["law"]} if laws else {}
     told = ", ".join(f"{letter} {min(values):.3g} to {max(values):.3g}" for letter, values in ranges.items())

@@ -33,7 +33,8 @@ class Measurement:
 
 
 def measurements(config: Config, root: Path, artifacts: Mapping[str, Artifact]) -> list[Measurement]:
-    """The measurements of all points of the grid. root: the grid's run directory. artifacts: those of the grid's phases, by name.
+    """The measurements of all points of the grid. root: the grid's run directory. artifacts: those of the grid's
+    phases, by name.
 
     Raises UserError where a training has no held-out loss, or one that is not finite.
     """
@@ -74,11 +75,13 @@ def parameters_in(directory: Path) -> int:
 
 
 def model_facts(directory: Path, max_length: int) -> dict[str, Any]:
-    """Fields of the model in the directory that follow from its tokenizer and rows, and so are the same for other sizes."""
+    """Fields of the model in the directory that follow from its tokenizer and rows, and so are the same for other
+    sizes."""
     return implied_fields(load_tokenizer(directory), max_length)
 
 
 def _passes(artifact: Artifact, tokens: int) -> float:
-    """Passes over the data. Of a corpus: those over its most repeated source. Else over all rows read, including held-out rows."""
+    """Passes over the data. Of a corpus: those over its most repeated source. Else over all rows read, including
+    held-out rows."""
     of_sources = [value for name, value in artifact.metrics.items() if name.startswith("epochs/")]
     return max(of_sources, default=tokens / artifact.data[0]["tokens"])

@@ -44,8 +44,8 @@ def points_of(scaling: Scaling) -> list[GridPoint]:
 
 
 def phases_before(resolved: Resolved) -> list[Phase]:
-    """The phases from which the scaled phase takes its data or tokenizer, and the phases that these need in turn. They run in the
-    config's own run directory."""
+    """The phases from which the scaled phase takes its data or tokenizer, and the phases that these need in turn. They
+    run in the config's own run directory."""
     phase = resolved.scaled
     needed = set(strings_in(phase.settings.model_dump(mode="json", include={"data", "eval_data", "tokenizer"})))
     found: list[Phase] = []
@@ -69,8 +69,9 @@ def conditions(phase: Pretrain) -> dict[str, Any]:
 
 
 def grid_config(resolved: Resolved) -> Config:
-    """The phases that the scaled phase needs, then a phase for each point. A point's steps match its tokens, so that the learning-rate
-    schedule ends with them; a schedule that is cut short overestimates the loss (Hoffmann et al. 2022, appendix B)."""
+    """The phases that the scaled phase needs, then a phase for each point. A point's steps match its tokens, so that
+    the learning-rate schedule ends with them; a schedule that is cut short overestimates the loss (Hoffmann et al.
+    2022, appendix B)."""
     config = resolved.config
     run = config.run.model_copy(update={"name": config.run.name + SUFFIX, "output": str(grid_directory(config))})
     points = [_phase_of(resolved, point) for point in points_of(config.scaling)]

@@ -1,4 +1,5 @@
-"""Parameter counts of architectures, and checks, before training, that a grid's sizes can be built and can determine a law."""
+"""Parameter counts of architectures, and checks, before training, that a grid's sizes can be built and can determine a
+law."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from rlhf.scaling.law_tables import count
 def parameters_for(
     phase: ResolvedPhase, architecture: Mapping[str, Any], implied: Mapping[str, Any], where: str
 ) -> int:
-    """Parameters of a model of this architecture, as the phase would build it. implied: `rlhf.phases.base.implied_fields`.
+    """Parameters of a model of this architecture, as the phase would build it. implied:
+    `rlhf.phases.base.implied_fields`.
 
     Raises UserError where it cannot be built; the message begins with `where`, the setting of the architecture.
     """
@@ -51,7 +53,8 @@ def expect_sizes(resolved: Resolved) -> None:
 
 
 def _implied(phase: ResolvedPhase) -> dict[str, Any]:
-    """Fields that follow from the tokenizer; for a tokenizer that is not trained yet, with the vocabulary size of its settings."""
+    """Fields that follow from the tokenizer; for a tokenizer that is not trained yet, with the vocabulary size of its
+    settings."""
     settings = next((corpus.tokenizer for corpus in phase.corpora.values()), phase.settings.tokenizer)
     positions = phase.settings.max_length
     if settings.path and not settings.path.startswith(PHASE):

@@ -37,7 +37,8 @@ class _Grid(Controller):
 
 
 def scale(config: Config, connect: Connect, console: Console) -> Report:
-    """Trains the unfinished points of the grid, fits the law and writes the report. connect: opens the cluster that a config needs.
+    """Trains the unfinished points of the grid, fits the law and writes the report. connect: opens the cluster that a
+    config needs.
 
     Phases that the scaled phase needs run in the config's own run directory, where `launch.py run` finds them done.
     Raises UserError where the losses cannot determine a law.
