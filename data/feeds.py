@@ -25,24 +25,19 @@ class Feed(Protocol):
     @property
     def pass_rows(self) -> int:
         """How many numbers one pass over the data has."""
-        ...
 
     @property
     def rows_of_largest_unit(self) -> int:
         """The most rows that must stay together in a micro-batch."""
-        ...
 
     def batch(self, numbers: Sequence[int]) -> Batch:
         """The rows of these numbers' units."""
-        ...
 
     def rows(self, number: int) -> list[Example]:
         """One unit's rows, without padding."""
-        ...
 
     def epochs(self, rows: int) -> dict[str, float]:
         """{data set: passes over it} in the first `rows` numbers; {} for a single set in memory."""
-        ...
 
 
 @dataclass(frozen=True)

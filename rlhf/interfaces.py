@@ -42,7 +42,6 @@ class Objective(Protocol):
 
     def __call__(self, out: Tensor, microbatch: Batch) -> Result:
         """(SUM of the loss, named SUMs of metrics), both over the unit. The engine divides them by the global count."""
-        ...
 
 
 class Algorithm:
@@ -136,7 +135,6 @@ class Pending(Protocol):
 
     def result(self) -> Any:
         """Waits; raises the first rank's error, which carries role, rank and node."""
-        ...
 
 
 class Staged(Protocol):
@@ -147,7 +145,6 @@ class Staged(Protocol):
 
     def with_columns(self, **columns: Tensor) -> Staged:
         """Adds (B,) or (B, T) columns, in the order of the batch's rows."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -178,19 +175,15 @@ class WeightSource(Protocol):
 
     def weight_plan(self, bucket_bytes: int) -> int:
         """Divides the weights into buckets of about this size; returns the number of buckets."""
-        ...
 
     def weight_bucket(self, index: int) -> Any:
         """A reference to the bucket in the object store, a list of `WeightItem`. Ask in order of index."""
-        ...
 
     def weight_checksum(self) -> int:
         """The sum modulo 2**64 of the checksums of all buckets, computed by the sender."""
-        ...
 
     def logprobs_of(self, sequences: list[list[int]]) -> list[list[float]]:
         """log p of every token but the first of each sequence, at temperature 1."""
-        ...
 
 
 class ModelGroup(WeightSource, Protocol):
@@ -200,7 +193,6 @@ class ModelGroup(WeightSource, Protocol):
 
     def forward(self, staged: Staged, output: Output, temperature: float = 1.0) -> Pending:
         """(B, T) or (B,) fp32, in the order of the batch's rows."""
-        ...
 
     def train(
         self, staged: Staged, objective: Objective, passes: Passes = ONE_PASS, auxiliary: AuxiliaryLoss | None = None
@@ -208,27 +200,21 @@ class ModelGroup(WeightSource, Protocol):
         """A list of metric dicts, one for each optimizer step, with "loss", "grad_norm", "lr", "tokens" (processed,
         without padding) and the objective's metrics. A step that did not change the weights has "skipped" 1; a step
         that failed (`rlhf.skipped`) ends the list."""
-        ...
 
     def evaluate(self, staged: Staged, objective: Objective) -> Pending:
         """(dict of the sums of "loss" and the objective's metrics, count of the objective's unit) over all ranks."""
-        ...
 
     def use_average(self) -> Pending:
         """Replaces the weights with their average (`ModelBuild.ema_decay`), for evaluation and export."""
-        ...
 
     def save(self, directory: Path) -> Pending:
         """Writes the state of weights and optimizer. Does nothing for a group that is not trained."""
-        ...
 
     def load(self, directory: Path) -> Pending:
         """Reads the state that `save` wrote. Does nothing for a group that is not trained."""
-        ...
 
     def export(self, directory: Path) -> Pending:
         """Writes a model directory for transformers and vLLM: config and safetensors, without tokenizer files."""
-        ...
 
 
 class RolloutPool(Protocol):
@@ -236,12 +222,10 @@ class RolloutPool(Protocol):
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Sample]:
         """All samples, ordered by (prompt, index)."""
-        ...
 
     def sync(self, policy: WeightSource) -> Mapping[str, float]:
         """Sends the policy's weights to every engine and proves that the engines compute with them.
         Returns {"version", "bytes", "seconds", "canary_gap"}. Raises WeightSyncError where the proof fails."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -263,36 +247,28 @@ class Runtime(Protocol):
     def expect(self, pools: Mapping[str, str], rollouts: tuple[str, int] | None = None) -> None:
         """Starts the processes of these roles ({role: pool}), and the rollout engines for (model path, max_length) if
         memory allows. Returns at once."""
-        ...
 
     def group(self, build: ModelBuild, pool: str) -> ModelGroup:
         """The role's group, with this model loaded. Reuses processes of an earlier phase."""
-        ...
 
     def rollouts(self, model_path: str, max_length: int) -> RolloutPool:
         """The rollout engines for this architecture, built in the background or reused from an earlier phase."""
-        ...
 
     def serve(self, role: str, model_path: str, pool: str, max_length: int) -> Served:
         """Starts vLLM's server of the model, in the role's place on the pool. `release(role)` stops it."""
-        ...
 
     def stage(self, batch: Batch, groups: Sequence[ModelGroup], minibatches: int = 1, seed: int = 0) -> Staged:
         """Puts the batch's columns into the object store once. Rows of one group_id share a mini-batch and a shard.
         seed: deals the groups of rows to mini-batches and shards."""
-        ...
 
     def release(self, role: str) -> None:
         """Frees the role's model; the role's processes stay for later phases."""
-        ...
 
     def run_pieces(self, pieces: Sequence[Piece], workers: int) -> Iterable[None]:
         """Runs all pieces, `workers` at a time, in any order. Yields once for each finished piece."""
-        ...
 
     def report(self, metrics: Mapping[str, float], phase: str) -> None:
         """Exports the main metrics to Ray's metrics agent."""
-        ...
 
 
 RewardFunction = Callable[[Sample], float | Mapping[str, float]]

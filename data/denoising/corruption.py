@@ -31,15 +31,12 @@ class Corruption(Protocol):
     @property
     def special_tokens(self) -> tuple[str, ...]:
         """Tokens that the vocabulary must have."""
-        ...
 
     def raw_length(self, length: int) -> int:
         """The most tokens that a text may have so that its row is never longer than `length`."""
-        ...
 
     def corrupt(self, tokens: np.ndarray, vocabulary: Vocabulary, rng: np.random.Generator) -> Corrupted:
         """tokens: (n,) int32, a text of at least two tokens. Each draw of the generator gives another row."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -21,25 +21,20 @@ class Runner(Protocol):
 
     def train(self, mode: bool) -> None:
         """Whether the model drops out units."""
-        ...
 
     def run(self, microbatches: Sequence[Batch], output: Output, temperature: float, finish: Finish) -> None:
         """Calls `finish` on the ranks that have outputs."""
-        ...
 
     def learn(
         self, microbatches: Sequence[Batch], output: Output, temperature: float, finish: Finish, last: bool
     ) -> None:
         """Adds the gradients of what `finish` returns; with `last` they are then averaged over replicas."""
-        ...
 
     def step(self) -> None:
         """The optimizer's."""
-        ...
 
     def shared(self, result: Tensor) -> Tensor:
         """What the ranks of a replica that have outputs made of them, in CPU memory, on all of its ranks."""
-        ...
 
 
 class Whole:
