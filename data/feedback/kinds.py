@@ -7,20 +7,21 @@ from data.feedback.annotators import annotator_of, tell_agreement, weighted
 from data.feedback.columns import FeedbackOptions, conversion_of, counted
 from data.feedback.comparisons import preference_units, ranking_units
 from data.feedback.consistency import contradictions
-from data.feedback.single_answers import binary_units, rating_units, thumbs_units
+from data.feedback.single_answers import (
+    binary_dialogues,
+    expect_both_thumbs,
+    rating_dialogues,
+    thumb_dialogues,
+    warn_of_one_side,
+)
 from data.feedback.step_labels import step_units
+from data.render import ChatTemplate
 from data.sources import Rows
 from data.tokenizer import Tokenizer
 from data.unit import DataReport, TrainingUnit
 
-READERS = {
-    "preference": preference_units,
-    "ranking": ranking_units,
-    "rating": rating_units,
-    "thumbs": thumbs_units,
-    "binary": binary_units,
-    "steps": step_units,
-}
+DIALOGUES = {"rating": rating_dialogues, "thumbs": thumb_dialogues, "binary": binary_dialogues}  # a unit has one
+READERS = {"preference": preference_units, "ranking": ranking_units, "steps": step_units, **DIALOGUES}
 
 
 def feedback_units(
@@ -38,9 +39,18 @@ def feedback_units(
         )
     if options.annotators and "annotator" not in rows.columns:
         raise UserError(f"{rows.name}: annotators are given weights, but there is no column 'annotator'")
-    units = list(READERS[kind](rows, tokenizer, max_length, report, options))
+    if kind in DIALOGUES:
+        template = ChatTemplate(tokenizer)
+        dialogues = DIALOGUES[kind](rows, template, report, options)
+        units = list(report.fitting(template.encode(dialogues), max_length))
+    else:
+        units = list(READERS[kind](rows, tokenizer, max_length, report, options))
     if not units:
         return units
+    if kind == "thumbs":
+        expect_both_thumbs(units, rows.name)
+    if kind == "binary":
+        warn_of_one_side(units, report)
     conversion = conversion_of(kind, rows.columns)
     if conversion:
         report.converted = counted(conversion, len({unit[0].meta["row"] for unit in units}), len(units))

@@ -7,7 +7,6 @@ that of the last token, where the next answer would start.
 from __future__ import annotations
 
 import reprlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,21 +24,15 @@ from data.unit import DataReport, TrainingUnit
 YES_NO = {"yes": 1.0, "no": 0.0}
 
 
-def rating_units(
-    rows: Rows, tokenizer: Tokenizer, max_length: int, report: DataReport, options: FeedbackOptions
-) -> Iterator[TrainingUnit]:
-    """One unit for each answer, with the column `ratings`. Read from `response` and `rating`, or from `responses` and `ratings`:
-    answers to `prompt` or, without that column, full dialogues. A rating is a number, or an object {attribute: number}.
-
-    Drops empty answers, and answers longer than max_length. The report counts each answer as a row.
-    """
-    template = ChatTemplate(tokenizer)
-    return report.fitting(template.encode(_rating_dialogues(rows, template, report, options)), max_length)
-
-
-def _rating_dialogues(
+def rating_dialogues(
     rows: Rows, template: ChatTemplate, report: DataReport, options: FeedbackOptions
 ) -> Iterator[Dialogue]:
+    """One dialogue for each answer, with the column `ratings`. Read from `response` and `rating`, or from `responses` and
+    `ratings`: answers to `prompt` or, without that column, full dialogues. A rating is a number, or an object
+    {attribute: number}.
+
+    Drops empty answers. The report counts each answer as a row.
+    """
     several = "response" not in rows.columns and "responses" in rows.columns
     rows.require(*(("responses", "ratings") if several else ("response", "rating")))
     answers = 0
@@ -75,35 +68,42 @@ class Judged(NamedTuple):
     meta: dict[str, Any]
 
 
-def thumbs_units(
-    rows: Rows, tokenizer: Tokenizer, max_length: int, report: DataReport, options: FeedbackOptions
-) -> Iterator[TrainingUnit]:
-    """`thumb_units` for KTO. Raises UserError where all kept answers are good, or all are bad: KTO would only learn to make all
-    answers likelier, or all less likely."""
-    kept: Counter[bool] = Counter()
-    for unit in thumb_units(rows, tokenizer, max_length, report, options):
-        kept[unit[0].columns["desirable"] > 0] += 1
-        yield unit
-    if len(kept) == 1:
-        [(desirable, count)] = kept.items()
-        found, other = ("up", "down") if desirable else ("down", "up")
+def thumb_dialogues(
+    rows: Rows, template: ChatTemplate, report: DataReport, options: FeedbackOptions
+) -> Iterator[Dialogue]:
+    """One dialogue for each answer, with the column `desirable`, 1 or 0. Read from `label` (true or 1 = good, false or 0 = bad)
+    and `response`, an answer to `prompt` or, without that column, a full dialogue; or from preference rows, see `from_pairs`.
+    Only the last answer is trained on.
+
+    Drops rows with an empty answer. Raises UserError where a label is neither.
+    """
+    if {"response", "label"} <= set(rows.columns):
+        found = from_label(rows)
+    elif {"chosen", "rejected"} <= set(rows.columns):
+        found = from_pairs(rows, report)
+    else:
         raise UserError(
-            f"KTO needs thumbs up and thumbs down; all {count} rows of {rows.name} that can be used are {found}: bring "
+            f"{rows.name}: rows of thumbs need the columns response and label, or chosen and rejected; the columns are "
+            f"{', '.join(rows.columns)}; name them with data.columns: {{response: <column>, label: <column>}}"
+        )
+    for judged in found:
+        if judged.messages[-1]["content"].strip():
+            columns = {"desirable": float(judged.desirable)}
+            yield template.dialogue(judged.messages, judged.origin, last_only=True, columns=columns, **judged.meta)
+        else:
+            report.drop("with an empty answer")
+
+
+def expect_both_thumbs(units: Sequence[TrainingUnit], name: str) -> None:
+    """Raises UserError where all kept answers are good, or all are bad: KTO would only learn to make all answers likelier, or all
+    less likely."""
+    kept = {unit[0].columns["desirable"] > 0 for unit in units}
+    if len(kept) == 1:
+        found, other = ("up", "down") if kept.pop() else ("down", "up")
+        raise UserError(
+            f"KTO needs thumbs up and thumbs down; all {len(units)} rows of {name} that can be used are {found}: bring "
             f"some that are {other}"
         )
-
-
-def thumb_units(
-    rows: Rows, tokenizer: Tokenizer, max_length: int, report: DataReport, options: FeedbackOptions
-) -> Iterator[TrainingUnit]:
-    """One unit for each answer, with the column `desirable`, 1 or 0. Read from `label` (true or 1 = good, false or 0 = bad) and
-    `response`, an answer to `prompt` or, without that column, a full dialogue; or from preference rows, see `from_pairs`. Only the
-    last answer is trained on.
-
-    Drops rows with an empty answer, and rows longer than max_length. Raises UserError where a label is neither.
-    """
-    template = ChatTemplate(tokenizer)
-    return report.fitting(template.encode(_thumb_dialogues(rows, template, report)), max_length)
 
 
 def from_label(rows: Rows) -> Iterator[Judged]:
@@ -156,31 +156,11 @@ def mismatched(batch: Batch, max_length: int) -> Batch:
     return Batch.from_rows(tokens, masks)
 
 
-def _thumb_dialogues(rows: Rows, template: ChatTemplate, report: DataReport) -> Iterator[Dialogue]:
-    for judged in _judged(rows, report):
-        if judged.messages[-1]["content"].strip():
-            columns = {"desirable": float(judged.desirable)}
-            yield template.dialogue(judged.messages, judged.origin, last_only=True, columns=columns, **judged.meta)
-        else:
-            report.drop("with an empty answer")
-
-
-def _judged(rows: Rows, report: DataReport) -> Iterator[Judged]:
-    if {"response", "label"} <= set(rows.columns):
-        return from_label(rows)
-    if {"chosen", "rejected"} <= set(rows.columns):
-        return from_pairs(rows, report)
-    raise UserError(
-        f"{rows.name}: rows of thumbs need the columns response and label, or chosen and rejected; the columns are "
-        f"{', '.join(rows.columns)}; name them with data.columns: {{response: <column>, label: <column>}}"
-    )
-
-
-def binary_units(
-    rows: Rows, tokenizer: Tokenizer, max_length: int, report: DataReport, options: FeedbackOptions
-) -> Iterator[TrainingUnit]:
-    """Good and bad answers, with the column `desirable`: thumbs (see `thumb_units`), or verdicts and answers to questions (see
-    `question_units`), depending on the columns. The report warns where all rows are good, or all are bad."""
+def binary_dialogues(
+    rows: Rows, template: ChatTemplate, report: DataReport, options: FeedbackOptions
+) -> Iterator[Dialogue]:
+    """Good and bad answers, with the column `desirable`: thumbs (see `thumb_dialogues`), or verdicts and answers to questions (see
+    `question_dialogues`), depending on the columns."""
     columns = set(rows.columns)
     if not {"label", "rule", "question", "chosen"} & columns:
         raise UserError(
@@ -188,33 +168,46 @@ def binary_units(
             f"question and answer; the columns are {', '.join(rows.columns)}; name them with data.columns"
         )
     asks = "label" not in columns and bool({"rule", "question"} & columns)
-    found, count = set(), 0
-    for unit in (question_units if asks else thumb_units)(rows, tokenizer, max_length, report, options):
-        found.add(unit[0].columns["desirable"])
-        count += 1
-        yield unit
+    return (question_dialogues if asks else thumb_dialogues)(rows, template, report, options)
+
+
+def warn_of_one_side(units: Sequence[TrainingUnit], report: DataReport) -> None:
+    """Adds a warning to the report where all rows are good, or all are bad."""
+    found = {unit[0].columns["desirable"] for unit in units}
     if len(found) == 1:
         report.warnings.append(
-            f"all {count:,} rows of {rows.name} say {found.pop():g} (1 = good, 0 = bad): nothing can be told apart by them"
+            f"all {len(units):,} rows of {report.name} say {found.pop():g} (1 = good, 0 = bad): nothing can be told apart by them"
         )
 
 
-def question_units(
-    rows: Rows, tokenizer: Tokenizer, max_length: int, report: DataReport, options: FeedbackOptions
-) -> Iterator[TrainingUnit]:
-    """One unit for each row: the dialogue and a question about its last answer. Read from `response`, an answer to `prompt` or a
+def question_dialogues(
+    rows: Rows, template: ChatTemplate, report: DataReport, options: FeedbackOptions
+) -> Iterator[Dialogue]:
+    """One dialogue for each row, followed by a question about its last answer. Read from `response`, an answer to `prompt` or a
     full dialogue, and from `rule` and `violated` (true or false), or `question` and `answer` (yes or no, true or false, or a
     number from 0 to 1). `desirable` is 1 where the rule is kept, or the answer as a number; meta has the question.
 
-    Drops rows with an empty answer, and rows longer than max_length.
+    Drops rows with an empty answer.
     """
     rows.require(*(("response", "rule", "violated") if "rule" in rows.columns else ("response", "question", "answer")))
-    template = ChatTemplate(tokenizer)
-    return report.fitting(template.encode(_question_dialogues(rows, template, report)), max_length)
+    for number, row in enumerate(rows):
+        origin = rows.origin(number)
+        messages = dialogue_of(row, "response", origin)
+        if "rule" in rows.columns:
+            question = rule_question(_filled(row, "rule", origin))
+            label = 1.0 - checked_flag(row.get("violated"), f"{origin}: column 'violated'")
+        else:
+            question, label = _filled(row, "question", origin), _answer(row.get("answer"), origin)
+        if not messages[-1]["content"].strip():
+            report.drop("with an empty answer")
+            continue
+        meta = row_meta(number, row, messages[:-1], origin)
+        columns = {"desirable": label}
+        yield template.question(asked(messages, question), origin, columns=columns, question=question, **meta)
 
 
 def question_batch(samples: Sequence[Sample], questions: Sequence[str], tokenizer: Tokenizer) -> Batch:
-    """A row for each sample and question, as `question_units` writes it: the first sample with all questions, then the second.
+    """A row for each sample and question, as `question_dialogues` writes it: the first sample with all questions, then the second.
     `rule_question(rule)` asks about a rule."""
     template = ChatTemplate(tokenizer)
     dialogues = (
@@ -239,23 +232,6 @@ def rule_question(rule: str) -> str:
 def asked(messages: Sequence[Message], question: str) -> list[Message]:
     """The dialogue, followed by a question about its last answer."""
     return [*messages, {"role": "user", "content": question}]
-
-
-def _question_dialogues(rows: Rows, template: ChatTemplate, report: DataReport) -> Iterator[Dialogue]:
-    for number, row in enumerate(rows):
-        origin = rows.origin(number)
-        messages = dialogue_of(row, "response", origin)
-        if "rule" in rows.columns:
-            question = rule_question(_filled(row, "rule", origin))
-            label = 1.0 - checked_flag(row.get("violated"), f"{origin}: column 'violated'")
-        else:
-            question, label = _filled(row, "question", origin), _answer(row.get("answer"), origin)
-        if not messages[-1]["content"].strip():
-            report.drop("with an empty answer")
-            continue
-        meta = row_meta(number, row, messages[:-1], origin)
-        columns = {"desirable": label}
-        yield template.question(asked(messages, question), origin, columns=columns, question=question, **meta)
 
 
 def _filled(row: Mapping[str, Any], column: str, origin: str) -> str:
