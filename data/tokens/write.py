@@ -11,7 +11,7 @@ import json
 import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +19,13 @@ import numpy as np
 
 from data.corpus.document import Document, draw, read_documents
 from data.corpus.step import Stage
-from data.corpus.work import Work, save_array
+from data.corpus.work import Work, save_array, whole_file
 from data.tokenizer import Tokenizer, end_of_text, load_tokenizer, tokenizer_fingerprint
 from data.tokens.encode import encode
 
 TRAINED, HELD_OUT = "train", "held_out"
 EMPTY = "empty"  # number of documents without tokens
 INDEX = "index.json"
-
-
-@dataclass(frozen=True)
-class WriteTokens:
-    """`write_tokens` of one unit, as a value for `Work.map`."""
-
-    tokenizer: str
-    directory: str
-    holdout: float
-
-    def __call__(self, unit: str) -> dict[str, Any]:
-        return write_tokens(Path(unit), Path(self.tokenizer), Path(self.directory), self.holdout)
 
 
 def tokenise(
@@ -57,8 +45,8 @@ def tokenise(
     loaded = load_tokenizer(tokenizer)
     end_of_text(loaded)
     units = list(stage.units if units is None else units)
-    function = WriteTokens(str(tokenizer), str(directory), holdout)
-    written = work.map("tokens", function, [str(stage.path(unit)) for unit in units])
+    write = partial(write_tokens, tokenizer=tokenizer, directory=directory, holdout=holdout)
+    written = work.map("tokens", write, [stage.path(unit) for unit in units])
     sources: dict[str, dict[str, Any]] = {stage.sources[unit]: {TRAINED: [], HELD_OUT: [], EMPTY: 0} for unit in units}
     for unit, counts in zip(units, written, strict=True):
         sources[stage.sources[unit]][EMPTY] += counts[EMPTY]
@@ -71,10 +59,8 @@ def tokenise(
         "tokenizer": tokenizer_fingerprint(loaded),
         "sources": sources,
     }
-    directory.mkdir(parents=True, exist_ok=True)
-    partial = directory / f".{INDEX}.{os.getpid()}.partial"
-    partial.write_text(json.dumps(index, indent=1))
-    os.replace(partial, directory / INDEX)
+    with whole_file(directory / INDEX) as file:
+        file.write_text(json.dumps(index, indent=1))
     return index
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
@@ -17,25 +16,20 @@ from data.unit import DataReport
 QUARANTINE_SHOWN = 200  # entries in the report; quarantine.jsonl has all
 
 
-@dataclass(frozen=True)
-class Survey:
-    """Piece of work: statistics of one unit's documents."""
-
-    stage: Stage
-
-    def __call__(self, unit: int) -> dict[str, Any]:
-        """Number of documents and their UTF-8 bytes, in all and by language; number of documents by log2(words + 1)."""
-        found: dict[str, Any] = {"documents": 0, "bytes": 0}
-        languages: dict[str, Counter[str]] = {}
-        lengths: Counter[str] = Counter()
-        for placed in self.stage.read(unit):
-            document = placed.document
-            size = len(document.text.encode())
-            found["documents"] += 1
-            found["bytes"] += size
-            languages.setdefault(document.language or "unknown", Counter()).update(documents=1, bytes=size)
-            lengths[str(int(math.log2(len(document.text.split()) + 1)))] += 1
-        return {**found, "languages": languages, "lengths": lengths}
+def survey(stage: Stage, unit: int) -> dict[str, Any]:
+    """Piece of work: the number of one unit's documents and their UTF-8 bytes, in all and by language; number of documents
+    by log2(words + 1)."""
+    found: dict[str, Any] = {"documents": 0, "bytes": 0}
+    languages: dict[str, Counter[str]] = {}
+    lengths: Counter[str] = Counter()
+    for placed in stage.read(unit):
+        document = placed.document
+        size = len(document.text.encode())
+        found["documents"] += 1
+        found["bytes"] += size
+        languages.setdefault(document.language or "unknown", Counter()).update(documents=1, bytes=size)
+        lengths[str(int(math.log2(len(document.text.split()) + 1)))] += 1
+    return {**found, "languages": languages, "lengths": lengths}
 
 
 def corpus_report(

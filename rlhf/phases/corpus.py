@@ -12,7 +12,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from rlhf.config.corpus import Reserved, Tokenizer
 from rlhf.corpus import DOCUMENTS, PAGE, QUARANTINE, REPORT, TOKENS
 from rlhf.corpus.cleaning_steps import plain_source, resolve_steps
 from rlhf.corpus.corpus_page import corpus_page
-from rlhf.corpus.corpus_report import Survey, corpus_report, data_reports
+from rlhf.corpus.corpus_report import corpus_report, data_reports, survey
 from rlhf.corpus.reserved import open_reserved, reserved_sets, reserved_texts
 from rlhf.metrics import Bar
 from rlhf.phases.base import Metrics, PhaseContext, resolve_path, tokenizer_of_data
@@ -55,7 +55,7 @@ def run(context: PhaseContext) -> Metrics:
             raise UserError(f"phases.{phase.name}: nothing can be read: {lost((), unread)}")
         cleaned = clean(units, steps, work, round(phase.max_document_mb * MB))
         written = [number for number, unit in enumerate(units) if not unit.source.reference]
-        surveys = work.map("survey", Survey(cleaned.stage), list(cleaned.stage.units))
+        surveys = work.map("survey", partial(survey, cleaned.stage), list(cleaned.stage.units))
         size = sum(surveys[unit]["bytes"] for unit in written)
         if not size:
             raise UserError(f"phases.{phase.name}: no document is left: {lost(cleaned.tallies, unread)}")
@@ -67,11 +67,13 @@ def run(context: PhaseContext) -> Metrics:
             directory = work.directory / TOKENIZER
             sample = Stage(work.directory / SAMPLE, cleaned.stage.sources)
             share = min(1.0, settings.sample_mb * MB / size)
-            work.map("sample-done", DrawSample(cleaned.stage, sample, share, phase.holdout), written, "sample")
+            take = partial(draw_sample, cleaned.stage, sample, share, phase.holdout)
+            work.map("sample-done", take, written, "sample")
             path = settings.path and resolve_path(settings.path, context.artifacts)
-            make = MakeTokenizer(sample, tuple(written), settings.model_copy(update={"path": path}), directory)
+            make = partial(make_tokenizer, sample, written, settings.model_copy(update={"path": path}), directory)
             work.map("tokenizer-done", make, [0], "tokenizer")
-            (told,) = work.map("fertility", TokensPerByte(sample, tuple(written), directory), [0], "tokens per byte")
+            measure = partial(tokens_per_byte, sample, written, directory)
+            (told,) = work.map("fertility", measure, [0], "tokens per byte")
             index = tokenise(cleaned.stage, directory, work.directory / SHARDS, work, phase.holdout, written)
 
         # 3. write the report and the artifact
@@ -130,51 +132,24 @@ def bars(context: PhaseContext) -> Iterator[Callable[[str, int, int], None]]:
         yield watch
 
 
-@dataclass(frozen=True)
-class DrawSample:
+def draw_sample(stage: Stage, sample: Stage, share: float, holdout: float, unit: int) -> None:
     """A piece of work: samples a share of a unit's documents that are not held out, drawn by their position."""
-
-    stage: Stage
-    sample: Stage
-    share: float
-    holdout: float
-
-    def __call__(self, unit: int) -> None:
-        documents = (placed.document for placed in self.stage.read(unit))
-        drawn = (each for each in documents if not is_held_out(each, self.holdout) and self._is_drawn(each))
-        write_documents(self.sample.path(unit), drawn)
-
-    def _is_drawn(self, document: Document) -> bool:
-        return draw(document, "tokenizer") < self.share
+    documents = documents_of(stage, [unit])
+    kept = (each for each in documents if not is_held_out(each, holdout) and draw(each, "tokenizer") < share)
+    write_documents(sample.path(unit), kept)
 
 
-@dataclass(frozen=True)
-class MakeTokenizer:
+def make_tokenizer(sample: Stage, units: Sequence[int], settings: Tokenizer, directory: Path, _: int) -> dict[str, Any]:
     """A piece of work: makes the tokenizer and writes its directory."""
-
-    sample: Stage
-    units: tuple[int, ...]
-    settings: Tokenizer
-    directory: Path
-
-    def __call__(self, _: int) -> dict[str, Any]:
-        texts = (document.text for document in documents_of(self.sample, self.units))
-        tokenizer = tokenizer_of_data(self.settings, texts)
-        shutil.rmtree(self.directory, ignore_errors=True)
-        tokenizer.save_pretrained(self.directory)
-        return {"vocabulary": len(tokenizer)}
+    tokenizer = tokenizer_of_data(settings, (document.text for document in documents_of(sample, units)))
+    shutil.rmtree(directory, ignore_errors=True)
+    tokenizer.save_pretrained(directory)
+    return {"vocabulary": len(tokenizer)}
 
 
-@dataclass(frozen=True)
-class TokensPerByte:
+def tokens_per_byte(sample: Stage, units: Sequence[int], directory: Path, _: int) -> dict[str, Any]:
     """A piece of work: measures the tokenizer on the sample."""
-
-    sample: Stage
-    units: tuple[int, ...]
-    directory: Path
-
-    def __call__(self, _: int) -> dict[str, Any]:
-        return fertility(load_tokenizer(self.directory), documents_of(self.sample, self.units))
+    return fertility(load_tokenizer(directory), documents_of(sample, units))
 
 
 def documents_of(stage: Stage, units: Iterable[int]) -> Iterator[Document]:

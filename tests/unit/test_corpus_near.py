@@ -24,7 +24,7 @@ from corpus_stages import (
 )
 from data_cases import shared_file
 
-from data.corpus.dedup.leaders import ShingleSets, StoredSets, repeating
+from data.corpus.dedup.leaders import StoredSets, repeating, write_sets
 from data.corpus.dedup.minhash import Lsh
 from data.corpus.dedup.near import RECALL, ROWS, NearDuplicates, bands, grouped
 from data.corpus.step import Stage
@@ -246,7 +246,7 @@ def test_sets_are_read_again_as_they_were_written_in_any_order(tmp_path, monkeyp
     candidates = [unit * 2**32 + 2 * row for unit in range(6) for row in range(4)]
     save_array(tmp_path / "candidates.npy", np.array(candidates, np.uint64))
     for unit in range(6):
-        ShingleSets(tmp_path, lambda unit, rows: iter(sets[unit]))(unit)
+        write_sets(tmp_path, lambda unit, rows: iter(sets[unit]), unit)
     stored = StoredSets(tmp_path)
     random.Random(1).shuffle(candidates)
     for candidate in candidates:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.corpus.step import Dropped, Outcome, Placed, Step
-from data.corpus.work import open_array, save_array
+from data.corpus.step import Dropped, Outcome, Placed, Stage, Step
+from data.corpus.work import Work, open_array, save_array
 
+FOUND = "found"  # directory of a list, in that of the work
 # a repeat (unit, row of the document, place in the document), and the unit of the occurrence that is kept
 REPEAT = np.dtype([("unit", "<u4"), ("row", "<u4"), ("place", "<u4"), ("kept_unit", "<u4")])
 
@@ -59,6 +60,14 @@ class DropListed(Step):
     directory: Path
     parts: int
     unit_sources: tuple[str, ...]
+
+    @classmethod
+    def of(cls, step: Step, what: str, stage: Stage, work: Work, parts: int) -> DropListed:
+        """For the documents of `stage` that `step` applies to; reads the list in the work's directory `FOUND`."""
+        found, sources = work.directory / FOUND, stage.sources
+        return cls(
+            what=what, directory=found, parts=parts, unit_sources=sources, kinds=step.kinds, sources=step.sources
+        )
 
     def apply(self, placed: Sequence[Placed]) -> list[Outcome]:
         found = listed(self.directory, self.parts, placed)

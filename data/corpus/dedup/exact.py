@@ -7,10 +7,9 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 
 from data.corpus.dedup.droplist import DropListed
-from data.corpus.dedup.repeats import find_repeats, write_hashes
+from data.corpus.dedup.repeats import Hashed, find_repeats
 from data.corpus.step import Preparation, Stage, Step
 from data.corpus.work import Work
 
@@ -32,34 +31,11 @@ class ExactDuplicates(Preparation):
     normalise: bool = True
 
     def prepare(self, stage: Stage, work: Work) -> Step:
-        hashes, found = work.directory / "hashes", work.directory / "found"
-        counts = work.map("texts", HashTexts(self, stage, hashes), stage.units)
-        parts = find_repeats(work, hashes, counts, found)
-        return DropListed(
-            what="exact duplicate",
-            directory=found,
-            parts=parts,
-            unit_sources=stage.sources,
-            kinds=self.kinds,
-            sources=self.sources,
-        )
+        parts = find_repeats(work, "texts", self, stage, self.hashes)
+        return DropListed.of(self, "exact duplicate", stage, work, parts)
 
-
-@dataclass(frozen=True)
-class HashTexts:
-    """Piece of work: hashes the documents of one unit."""
-
-    step: ExactDuplicates
-    stage: Stage
-    directory: Path
-
-    def __call__(self, unit: int) -> int:
-        digests = (
-            (text_digest(placed.document.text, self.step.normalise), placed.row, 0)
-            for placed in self.stage.read(unit)
-            if self.step.meant_for(placed.document)
-        )
-        return write_hashes(self.directory, unit, digests)
+    def hashes(self, text: str) -> Iterator[Hashed]:
+        yield 0, text_digest(text, self.normalise)
 
 
 def text_digest(text: str, normalise: bool) -> bytes:

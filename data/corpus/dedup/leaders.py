@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from data.corpus.dedup.droplist import REPEAT, write_part
+from data.corpus.dedup.droplist import FOUND, REPEAT, write_part
 from data.corpus.step import Stage
 from data.corpus.work import Work, open_array, save_array, whole_file
 
@@ -23,32 +22,26 @@ def compare(
     threshold: float, shingles_of: Callable[[int, np.ndarray], Iterator[np.ndarray]], stage: Stage, work: Work
 ) -> int:
     """Reads the candidates that `near.py` left in the work's directory, and writes the list of near-duplicates into its
-    `found`. Returns the list's number of parts. shingles_of(unit, rows): their shingle sets, uint64 ascending."""
-    work.map("shingles", ShingleSets(work.directory, shingles_of), stage.units)
+    `FOUND`. Returns the list's number of parts. shingles_of(unit, rows): their shingle sets, uint64 ascending."""
+    work.map("shingles", partial(write_sets, work.directory, shingles_of), stage.units)
     starts = open_array(work.directory / "starts.npy")
     begins = np.arange(0, starts[-1] + BATCH_CANDIDATES, BATCH_CANDIDATES)
     borders = np.unique(np.minimum(np.searchsorted(starts, begins), len(starts) - 1))
     batches = [(part, int(first), int(stop)) for part, (first, stop) in enumerate(pairwise(borders))] or [(0, 0, 0)]
-    work.map("comparisons", CompareGroups(work.directory, threshold, len(stage.units)), batches)
+    work.map("comparisons", partial(_compare_groups, work.directory, threshold, len(stage.units)), batches)
     return len(batches)
 
 
-@dataclass(frozen=True)
-class ShingleSets:
+def write_sets(directory: Path, shingles_of: Callable[[int, np.ndarray], Iterator[np.ndarray]], unit: int) -> None:
     """Piece of work: writes the shingle sets of one unit's candidates into one file, and their offsets into another.
     Memory holds one document's set."""
-
-    directory: Path
-    shingles_of: Callable[[int, np.ndarray], Iterator[np.ndarray]]
-
-    def __call__(self, unit: int) -> None:
-        path = _sets_path(self.directory, unit)
-        starts = [0]
-        with whole_file(path) as partial, partial.open("wb") as file:
-            for shingles in self.shingles_of(unit, _rows(self.directory, unit)):
-                file.write(shingles.astype("<u8").tobytes())
-                starts.append(starts[-1] + len(shingles))
-        save_array(path.with_suffix(".npy"), np.array(starts))
+    path = _sets_path(directory, unit)
+    starts = [0]
+    with whole_file(path) as unfinished, unfinished.open("wb") as file:
+        for shingles in shingles_of(unit, _rows(directory, unit)):
+            file.write(shingles.astype("<u8").tobytes())
+            starts.append(starts[-1] + len(shingles))
+    save_array(path.with_suffix(".npy"), np.array(starts))
 
 
 class StoredSets:
@@ -82,26 +75,21 @@ def _rows(directory: Path, unit: int) -> np.ndarray:
     return (candidates[start:stop] & np.uint64(2**32 - 1)).astype(np.int64)
 
 
-@dataclass(frozen=True)
-class CompareGroups:
-    """Piece of work: compares the candidates of some groups. Keeps only set prefixes of the current group in memory."""
+def _compare_groups(directory: Path, threshold: float, units: int, batch: tuple[int, int, int]) -> int:
+    """Piece of work: compares the candidates of some groups. Keeps only set prefixes of the current group in memory.
 
-    directory: Path
-    threshold: float
-    units: int
-
-    def __call__(self, batch: tuple[int, int, int]) -> int:
-        """batch: (its number, first group, last group + 1). Writes a part of the list; returns its length."""
-        part, first, stop = batch
-        grouped, starts = open_array(self.directory / "grouped.npy"), open_array(self.directory / "starts.npy")
-        sets = StoredSets(self.directory)
-        found = [
-            (candidate >> 32, candidate & (2**32 - 1), 0, leader >> 32)
-            for begin, end in pairwise(starts[first : stop + 1].tolist())
-            for candidate, leader in repeating(grouped[begin:end].tolist(), sets.of, self.threshold)
-        ]
-        write_part(self.directory / "found", part, self.units, np.array(found, REPEAT))
-        return len(found)
+    batch: (its number, first group, last group + 1). Writes a part of the list; returns its length.
+    """
+    part, first, stop = batch
+    grouped, starts = open_array(directory / "grouped.npy"), open_array(directory / "starts.npy")
+    sets = StoredSets(directory)
+    found = [
+        (candidate >> 32, candidate & (2**32 - 1), 0, leader >> 32)
+        for begin, end in pairwise(starts[first : stop + 1].tolist())
+        for candidate, leader in repeating(grouped[begin:end].tolist(), sets.of, threshold)
+    ]
+    write_part(directory / FOUND, part, units, np.array(found, REPEAT))
+    return len(found)
 
 
 def repeating(

@@ -59,14 +59,7 @@ class NearDuplicates(Preparation):
         parts = compare(self.threshold, search.shingles_of, stage, work)
         for finished in ("hashes", "neighbours", "sets"):
             shutil.rmtree(work.directory / finished, ignore_errors=True)
-        return DropListed(
-            what="near-duplicate",
-            directory=work.directory / "found",
-            parts=parts,
-            unit_sources=stage.sources,
-            kinds=self.kinds,
-            sources=self.sources,
-        )
+        return DropListed.of(self, "near-duplicate", stage, work, parts)
 
 
 def bands(threshold: float) -> int:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from data.corpus.dedup.droplist import listed
-from data.corpus.dedup.repeats import FIRST, digest, find_repeats, write_hashes
+from data.corpus.dedup.droplist import FOUND, listed
+from data.corpus.dedup.repeats import FIRST, Hashed, digest, find_repeats
 from data.corpus.document import Document
 from data.corpus.step import Dropped, Outcome, Placed, Preparation, Stage, Step
 from data.corpus.words import WORDS, simplified
@@ -45,30 +45,14 @@ class SentenceDuplicates(Preparation):
             raise UserError(f"SentenceDuplicates: sentences is {self.sentences}; give 1 or more")
 
     def prepare(self, stage: Stage, work: Work) -> Step:
-        hashes, found = work.directory / "hashes", work.directory / "found"
-        counts = work.map("sentences", HashSpans(self, stage, hashes), stage.units)
-        parts = find_repeats(work, hashes, counts, found, overlap=self.sentences)
+        parts = find_repeats(work, "sentences", self, stage, self.hashes, overlap=self.sentences)
         kinds = self.only_kinds if self.kinds is None else self.kinds
+        found = work.directory / FOUND
         return WithoutRepeats(preparation=self, directory=found, parts=parts, kinds=kinds, sources=self.sources)
 
-
-@dataclass(frozen=True)
-class HashSpans:
-    """Piece of work: hashes the spans of one unit."""
-
-    step: SentenceDuplicates
-    stage: Stage
-    directory: Path
-
-    def __call__(self, unit: int) -> int:
-        return write_hashes(self.directory, unit, self._spans(unit))
-
-    def _spans(self, unit: int) -> Iterator[tuple[bytes, int, int]]:
-        for placed in self.stage.read(unit):
-            if self.step.meant_for(placed.document):
-                for place, span in enumerate(_spans(placed.document.text, self.step.sentences)):
-                    if span.strip():
-                        yield digest(span.encode()), placed.row, place
+    def hashes(self, text: str) -> Iterator[Hashed]:
+        spans = enumerate(_spans(text, self.sentences))
+        return ((place, digest(span.encode())) for place, span in spans if span.strip())
 
 
 def _spans(text: str, sentences: int) -> Iterator[str]:
