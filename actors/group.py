@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +16,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from torch import Tensor
 
 from actors.cluster import by_value
-from actors.errors import WorkerError
+from actors.errors import WorkerError, finished, needs_and_has
 from actors.staging import StagedBatch
 from actors.worker import ModelWorker
 from data.errors import UserError
@@ -28,12 +26,9 @@ from rlhf.interfaces import ONE_PASS, AuxiliaryLoss, ModelBuild, Objective, Outp
 START_TIMEOUT_S = 1800.0  # placement and imports
 CALL_TIMEOUT_S = 6 * 3600.0  # any other call; a dead rank is noticed at once, a hung one by its peers' collectives
 COLLECTIVE_TIMEOUT_S = 1800.0
-LOG_WAIT_EVERY_S = 30.0
 ROOT_CAUSE_WAIT_S = 3.0  # the peers of a dead rank fail too, and their errors may arrive first
 PORT_ATTEMPTS = 3
 COLOUR = re.compile(r"\x1b\[\d+m")
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,18 +45,15 @@ class Call:
 
         Raises a rank's UserError unchanged, WorkerError for any other failure, TimeoutError where ranks do not finish.
         """
-        started, pending = time.monotonic(), list(self.references)
-        limit_s = START_TIMEOUT_S if self.method == "connect" else CALL_TIMEOUT_S
-        while pending:
-            done, pending = ray.wait(pending, timeout=LOG_WAIT_EVERY_S)
-            if failures := self._failures(done):
-                self._fail(failures, pending)
-            waited_s = time.monotonic() - started
-            if not done and waited_s > limit_s:
-                self.group.kill()
-                raise TimeoutError(f"gave up: {self._state(pending, waited_s)}")
-            if not done:
-                logger.warning("waiting for %s", self._state(pending, waited_s))
+        try:
+            for done in finished(
+                self.references, START_TIMEOUT_S if self.method == "connect" else CALL_TIMEOUT_S, self._awaited
+            ):
+                if failures := self._failures(done):
+                    self._fail(failures)
+        except TimeoutError:
+            self.group.kill()
+            raise
         return self.combine(ray.get(list(self.references)))
 
     def _failures(self, done: Sequence[ray.ObjectRef]) -> dict[int, RayError]:
@@ -73,10 +65,10 @@ class Call:
                 failures[self.references.index(reference)] = error
         return failures
 
-    def _fail(self, failures: dict[int, RayError], pending: Sequence[ray.ObjectRef]) -> None:
+    def _fail(self, failures: dict[int, RayError]) -> None:
         """Stops the group and raises the root failure: a dead rank, else a UserError, else the first error."""
-        if pending and not any(isinstance(error, RayActorError) for error in failures.values()):
-            done, _ = ray.wait(list(pending), num_returns=len(pending), timeout=ROOT_CAUSE_WAIT_S)
+        if not any(isinstance(error, RayActorError) for error in failures.values()):
+            done, _ = ray.wait(list(self.references), num_returns=len(self.references), timeout=ROOT_CAUSE_WAIT_S)
             failures |= self._failures(done)
         rank, error = min(failures.items(), key=lambda item: _blame(item[1]))
         self.group.kill()
@@ -86,12 +78,11 @@ class Call:
             self.group.role, rank, self.group.node(rank), self.method, COLOUR.sub("", str(error))
         ) from None
 
-    def _state(self, pending: Sequence[ray.ObjectRef], waited_s: float) -> str:
+    def _awaited(self, pending: Sequence[ray.ObjectRef]) -> str:
         ranks = ", ".join(str(self.references.index(reference)) for reference in pending)
-        total = len(self.references)
-        done = f"{total - len(pending)} of {total} ranks done after {waited_s:.0f} s, not rank {ranks}"
-        line = f"{self.group.role}.{self.method}: {done}"
-        return f"{line}; {self.group.needs_and_has()}" if self.method == "connect" else line
+        done, total = len(self.references) - len(pending), len(self.references)
+        line = f"{self.group.role}.{self.method}, {done} of {total} ranks done, not rank {ranks}"
+        return f"{line}; {needs_and_has(self.group.options)}" if self.method == "connect" else line
 
 
 def _blame(error: RayError) -> int:
@@ -109,7 +100,7 @@ class WorkerGroup:
         self._grid = Grid(self.ranks)
         self._alive = False
         self._zero3: bool | None = None  # whether these processes have loaded models with ZeRO 3
-        self._options, self._device_setting, self._counters = options, device_setting, counters
+        self.options, self._device_setting, self._counters = options, device_setting, counters
         self._workers: list[Any] = []
         self._starting: list[Call] = []  # connect and build calls that nobody has waited for yet
         self._nodes: list[str] = []
@@ -150,15 +141,6 @@ class WorkerGroup:
 
     def node(self, rank: int) -> str:
         return self._nodes[rank] if self._nodes else "not known yet"
-
-    def needs_and_has(self) -> str:
-        """The resources that the ranks ask for, and the cluster's free ones."""
-        needs = [
-            {name: value for name, value in options.items() if name in ("num_cpus", "num_gpus")}
-            for options in self._options
-        ]
-        free = ray.available_resources()
-        return f"needs {needs}, the cluster has {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs free"
 
     def forward(self, staged: StagedBatch, output: Output, temperature: float = 1.0) -> Call:
         leaders = self._grid.leaders()  # one rank per replica: the others return the same
@@ -242,7 +224,7 @@ class WorkerGroup:
             ray.remote(ModelWorker)
             .options(name=f"{self.role}/{rank}", namespace=namespace, max_restarts=0, **options)
             .remote(self.role, rank, self.ranks, self._device_setting)
-            for rank, options in enumerate(self._options)
+            for rank, options in enumerate(self.options)
         ]
         self._alive, self._nodes = True, []
         address = self._workers[0].address.remote()

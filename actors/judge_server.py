@@ -23,7 +23,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from actors.errors import WorkerError
+from actors.errors import WorkerError, finished
 from actors.judge_gate import Gate
 from actors.vllm_engine import engine_environment
 from rlhf import lifeline
@@ -33,7 +33,6 @@ from rlhf.interfaces import Served
 READY_TIMEOUT_S = 900.0  # loading a large model and compiling it
 STOP_TIMEOUT_S = 30.0
 GRACE_S = 5.0  # from SIGTERM to SIGKILL
-LOG_WAIT_EVERY_S = 15.0
 POLL_S = 0.2
 LOG_LINES = 15  # of a server that died
 
@@ -120,18 +119,15 @@ class JudgeServer:
         node = ray.get_runtime_context().get_node_id()
         call = self._actor.start.options(name=f"{self.role}.start")
         result = call.remote(model_path, max_length, settings, dtype, seed, self._threads, node)
-        started = time.monotonic()
-        while not ray.wait([result], timeout=LOG_WAIT_EVERY_S)[0]:
-            waited = time.monotonic() - started
-            message = (
-                f"vLLM's server of the {self.role} ({model_path}): {waited:.0f} s of at most {READY_TIMEOUT_S:.0f} s"
-            )
-            if waited > READY_TIMEOUT_S:
-                self.kill()
-                raise TimeoutError(f"gave up waiting for {message}")
-            logger.warning("waiting for %s", message)
         try:
+            for _ in finished(
+                [result], READY_TIMEOUT_S, lambda pending: f"vLLM's server of the {self.role} ({model_path})"
+            ):
+                pass
             return ray.get(result)
+        except TimeoutError:
+            self.kill()
+            raise
         except RayTaskError as error:
             self.kill()
             raise WorkerError(self.role, 0, "of the judge's pool", "start", str(error.cause)) from None

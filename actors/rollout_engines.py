@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,15 +10,12 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from actors.errors import WorkerError
+from actors.errors import WorkerError, finished, needs_and_has
 from actors.vllm_engine import VllmEngine
 
 ROLE = "rollout"
 READY_TIMEOUT_S = 900.0  # loading a large model and compiling it
 STOP_TIMEOUT_S = 30.0
-LOG_WAIT_EVERY_S = 15.0
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ class Engines:
 
     def wait_until_ready(self) -> int:
         """Waits until all engines are placed and built; returns the model's number of token ids."""
-        described = self.wait(self._building, READY_TIMEOUT_S, self._needs_and_has)
+        described = self.wait(self._building, READY_TIMEOUT_S, lambda: f"; {needs_and_has(self._placements)}")
         self._nodes = {index: answer["node"] for index, answer in described.items()}
         return described[0]["vocabulary"]
 
@@ -79,22 +75,16 @@ class Engines:
 
         Raises WorkerError as soon as an engine fails or dies, TimeoutError after `timeout_s` seconds.
         """
-        started = time.monotonic()
-        pending = {reference: index for index, reference in calls.results.items()}
-        results = {}
-        while pending:
-            finished, _ = ray.wait(list(pending), timeout=min(LOG_WAIT_EVERY_S, timeout_s))
-            for reference in finished:
-                index = pending.pop(reference)
-                results[index] = self._result(index, reference, calls.method)
-            waited = time.monotonic() - started
-            if not finished:
-                names = ", ".join(_name(index) for index in pending.values())
-                message = f"{ROLE}.{calls.method} of {names}: {waited:.0f} s of at most {timeout_s:.0f} s{detail()}"
-                if waited >= timeout_s:
-                    raise TimeoutError(f"gave up waiting for {message}")
-                logger.info("waiting for %s", message)
-        return results
+        engine_of = {reference: index for index, reference in calls.results.items()}
+
+        def awaited(pending: Sequence[ray.ObjectRef]) -> str:
+            return f"{ROLE}.{calls.method} of {', '.join(_name(engine_of[each]) for each in pending)}{detail()}"
+
+        return {
+            engine_of[reference]: self._result(engine_of[reference], reference, calls.method)
+            for done in finished(list(engine_of), timeout_s, awaited)
+            for reference in done
+        }
 
     def stop(self) -> None:
         """Kills the actors and waits until their names are free again."""
@@ -120,15 +110,6 @@ class Engines:
 
     def _node(self, index: int) -> str:
         return self._nodes.get(index, "not known yet")
-
-    def _needs_and_has(self) -> str:
-        needs = [
-            {key: value for key, value in placement.items() if key.startswith("num_")} for placement in self._placements
-        ]
-        free = {name: ray.available_resources().get(name, 0) for name in ("CPU", "GPU")}
-        return (
-            f"; they need {needs}, the cluster has {free} free (their own share no longer counted once they are placed)"
-        )
 
 
 def _name(index: int) -> str:
