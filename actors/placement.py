@@ -68,10 +68,8 @@ class Placement:
 def this_machine() -> Resources:
     """The resources of a cluster started on this machine."""
     gpus = 0
-    if any(
-        file for pattern in DRIVER_FILES for file in Path("/dev").glob(pattern)
-    ):  # else torch, slow to load, need not be asked
-        import torch
+    if any(file for pattern in DRIVER_FILES for file in Path("/dev").glob(pattern)):
+        import torch  # slow to load: asked only where a driver is
 
         gpus = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
     return Resources(cpus=len(os.sched_getaffinity(0)), gpus=gpus)

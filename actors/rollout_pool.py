@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from actors.errors import WeightSyncError
 from actors.rollout_engines import Engines
-from actors.vllm_engine import Completion, Request, request_seed
+from actors.vllm_engine import Request, request_seed
 from actors.weight_sync import canary_sequences, canary_tolerance, synchronise
 from data.errors import UserError
 from data.packing import balance
@@ -69,17 +69,26 @@ class EnginePool:
         # all samples of a prompt go to one engine, which computes the prompt once
         costs = [len(prompt.tokens) + sampling.samples * sampling.max_new_tokens for prompt in prompts]
         shares = balance(costs, len(engines))
-        arguments = {
-            engine: ([_request(prompts[row], sampling) for row in rows], sampling)
-            for engine, rows in enumerate(shares)
-            if rows
-        }
+        indices = range(sampling.samples)
+        requests = [
+            Request(prompt.tokens, tuple(request_seed(*sampling.seed, prompt.row, index) for index in indices))
+            for prompt in prompts
+        ]
+        arguments = {engine: ([requests[row] for row in rows], sampling) for engine, rows in enumerate(shares) if rows}
         answers = engines.wait(engines.start("generate", arguments), GENERATE_TIMEOUT_S)
         by_prompt = {
             row: answer for engine in answers for row, answer in zip(shares[engine], answers[engine], strict=True)
         }
         return [
-            self._sample(prompt, index, completion)
+            Sample(
+                prompt=prompt,
+                index=index,
+                tokens=completion.tokens,
+                logprobs=completion.logprobs,
+                text=self._tokenizer.decode(completion.tokens, skip_special_tokens=True),
+                truncated=completion.truncated,
+                version=completion.version,
+            )
             for row, prompt in enumerate(prompts)
             for index, completion in enumerate(by_prompt[row])
         ]
@@ -116,19 +125,3 @@ class EnginePool:
                 "an earlier weight sync failed, so the engines' weights are unknown: build the pool anew"
             )
         return self._engines
-
-    def _sample(self, prompt: Prompt, index: int, completion: Completion) -> Sample:
-        return Sample(
-            prompt=prompt,
-            index=index,
-            tokens=completion.tokens,
-            logprobs=completion.logprobs,
-            text=self._tokenizer.decode(completion.tokens, skip_special_tokens=True),
-            truncated=completion.truncated,
-            version=completion.version,
-        )
-
-
-def _request(prompt: Prompt, sampling: Sampling) -> Request:
-    seeds = tuple(request_seed(*sampling.seed, prompt.row, index) for index in range(sampling.samples))
-    return Request(prompt.tokens, seeds)

@@ -27,7 +27,10 @@ def split_rows(
     one; each part is spread over the shards, balanced by tokens. No mini-batch is empty: there are never more mini-batches than
     units. A shard may be empty.
     """
-    units = _units(len(lengths), group_ids)
+    grouped: dict[int, list[int]] = {}
+    for row, group in enumerate(range(len(lengths)) if group_ids is None else group_ids):
+        grouped.setdefault(group, []).append(row)
+    units = list(grouped.values())
     costs = [sum(lengths[row] for row in unit) for unit in units]
     order = np.random.default_rng(seed).permutation(len(units))
     result: list[list[np.ndarray]] = [[] for _ in range(shards)]
@@ -37,15 +40,6 @@ def split_rows(
             rows = [row for member in members for row in units[chosen[member]]]
             result[shard].append(np.array(rows, dtype=np.int64))
     return result
-
-
-def _units(rows: int, group_ids: Sequence[int] | None) -> list[list[int]]:
-    if group_ids is None:
-        return [[row] for row in range(rows)]
-    units: dict[int, list[int]] = {}
-    for row, group in enumerate(group_ids):
-        units.setdefault(group, []).append(row)
-    return list(units.values())
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,8 @@ from data.sources import Rows
 from data.tokenizer import Tokenizer, end_of_text
 from data.unit import DataReport, Example, TrainingUnit
 
-FORMS = (
-    ("messages",),
-    ("prompt", "response"),
-    ("instruction", "output"),
-)  # columns of a chat row; the first form whose columns all exist is read
+# columns of a chat row; the first form whose columns all exist is read
+FORMS = (("messages",), ("prompt", "response"), ("instruction", "output"))
 
 
 def text_units(rows: Rows, tokenizer: Tokenizer, max_length: int, report: DataReport) -> Iterator[TrainingUnit]:

@@ -27,9 +27,7 @@ class Dialogue:
     """Rendered messages and the parts to train on: answers, the ends of an answer's steps, or the last token."""
 
     text: str
-    starts: tuple[
-        int, ...
-    ]  # character offsets of the starts of the trained answers; () = train on the last token alone
+    starts: tuple[int, ...]  # character offsets of the trained answers' starts; () = train on the last token alone
     origin: str
     meta: dict[str, Any]
     columns: Mapping[str, float] = field(default_factory=dict)  # for the row's Example

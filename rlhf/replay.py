@@ -101,7 +101,7 @@ def replay(
     config, settings = _phase(run_directory, phase)
     directory = _stored(run_directory, settings.name, step)
     stored = load_step(directory)
-    batch = replace(stored.batch, meta=tuple({"stored": index} for index in range(stored.size)))
+    batch = replace(stored.batch, meta=tuple({"stored": index} for index in range(len(stored.batch))))
     build = _policy(config, settings, directory)
     model = build_model(build, torch.float32).eval()
     own = against or resolve(settings.algorithm.name, settings.algorithm.parameters)

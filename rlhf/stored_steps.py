@@ -24,15 +24,9 @@ BATCH, STEP, POLICY = "batch.safetensors", "step.json", "policy"
 @dataclass(frozen=True)
 class StoredStep:
     batch: Batch
-    rows: list[
-        dict[str, Any]
-    ]  # for each row of the batch: "prompt", "answer", and "row", the prompt's row in the data set
+    rows: list[dict[str, Any]]  # by row of the batch: "prompt", "answer", and "row", the prompt's row in the data set
     algorithm: str  # repr of the algorithm
     state: dict[str, Any]  # the algorithm's state at this step
-
-    @property
-    def size(self) -> int:
-        return len(self.batch)
 
 
 def store_step(directory: Path, batch: Batch, algorithm: Algorithm) -> None:

@@ -36,10 +36,8 @@ WEIGHTS: Mapping[str, float] = {
     "kindness": 0.15,  # no grumpy word
     "farewell": 0.15,  # "yours with love" 1, "good bye" 0.5
 }
-HELPFUL, SAFE = (
-    ("topic", "truth", "detail"),
-    ("greeting", "kindness", "farewell"),
-)  # the two goods whose weighted mean is gold
+# the two goods whose weighted mean is gold
+HELPFUL, SAFE = ("topic", "truth", "detail"), ("greeting", "kindness", "farewell")
 
 
 def _one_of(words: Iterable[str]) -> str:

@@ -11,7 +11,6 @@ import numpy as np
 from data.batch import Batch
 from data.denoising.corruption import Corrupted, Corruption
 from data.denoising.vocabulary import Vocabulary
-from data.unit import DataReport
 
 
 @dataclass(frozen=True)
@@ -30,24 +29,11 @@ class Denoised:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
-    def pass_rows(self) -> int:
-        return self.rows.pass_rows
-
-    @property
-    def rows_of_largest_unit(self) -> int:
-        return self.rows.rows_of_largest_unit
-
-    @property
-    def tokenizer(self) -> Any:
-        return self.rows.tokenizer
-
-    @property
-    def report(self) -> DataReport:
-        return self.rows.report
-
-    def epochs(self, rows: int) -> dict[str, float]:
-        return self.rows.epochs(rows)
+    def __getattr__(self, name: str) -> Any:
+        """All else is that of the rows."""
+        if name == "rows":  # a copy asks before it has fields
+            raise AttributeError(name)
+        return getattr(self.rows, name)
 
     def batch(self, numbers: Sequence[int]) -> Batch:
         """tokens, lengths, action_mask, meta, and prefix_lengths or inputs."""

@@ -102,9 +102,8 @@ def length_probabilities(mean: float) -> np.ndarray:
 def arrange(lengths: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """(count,) int64: the number of each unit's span, or -1. lengths: (spans,) int64, in order. All arrangements are equally likely;
     spans may touch."""
-    blocks = np.full(
-        count - lengths.sum() + len(lengths), -1
-    )  # one block for each span, and one for each unit outside spans
+    # one block for each span, and one for each unit outside spans
+    blocks = np.full(count - lengths.sum() + len(lengths), -1)
     blocks[np.sort(rng.choice(len(blocks), len(lengths), replace=False))] = np.arange(len(lengths))
     sizes = np.ones(len(blocks), int)
     sizes[blocks >= 0] = lengths

@@ -20,9 +20,8 @@ from data.errors import UserError
 from data.tokens.write import HELD_OUT, INDEX, TRAINED
 from data.unit import Example
 
-SHORTEST_WINDOW = (
-    3  # tokens; a window of two may hold one document's end and the next one's start, with nothing to predict
-)
+# tokens; a window of two may hold one document's end and the next one's start, with nothing to predict
+SHORTEST_WINDOW = 3
 
 
 @dataclass(frozen=True)

@@ -45,10 +45,7 @@ def run(context: PhaseContext) -> Metrics:
 
     Raises UserError where the judge preferred no answer at all.
     """
-    phase, prompts = (
-        context.phase,
-        read_prompts(context),
-    )  # before the judge's server starts: a bad data set fails early
+    phase, prompts = context.phase, read_prompts(context)  # before the judge's server starts: bad data fail early
     judge = context.judge
     gold = load_object(phase.gold) if phase.gold else None
     totals: Counter[str] = Counter()
