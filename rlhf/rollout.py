@@ -38,17 +38,14 @@ TURNS = 2**20  # more turns than a dialogue can have, since each takes a token
 
 class Environment(Protocol):
     """The other side of an episode; each sample gets an object of its own. Both methods should be fast, since all
-    episodes share a
-    thread: write an episode that waits for something outside as a coroutine."""
+    episodes share a thread: write an episode that waits for something outside as a coroutine."""
 
     def reset(self, prompt: Prompt) -> None:
         """Called before the first answer."""
-        ...
 
     def step(self, answer: str) -> tuple[str | None, float]:
         """(the next observation, or None to end the episode; the reward of this turn). The score is the sum of
         rewards."""
-        ...
 
 
 class EpisodeOver(Exception):
