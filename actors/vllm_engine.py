@@ -117,15 +117,12 @@ class VllmEngine:
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
         """The completions of each request, in the order of its seeds. Prompts must be shorter than max_length."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
         prompts, parameters = [], []
         for request in requests:
             for seed in request.seeds:
                 prompts.append(request.tokens)
                 parameters.append(
-                    SamplingParams(
+                    _parameters(
                         temperature=sampling.temperature,
                         top_p=sampling.top_p,
                         max_tokens=sampling.max_new_tokens,
@@ -133,9 +130,6 @@ class VllmEngine:
                         stop_token_ids=self._stop_token_ids,
                         ignore_eos=True,  # only stop_token_ids end an answer
                         logprobs=0,  # of the sampled token alone
-                        flat_logprobs=True,
-                        detokenize=False,
-                        output_kind=RequestOutputKind.FINAL_ONLY,
                     )
                 )
         outputs = iter(self._run(prompts, parameters))
@@ -143,16 +137,7 @@ class VllmEngine:
 
     def prompt_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
         """log p of every token but the first, at temperature 1. Sequences must be shorter than max_length."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        parameters = SamplingParams(
-            max_tokens=1,  # vLLM always samples
-            prompt_logprobs=0,
-            flat_logprobs=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        parameters = _parameters(max_tokens=1, prompt_logprobs=0)  # vLLM always samples a token
         outputs = self._run(sequences, [parameters] * len(sequences))
         return [list(output.prompt_logprobs.logprobs) for output in outputs]
 
@@ -208,6 +193,14 @@ class VllmEngine:
             raise RuntimeError(
                 "an earlier weight update did not finish, so old and new weights are mixed: build the engine anew"
             )
+
+
+def _parameters(**own: Any) -> Any:
+    """vLLM's parameters of a request: these, and the form of its answer."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(**own, flat_logprobs=True, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY)
 
 
 class WeightReceiver:

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
 from data.batch import Batch
 from data.errors import UserError
 from rlhf.interfaces import Algorithm, ModelBuild
+from rlhf.reports.plan_tables import terminal_table
 from rlhf.stored_steps import BATCH, POLICY, load_step
 
 if TYPE_CHECKING:
@@ -67,17 +66,17 @@ class Comparison:
     def show(self, console: Console) -> None:
         """Prints figures, cosines and samples as tables."""
         names = self.run.name, self.other.name
-        figures = _table("", *names)
+        figures = terminal_table("", *names)
         for name in dict.fromkeys((*self.run.figures, *self.other.figures)):
             figures.add_row(name, *(_number(side.figures.get(name, math.nan)) for side in (self.run, self.other)))
-        angles = _table("policy gradients", "cosine")
+        angles = terminal_table("policy gradients", "cosine")
         for name, value in {"all parameters": self.cosine, **self.cosines}.items():
             angles.add_row(name, _number(value))
         console.print(Text(self.title, "bold"))
         console.print(figures)
         console.print(angles)
         if self.samples:
-            rows = _table("prompt", "answer", "reward", *names)
+            rows = terminal_table("prompt", "answer", "reward", *names)
             for each in self.samples:
                 numbers = map(_number, (each.reward, *each.advantages))
                 rows.add_row(_short(each.prompt), _short(each.answer), *numbers)
@@ -283,13 +282,6 @@ def _differing(sides: Sequence[Side], batch: Batch, rows: Sequence[Mapping[str, 
         for row in most
         if gaps[row] > 0
     )
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table
 
 
 def _number(value: float) -> str:

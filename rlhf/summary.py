@@ -155,14 +155,8 @@ def _shown(value: float | None, form: str) -> str:
 def render(summary: Summary) -> RenderableType:
     """A table of goals and figures, then a table of data sets for each mix, then answers before and after."""
     table = Table(box=box.SIMPLE_HEAD, title=str(summary.directory), title_justify="left", title_style="bold")
-    for heading, justify in (
-        ("phase", "left"),
-        ("figure", "left"),
-        ("value", "right"),
-        ("goal", "right"),
-        ("", "left"),
-    ):
-        table.add_column(heading, justify=justify)
+    for heading in ("phase", "figure", "value", "goal", ""):
+        table.add_column(heading, justify="right" if heading in ("value", "goal") else "left")
     seconds = summary.figures["seconds"]
     for phase, metrics in summary.figures["phases"].items():
         outcomes = {outcome.figure: outcome for outcome in summary.outcomes if outcome.phase == phase}

@@ -7,7 +7,7 @@ run does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
 
@@ -19,9 +19,7 @@ FALSE_ALARM = 0.02
 # variation of a look at 64 answers, and larger than the change that learning a task needs.
 LENGTH_FACTOR = 1.5  # longer or shorter: mean lengths vary by about 10 % between looks
 REPETITION_RISE = 0.2  # share of repeated n-grams: below 0.1 in prose, above 0.5 in an answer that repeats itself
-TRUNCATED_RISE = (
-    0.2  # share of answers that hit the length limit: over 64 answers its standard deviation is at most 0.06
-)
+TRUNCATED_RISE = 0.2  # share of answers at the length limit: over 64 answers its standard deviation is at most 0.06
 FORMAT_FALL = 0.2  # share of answers in the wanted format
 ENTROPY_COLLAPSE = 0.33  # of the first look's: samples of a prompt are nearly equal, which leaves nothing to compare
 ENTROPY_EXPLOSION = 2.0  # times the first look's, and
@@ -108,88 +106,50 @@ def alarms(looks: Sequence[Look]) -> list[str]:
     """Alarms whose condition holds at the last look and held at no look before: each alarm is raised once."""
     if not looks:
         return []
-    *before, last = looks
-    return [
-        text
-        for alarm in ALARMS
-        if (text := alarm(looks[0], last)) and not any(alarm(looks[0], look) for look in before)
-    ]
+    *before, last = (_alarms(looks[0], look) for look in looks)
+    return [text for name, text in last.items() if not any(name in earlier for earlier in before)]
 
 
-def _longer(first: Look, now: Look) -> str | None:
+def _alarms(first: Look, now: Look) -> dict[str, str]:
+    """{name: text} of the alarms whose condition holds at the look `now`."""
+    found = {}
     factor = now.length / max(first.length, 1.0)
-    if factor < LENGTH_FACTOR:
-        return None
-    return (
-        f"answers have become {factor:.1f} times as long as at the start ({first.length:.0f} → {now.length:.0f} tokens):"
-        " the reward may be paying for length"
-    )
-
-
-def _shorter(first: Look, now: Look) -> str | None:
-    factor = now.length / max(first.length, 1.0)
-    if factor > 1 / LENGTH_FACTOR:
-        return None
-    return (
-        f"answers have shrunk to {factor:.0%} of their length at the start ({first.length:.0f} → {now.length:.0f}"
-        " tokens): the reward may be paying for brevity, or for saying nothing"
-    )
-
-
-def _repetition(first: Look, now: Look) -> str | None:
-    if now.repetition - first.repetition < REPETITION_RISE:
-        return None
-    return (
-        f"answers repeat themselves: {now.repetition:.0%} of their {NGRAM}-token sequences occur earlier in the same"
-        f" answer, {first.repetition:.0%} at the start: the reward may be paying for words, not for content"
-    )
-
-
-def _truncated(first: Look, now: Look) -> str | None:
-    if now.truncated - first.truncated < TRUNCATED_RISE:
-        return None
-    return (
-        f"{now.truncated:.0%} of the answers hit the length limit, {first.truncated:.0%} at the start: the ends of"
-        " answers are cut off, so rewards are computed on cut-off answers"
-    )
-
-
-def _format(first: Look, now: Look) -> str | None:
-    if first.format is None or now.format is None or first.format - now.format < FORMAT_FALL:
-        return None
-    return (
-        f"{now.format:.0%} of the answers have the wanted format, {first.format:.0%} at the start: the reward may"
-        " be easier to get without the format"
-    )
-
-
-def _collapsed(first: Look, now: Look) -> str | None:
-    if now.entropy > ENTROPY_COLLAPSE * first.entropy:
-        return None
-    return (
-        f"entropy has collapsed ({first.entropy:.2f} → {now.entropy:.2f} nats a token): the samples of a"
-        " prompt become equal, which leaves little to learn from"
-    )
-
-
-def _exploded(first: Look, now: Look) -> str | None:
-    if now.entropy < max(ENTROPY_EXPLOSION * first.entropy, first.entropy + ENTROPY_RISE):
-        return None
-    return (
-        f"entropy has exploded ({first.entropy:.2f} → {now.entropy:.2f} nats a token): the policy drifts into noise; a"
-        " lower lr or a stronger KL penalty may hold it"
-    )
-
-
-ALARMS: tuple[Callable[[Look, Look], str | None], ...] = (
-    _longer,
-    _shorter,
-    _repetition,
-    _truncated,
-    _format,
-    _collapsed,
-    _exploded,
-)
+    if factor >= LENGTH_FACTOR:
+        found["longer"] = (
+            f"answers have become {factor:.1f} times as long as at the start ({first.length:.0f} → {now.length:.0f} tokens):"
+            " the reward may be paying for length"
+        )
+    if factor <= 1 / LENGTH_FACTOR:
+        found["shorter"] = (
+            f"answers have shrunk to {factor:.0%} of their length at the start ({first.length:.0f} → {now.length:.0f}"
+            " tokens): the reward may be paying for brevity, or for saying nothing"
+        )
+    if now.repetition - first.repetition >= REPETITION_RISE:
+        found["repetition"] = (
+            f"answers repeat themselves: {now.repetition:.0%} of their {NGRAM}-token sequences occur earlier in the same"
+            f" answer, {first.repetition:.0%} at the start: the reward may be paying for words, not for content"
+        )
+    if now.truncated - first.truncated >= TRUNCATED_RISE:
+        found["truncated"] = (
+            f"{now.truncated:.0%} of the answers hit the length limit, {first.truncated:.0%} at the start: the ends of"
+            " answers are cut off, so rewards are computed on cut-off answers"
+        )
+    if first.format is not None and now.format is not None and first.format - now.format >= FORMAT_FALL:
+        found["format"] = (
+            f"{now.format:.0%} of the answers have the wanted format, {first.format:.0%} at the start: the reward may"
+            " be easier to get without the format"
+        )
+    if now.entropy <= ENTROPY_COLLAPSE * first.entropy:
+        found["collapsed"] = (
+            f"entropy has collapsed ({first.entropy:.2f} → {now.entropy:.2f} nats a token): the samples of a"
+            " prompt become equal, which leaves little to learn from"
+        )
+    if now.entropy >= max(ENTROPY_EXPLOSION * first.entropy, first.entropy + ENTROPY_RISE):
+        found["exploded"] = (
+            f"entropy has exploded ({first.entropy:.2f} → {now.entropy:.2f} nats a token): the policy drifts into noise; a"
+            " lower lr or a stronger KL penalty may hold it"
+        )
+    return found
 
 
 def repetition(tokens: Sequence[int]) -> float:

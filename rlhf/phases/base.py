@@ -242,19 +242,8 @@ def optim_settings(optim: Optim, total_steps: int) -> OptimSettings:
         raise UserError(
             f"optim: the warm-up of {warmup_steps} steps{decay} are more than the phase's {total_steps} steps: lower warmup_steps"
         )
-    return OptimSettings(
-        lr=optim.lr,
-        betas=optim.betas,
-        eps=optim.eps,
-        weight_decay=optim.weight_decay,
-        warmup_steps=warmup_steps,
-        schedule=optim.schedule,
-        final_lr_ratio=optim.final_lr_ratio,
-        clip_norm=optim.clip_norm,
-        total_steps=total_steps,
-        name=optim.name,
-        decay_steps=decay_steps,
-    )
+    own = optim.model_dump(exclude={"warmup", "warmup_steps", "decay"})
+    return OptimSettings(**own, warmup_steps=warmup_steps, decay_steps=decay_steps, total_steps=total_steps)
 
 
 def export(context: PhaseContext, group: ModelGroup) -> None:
