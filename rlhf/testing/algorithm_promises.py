@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from data.batch import BASE, COLUMNS, Batch
-from rlhf.testing.cases import AlgorithmCase
+from rlhf.testing.cases import AlgorithmCase, expect_declared
 from rlhf.testing.problems import copied, other_order, poisoned, replaced, widened
 from rlhf.testing.report import Broken
 
@@ -37,23 +37,8 @@ def it_declares_its_needs_and_objectives(case: AlgorithmCase) -> None:
 
 
 def it_reads_what_it_declares_and_no_more(case: AlgorithmCase) -> None:
-    try:
-        case.train(case.batch)
-    except (AttributeError, KeyError):
-        undeclared = [name for name in NEEDS if name not in case.batch and _fails_without(case, name)]
-        if not undeclared or _fails_without(case):
-            raise
-        raise Broken(
-            f"keep or advantages reads {', '.join(undeclared)}, which nobody computes unless it is named: add it to `needs`"
-        ) from None
-
-
-def _fails_without(case: AlgorithmCase, *names: str) -> bool:
-    try:
-        case.train(case.full.keep(case.full.columns.keys() - set(names)))
-    except (AttributeError, KeyError):
-        return True
-    return False
+    told = "keep or advantages reads {}, which nobody computes unless it is named: add it to `needs`"
+    expect_declared(case.train, case.batch, case.full, NEEDS, told)
 
 
 def keep_gives_one_bool_a_row(case: AlgorithmCase) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,6 +88,28 @@ class ObjectiveCase:
 
     def gradient_of(self, batch: Batch, **cut) -> Gradient:
         return gradient(model_for(self.objective.output), batch, self.objective, **cut)
+
+
+def expect_declared(
+    use: Callable[[Batch], Any], given: Batch, full: Batch, names: Iterable[str], sentence: str
+) -> None:
+    """Uses the batch as given. Raises Broken with `sentence`, {} replaced by the columns of `full` out of `names` that are read though
+    they are not given."""
+
+    def fails_without(*missing: str) -> bool:
+        try:
+            use(full.keep(full.columns.keys() - set(missing)))
+        except (AttributeError, KeyError):
+            return True
+        return False
+
+    try:
+        use(given)
+    except (AttributeError, KeyError):
+        undeclared = [name for name in names if name not in given and fails_without(name)]
+        if not undeclared or fails_without():
+            raise
+        raise Broken(sentence.format(", ".join(undeclared))) from None
 
 
 def rows_of(case: ObjectiveCase, rows: list[int]) -> tuple[Tensor, Batch]:
