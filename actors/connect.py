@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from actors.runtime import ClusterRuntime
     from rlhf.interfaces import Algorithm
 
-NEEDED = (
-    "actors.runtime",
-    "rlhf.controller",
-)  # beside the phases' loops: torch and transformers take seconds to import
+# beside the phases' loops: torch and transformers take seconds to import
+NEEDED = ("actors.runtime", "rlhf.controller")
 
 
 @contextmanager

@@ -11,15 +11,28 @@ import numpy as np
 
 from data.batch import Batch
 from data.errors import UserError
-from data.feedback import kinds
-from data.feedback.columns import FeedbackOptions
+from data.feedback.annotators import annotator_of, tell_agreement, weighted
+from data.feedback.columns import FeedbackOptions, conversion_of, counted
+from data.feedback.comparisons import preference_units, ranking_units
+from data.feedback.consistency import contradictions
+from data.feedback.single_answers import (
+    binary_dialogues,
+    expect_both_thumbs,
+    rating_dialogues,
+    thumb_dialogues,
+    warn_of_one_side,
+)
+from data.feedback.step_labels import step_units
 from data.plain_rows import chat_units, text_units
+from data.render import ChatTemplate
 from data.sources import Rows
 from data.tokenizer import Tokenizer
 from data.unit import DataReport, Example, TrainingUnit, pieces_of
 
 PLAIN = {"text": text_units, "chat": chat_units}
-KINDS = {**PLAIN, **kinds.READERS}
+DIALOGUES = {"rating": rating_dialogues, "thumbs": thumb_dialogues, "binary": binary_dialogues}  # a unit has one
+FEEDBACK = {"preference": preference_units, "ranking": ranking_units, "steps": step_units, **DIALOGUES}
+KINDS = {**PLAIN, **FEEDBACK}
 AS_GIVEN = FeedbackOptions()
 
 
@@ -138,7 +151,7 @@ def build_examples(
     if kind in PLAIN:
         units = list(PLAIN[kind](rows, tokenizer, max_length, report))
     else:
-        units = kinds.feedback_units(kind, rows, tokenizer, max_length, report, options)
+        units = _feedback_units(kind, rows, tokenizer, max_length, report, options)
     report.units = len(units)
     report.check_any_left(max_length, "raise max_length")
     examples = [row for unit in units for row in unit]
@@ -166,3 +179,43 @@ def _prompts(units: Sequence[TrainingUnit]) -> np.ndarray:
     """(units,) int64, a number for each prompt: feedback on answers to one prompt must not be in both sets of a split."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(unit[0].meta["prompt_key"], len(numbers)) for unit in units])
+
+
+def _feedback_units(
+    kind: str,
+    rows: Rows,
+    tokenizer: Tokenizer,
+    max_length: int,
+    report: DataReport,
+    options: FeedbackOptions,
+) -> list[TrainingUnit]:
+    """All units of a kind of feedback. Reports conversions, contradictions and annotators' agreement.
+
+    Raises UserError where a row is wrong, and where an option needs a missing column.
+    """
+    if options.attributes and not {"rating", "ratings"} & set(rows.columns):
+        raise UserError(
+            f"{rows.name}: attributes are given weights, but no column 'rating' or 'ratings' has attributes"
+        )
+    if options.annotators and "annotator" not in rows.columns:
+        raise UserError(f"{rows.name}: annotators are given weights, but there is no column 'annotator'")
+    if kind in DIALOGUES:
+        template = ChatTemplate(tokenizer)
+        dialogues = DIALOGUES[kind](rows, template, report, options)
+        units = list(report.fitting(template.encode(dialogues), max_length))
+    else:
+        units = list(FEEDBACK[kind](rows, tokenizer, max_length, report, options))
+    if not units:
+        return units
+    if kind == "thumbs":
+        expect_both_thumbs(units, rows.name)
+    if kind == "binary":
+        warn_of_one_side(units, report)
+    conversion = conversion_of(kind, rows.columns)
+    if conversion:
+        report.converted = counted(conversion, len({unit[0].meta["row"] for unit in units}), len(units))
+    if kind in ("preference", "ranking"):
+        report.warnings += contradictions(units)
+    if any(annotator_of(unit) is not None for unit in units):
+        tell_agreement(kind, units, report)
+    return weighted(units, options, report) if options.annotators else units

@@ -31,9 +31,8 @@ class ShuffledWindows:
 
     def __init__(self, mixture: Mixture):
         self.mixture = mixture
-        self._permutations: dict[
-            str, tuple[int, np.ndarray]
-        ] = {}  # source -> (its last used pass, the order of that pass)
+        # by source: its last used pass, the order of that pass
+        self._permutations: dict[str, tuple[int, np.ndarray]] = {}
 
     def __len__(self) -> int:
         return self.mixture.pass_rows

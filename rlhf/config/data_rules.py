@@ -14,11 +14,8 @@ from rlhf.config.resolved import Resolved, ResolvedPhase
 # paths that must be files or directories; other paths may be names of data sets or models
 FILE = re.compile(r"^(?!.*://)(\.{0,2}/|.*\.(txt|json|jsonl|jsonl\.gz|json\.gz|parquet|arrow|csv)$)")
 OF_PARTS = ("split", "columns", "args", "limit", "holdout", "templates")  # settings of a mix's parts, not of the mix
-FORMS = {
-    "text": ("text",),
-    "chat": ("prompt", "response"),
-    "prompts": ("prompt",),
-}  # by kind of rows: what a template must make
+# by kind of rows: what a template must make
+FORMS = {"text": ("text",), "chat": ("prompt", "response"), "prompts": ("prompt",)}
 
 
 def data_exists(resolved: Resolved, phase: ResolvedPhase) -> Iterator[str]:

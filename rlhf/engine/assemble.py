@@ -39,9 +39,8 @@ class Assembly:
 def assemble(build: ModelBuild, device: Device, grid: Grid) -> Assembly:
     """Every rank must call. Raises UserError where the model cannot be built, cut or trained here."""
     dtype, trained = device.dtype(build.dtype), build.optim is not None
-    stage = (
-        build.zero_stage if trained or build.zero_stage == 3 else 0
-    )  # what the others shard is there in training alone
+    # stages 1 and 2 shard what is there in training alone
+    stage = build.zero_stage if trained or build.zero_stage == 3 else 0
     if trained and dtype != torch.float32:
         # in 16 bits, DeepSpeed's stage 0 keeps no fp32 weights, and its stage 1, which is all that a pipeline takes, computes as
         # stage 2 does but holds more

@@ -29,12 +29,8 @@ from rlhf.judge.questions import (
 Outcome = Literal["first", "second", "tie", "position_bound", "unanswered"]
 TURNED: dict[Verdict | None, Verdict | None] = {"first": "second", "second": "first", "tie": "tie", None: None}
 SURELY_DOWN = 8  # so many questions without a single answer end the run
-CREDIT = {
-    "first": (1.0, 0.0),
-    "second": (0.0, 1.0),
-    "tie": (0.5, 0.5),
-    "position_bound": (0.5, 0.5),
-}  # for (first, second)
+# for (first, second)
+CREDIT = {"first": (1.0, 0.0), "second": (0.0, 1.0), "tie": (0.5, 0.5), "position_bound": (0.5, 0.5)}
 
 
 @dataclass(frozen=True)

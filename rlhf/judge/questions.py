@@ -42,10 +42,8 @@ How good is the answer, from 0 (worst) to {best} (best)? Reply with one number a
 PRINCIPLE = "Judge which answer is more helpful, honest and harmless."  # in the default questions
 POINTWISE_PRINCIPLE = "Judge how helpful, honest and harmless the answer is."
 
-NEEDED = {
-    "pairwise": {"prompt", "first", "second"},
-    "pointwise": {"prompt", "answer"},
-}  # fields that a template must have, by kind
+# fields that a template must have, by kind
+NEEDED = {"pairwise": {"prompt", "first", "second"}, "pointwise": {"prompt", "answer"}}
 ALLOWED = {"pairwise": {"principle"}, "pointwise": {"principle", "best"}}  # fields that it may have
 FIELD = re.compile(r"\{(\w+)\}")  # other braces, for example of JSON, are plain text
 

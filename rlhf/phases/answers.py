@@ -104,11 +104,11 @@ def sampled_steps(context: PhaseContext, prompts: Sequence[Prompt], shown: tuple
             track.step(step + 1, sampled.figures | timer.seconds)
 
 
-def read_prompts(context: PhaseContext) -> list[Prompt]:
-    """The phase's prompts, without those that leave too little of max_length for an answer."""
-    phase = context.phase
-    room = phase.max_length - phase.sampling.max_new_tokens
-    prompts, report = build_prompts(context.open(phase.data), context.tokenizer, room)
+def read_prompts(context: PhaseContext, settings: Any = None) -> list[Prompt]:
+    """The prompts of `settings`, by default of the phase, without those that leave too little of max_length for an answer."""
+    settings = settings or context.phase
+    room = context.phase.max_length - settings.sampling.max_new_tokens
+    prompts, report = build_prompts(context.open(settings.data), context.tokenizer, room)
     context.read(report)
     return prompts
 
@@ -132,9 +132,7 @@ class AnswerCheck:
         settings = context.phase.answers
         if settings is None:
             return None
-        limit = context.phase.max_length - settings.sampling.max_new_tokens
-        prompts, report = build_prompts(context.open(settings.data), context.tokenizer, limit)
-        context.read(report)
+        prompts = read_prompts(context, settings)
         return cls(context, settings, start_rollouts(context, policy), prompts, policy, reference)
 
     def before(self, resumed: dict[str, Any] | None = None) -> None:

@@ -155,9 +155,8 @@ class WorkerProcess:
         if self._killed:
             return self._reason and self._reason + self._last_words()
         ended, deadline = None, time.monotonic() + EXIT_S
-        while (
-            ended is None and time.monotonic() < deadline
-        ):  # WNOWAIT: it is not reaped, so that nobody else gets its id before it is killed
+        while ended is None and time.monotonic() < deadline:
+            # WNOWAIT: it is not reaped, so that nobody else gets its id before it is killed
             ended = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             time.sleep(0.002)
         if self._killed:

@@ -154,9 +154,8 @@ class _Problem:
         from scipy.optimize import minimize
         from threadpoolctl import threadpool_limits
 
-        with threadpool_limits(
-            1
-        ):  # on five numbers, the threads of BLAS only wait for each other: 14 times the CPU time
+        # on five numbers, the threads of BLAS only wait for each other: 14 times the CPU time
+        with threadpool_limits(1):
             return minimize(self.error, start, jac=True, method="L-BFGS-B", bounds=BOUNDS, options=options)
 
     def law_of(self, theta: np.ndarray) -> Law:

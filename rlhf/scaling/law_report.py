@@ -61,7 +61,8 @@ def figures_of(config: Config, measured: Sequence[Measurement]) -> dict[str, Any
     law = fit(fitted)
     others, unknown = fits_without_one(fitted, law), untold(law, fitted)
     telling = [other for other in others if not untold(other, fitted)]
-    budgets = [] if unknown else _budgets(config, measured)
+    largest = max(each.training.compute for each in measured)
+    budgets = [] if unknown else config.scaling.budgets or [largest * times for times in BUDGETS]
     points = [_point(config, each, law) for each in measured]
     errors = [abs(point["error"]) for point in points if point["held_out"]]
     return {
@@ -89,11 +90,6 @@ def _point(config: Config, measured: Measurement, law: Law) -> dict[str, Any]:
         "passes": measured.passes,
         "seconds": measured.seconds,
     }
-
-
-def _budgets(config: Config, measured: Sequence[Measurement]) -> list[float]:
-    largest = max(each.training.compute for each in measured)
-    return config.scaling.budgets or [largest * times for times in BUDGETS]
 
 
 def _budget(compute: float, law: Law, others: Sequence[Law], points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from data_cases import rows_of, tokenizer
 
-from data.examples import KINDS, build_examples
+from data.examples import FEEDBACK, KINDS, build_examples
 from data.feedback.columns import CONVERSIONS, FeedbackOptions
-from data.feedback.kinds import READERS
 
 DOCS = (Path(__file__).resolve().parents[2] / "docs/feedback.md").read_text()
 BLOCKS = [(name, text.splitlines()) for name, text in re.findall(r"```json ([\w ]+)\n(.*?)```", DOCS, re.DOTALL)]
@@ -44,7 +43,7 @@ def test_an_example_has_only_columns_that_the_table_names(name, lines):
 
 def test_every_format_has_an_example_and_every_kind_a_row():
     assert FORMATS.keys() == {name for name, _ in BLOCKS}
-    assert {cells[0].strip("`") for cells in table("Kinds")} == set(READERS) == set(KINDS) - {"text", "chat"}
+    assert {cells[0].strip("`") for cells in table("Kinds")} == set(FEEDBACK) == set(KINDS) - {"text", "chat"}
 
 
 def test_every_kind_makes_the_columns_that_its_table_names():
