@@ -4,10 +4,10 @@ PYTHON ?= python3
 EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 SEED ?= 0
 BIN := .venv/bin
-UNIT := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile tests/unit
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-again test test-unit lint clean
+.PHONY: help setup demo demo-again test test-all test-unit lint clean
 
 help:            ## show this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,12 +36,14 @@ demo: setup      ## raw text to PPO and DPO on this machine (SEED=7 takes anothe
 demo-again: setup  ## the same from the beginning
 	@$(BIN)/python launch.py run configs/demo.yaml run.seed=$(SEED) run.name=demo-$(SEED) --fresh
 
-test: setup      ## the whole test suite
-	@$(UNIT)
-	@$(BIN)/python -m pytest --ignore tests/unit
+test: setup      ## every test but the long ones; ends with the ten slowest and the total time
+	@$(TESTS) -m "not long"
 
-test-unit: setup ## tests without Ray, on all cores
-	@$(UNIT)
+test-all: setup  ## the long ones, too: kills, redundant combinations, many examples
+	@$(TESTS)
+
+test-unit: setup ## tests without Ray
+	@$(TESTS) tests/unit
 
 lint: setup      ## style
 	@$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from actors.errors import WorkerError
-from actors.placement import Resources, plan
+from actors.placement import plan
 from actors.runtime import ClusterRuntime
 from actors.weight_items import checksum, decode
 from data.batch import Batch
@@ -70,11 +70,9 @@ CONFIG = Config.model_validate(
 
 
 @pytest.fixture(scope="module")
-def runtime():
-    ray.init("local", num_cpus=4, include_dashboard=False, object_store_memory=128 * 2**20, log_to_driver=False)
-    with ClusterRuntime(CONFIG, plan(resolve(CONFIG), Resources(cpus=4))) as runtime:
+def runtime(ray_cluster):
+    with ClusterRuntime(CONFIG, plan(resolve(CONFIG), ray_cluster)) as runtime:
         yield runtime
-    ray.shutdown()
 
 
 def random_batch(rows: int = 10) -> Batch:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import ray
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
@@ -46,17 +45,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runtime(model: Path) -> Iterator[ClusterRuntime]:
+def runtime(model: Path, ray_cluster: Resources) -> Iterator[ClusterRuntime]:
     judge = {"model": str(model), "pool": "helper", "max_length": 128}
     label = {"kind": "label", "data": "prompts.jsonl", "models": {"policy": str(model)}, "judge": judge}
     pools = {"train": {}, "helper": {}, "rollout": {}}
     config = Config.model_validate(
         {"device": "cpu", "pools": pools, "rollout": ROLLOUT.model_dump(), "phases": [label]}
     )
-    ray.init("local", num_cpus=4, include_dashboard=False, object_store_memory=128 * 2**20, log_to_driver=False)
-    with ClusterRuntime(config, plan(resolve(config), Resources(cpus=4))) as runtime:
+    with ClusterRuntime(config, plan(resolve(config), ray_cluster)) as runtime:
         yield runtime
-    ray.shutdown()
 
 
 def processes_of(word: str) -> list[psutil.Process]:

@@ -9,16 +9,11 @@ from pathlib import Path
 import pytest
 import ray
 
-from actors.cluster import cluster
 from actors.pieces import run_pieces
 from data.corpus.work import Work
 from data.errors import UserError
 
-
-@pytest.fixture(scope="module", autouse=True)
-def started():
-    with cluster(None, "cpu") as resources:
-        yield resources
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def work(directory: Path, workers: int = 2) -> Work:
@@ -72,8 +67,8 @@ def test_a_users_mistake_comes_back_as_such_and_a_bug_with_the_workers_traceback
     assert any("return 1 / (2 - number)" in note for note in error.value.__notes__)
 
 
-def test_pieces_run_where_the_runs_actors_hold_every_cpu(tmp_path, started):
-    group = ray.util.placement_group([{"CPU": 1}] * int(started.cpus))
+def test_pieces_run_where_the_runs_actors_hold_every_cpu(tmp_path, ray_cluster):
+    group = ray.util.placement_group([{"CPU": 1}] * int(ray_cluster.cpus))
     ray.get(group.ready(), timeout=60)
     try:
         assert work(tmp_path).map("squares", DiesOnce(tmp_path), [1, 2]) == [1, 4]

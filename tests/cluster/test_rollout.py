@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +20,15 @@ from actors.errors import WeightSyncError, WorkerError
 from actors.rollout_engines import Engines
 from actors.rollout_pool import EnginePool
 from actors.vllm_engine import PREFILL_TOKENS
-from actors.weight_items import checksum
+from actors.weight_items import WeightItem, checksum
+from actors.weight_sync import canary_sequences, canary_tolerance, synchronise
 from data.errors import UserError
 from data.sample import Prompt, Sample, Sampling
 from rlhf.config.schema import Rollout
 from rlhf.engine.weights import to_numpy
 
 MAX_LENGTH = 320
+NAMESPACE = "test_rollout"  # of the engines' names
 STOP = tuple(range(24))  # many, so that random weights end some answers early
 SIZES = {
     "vocab_size": 257,
@@ -47,7 +50,10 @@ SAMPLING = Sampling(24, samples=3, seed=(7, 1))
 
 
 class Trainer:
-    """The trainer's side of a sync, in plain transformers: one process that holds every model of the tests."""
+    """The trainer's side of a sync, in plain transformers: one process that holds every model of the tests.
+
+    Models are named by (path, dtype, lr). lr: 0, or that of one step of training after loading.
+    """
 
     def __init__(self) -> None:
         self.models: dict[tuple, torch.nn.Module] = {}
@@ -55,31 +61,41 @@ class Trainer:
     def bucket_count(self, *which) -> int:
         return len(self._buckets(*which))
 
-    def bucket(self, index: int, *which) -> list:
+    def bucket(self, index: int, *which) -> list[WeightItem]:
         return self._buckets(*which)[index]
-
-    def checksum(self, *which) -> int:
-        return sum(checksum(bucket) for bucket in self._buckets(*which)) % 2**64
 
     @torch.no_grad()
     def logprobs_of(self, sequences: list[list[int]], *which) -> list[list[float]]:
         return [logprobs(self._model(*which), sequence, 1.0).tolist() for sequence in sequences]
 
-    def _model(self, path: str, dtype: torch.dtype) -> torch.nn.Module:
-        if (path, dtype) not in self.models:
-            self.models[path, dtype] = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval()
-        return self.models[path, dtype]
+    def _model(self, path: str, dtype: torch.dtype, lr: float = 0.0) -> torch.nn.Module:
+        key = path, dtype, lr
+        if key not in self.models and lr:
+            self.models[key] = trained(copy.deepcopy(self._model(path, dtype)), lr)
+        elif key not in self.models:
+            self.models[key] = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval()
+        return self.models[key]
 
-    def _buckets(self, *which) -> list[list]:
+    def _buckets(self, *which) -> list[list[WeightItem]]:
         items = [to_numpy(name, parameter.detach()) for name, parameter in self._model(*which).named_parameters()]
         return [items[first : first + 3] for first in range(0, len(items), 3)]
+
+
+def trained(model: torch.nn.Module, lr: float) -> torch.nn.Module:
+    """The model after one step of AdamW on random tokens."""
+    tokens = torch.randint(0, SIZES["vocab_size"], (8, 64), generator=torch.Generator().manual_seed(0))
+    model(input_ids=tokens, labels=tokens).loss.backward()
+    torch.optim.AdamW(model.parameters(), lr=lr).step()
+    return model
 
 
 class Source:
     """What `EnginePool.sync` takes, backed by the Trainer."""
 
-    def __init__(self, trainer: ray.actor.ActorHandle, path: Path, dtype: torch.dtype = torch.float32) -> None:
-        self.trainer, self.which = trainer, (str(path), dtype)
+    def __init__(
+        self, trainer: ray.actor.ActorHandle, path: Path, dtype: torch.dtype = torch.float32, lr: float = 0.0
+    ) -> None:
+        self.trainer, self.which = trainer, (str(path), dtype, lr)
 
     def weight_plan(self, bucket_bytes: int) -> int:
         return ray.get(self.trainer.bucket_count.remote(*self.which))
@@ -88,7 +104,9 @@ class Source:
         return self.trainer.bucket.remote(index, *self.which)
 
     def weight_checksum(self) -> int:
-        return ray.get(self.trainer.checksum.remote(*self.which))
+        """Of the buckets as they were made: the Trainer's."""
+        indices = range(self.weight_plan(0))
+        return sum(checksum(ray.get(Source.weight_bucket(self, index))) for index in indices) % 2**64
 
     def logprobs_of(self, sequences: list[list[int]]) -> list[list[float]]:
         return ray.get(self.trainer.logprobs_of.remote(sequences, *self.which))
@@ -105,6 +123,19 @@ class CorruptingSource(Source):
             array.reshape(-1).view("uint8")[5] ^= 1
             items[0] = (name, dtype, array)
         return ray.put(items)
+
+
+class StaleSource(Source):
+    """Trained by one step; sends, with a checksum that fits, the last layer as it was before."""
+
+    def weight_bucket(self, index: int) -> ray.ObjectRef:
+        path, dtype, _ = self.which
+        before = Source(self.trainer, path, dtype).weight_bucket(index)
+        pairs = zip(ray.get(before), ray.get(super().weight_bucket(index)), strict=True)
+        return ray.put([old if old[0].startswith("model.layers.1.") else new for old, new in pairs])
+
+    def weight_checksum(self) -> int:
+        return sum(checksum(ray.get(self.weight_bucket(index))) for index in range(self.weight_plan(0))) % 2**64
 
 
 @dataclass(frozen=True)
@@ -140,15 +171,10 @@ def answers(samples: list[Sample]) -> dict[tuple[int, int], tuple[int, ...]]:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def trainer(cluster: None) -> ray.actor.ActorHandle:
-    return ray.remote(by_value(Trainer)).options(num_cpus=0).remote()
+def trainer(ray_cluster) -> Iterator[ray.actor.ActorHandle]:
+    actor = ray.remote(by_value(Trainer)).options(num_cpus=0).remote()
+    yield actor
+    ray.kill(actor)
 
 
 @pytest.fixture(scope="module")
@@ -171,39 +197,29 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Pat
     return written
 
 
-def namespace_of(path: Path, engines: int, dtype: str) -> str:
-    """Of the actors' names: one for each pool, since two pools of these tests live at once."""
-    return f"{path.name}-{engines}-{dtype}"
-
-
-def build_pool(path: Path, engines: int, dtype: str = "float32", stop: tuple[int, ...] = STOP) -> EnginePool:
-    placements = [{"num_cpus": 1, "namespace": namespace_of(path, engines, dtype)}] * engines
-    settings = Rollout(memory_gib=0.1)
-    return EnginePool(
-        Engines(placements), str(path), MAX_LENGTH, settings=settings, stop_token_ids=stop, dtype=dtype, seed=0
-    )
+RIGS = {"tied": ("tied", 2, "float32"), "untied": ("untied", 1, "float32"), "bfloat16": ("tied", 1, "bfloat16")}
 
 
 @pytest.fixture(scope="module", params=["tied", "untied"])
 def rig(request: pytest.FixtureRequest, trainer: ray.actor.ActorHandle, checkpoints: dict) -> Iterator[Rig]:
-    loaded, other = checkpoints[request.param]
-    pool = build_pool(loaded, engines=2)
+    """One of RIGS. The last test that takes one may ruin its pool."""
+    architecture, engines, dtype = RIGS[request.param]
+    loaded, other = checkpoints[architecture]
+    placements = [{"num_cpus": 0.1, "namespace": NAMESPACE}] * engines
+    settings = Rollout(memory_gib=0.1)
+    pool = EnginePool(
+        Engines(placements), str(loaded), MAX_LENGTH, settings=settings, stop_token_ids=STOP, dtype=dtype, seed=0
+    )
     yield Rig(pool, trainer, loaded, other, pool.generate(PROMPTS, SAMPLING))
     pool.close()
 
 
-@pytest.fixture
-def build_alone(cluster: None) -> Iterator[Callable[..., EnginePool]]:
-    """Builds a pool of one engine that the test may ruin."""
-    pools = []
-
-    def build(path: Path, **settings) -> EnginePool:
-        pools.append(build_pool(path, engines=1, **settings))
-        return pools[-1]
-
-    yield build
-    for pool in pools:
-        pool.close()
+def sync_beside_the_pool(rig: Rig, source: Source, dtype: str) -> float:
+    """A sync after whose failure the pool goes on with its next one. Returns the canary's gap."""
+    canary = canary_sequences(SIZES["vocab_size"], MAX_LENGTH)
+    tolerance = canary_tolerance(dtype, Rollout().canary_tolerance)
+    report = synchronise(rig.pool._engines, source, version=9, bucket_bytes=2**20, canary=canary, tolerance=tolerance)
+    return report["canary_gap"]
 
 
 def test_logprobs_of_the_loaded_weights_are_those_of_transformers(rig: Rig):
@@ -285,32 +301,39 @@ def test_text_is_the_answer_without_special_tokens(rig: Rig):
         assert sample.text or set(sample.tokens) == {0}
 
 
-def test_a_corrupted_bucket_stops_the_run(build_alone, trainer, checkpoints):
-    loaded, other = checkpoints["untied"]
-    pool = build_alone(loaded)
-    with pytest.raises(WeightSyncError, match=r"rollout/0 on node .* version 1 arrived changed: checksum"):
-        pool.sync(CorruptingSource(trainer, other))
-    assert pool.stats == {"syncs": 1, "failed": 1}
+def test_in_float32_the_canary_stops_one_stale_layer_after_a_step_of_lr_1e_4_but_cannot_see_it_after_1e_6(rig):
+    stale = [StaleSource(rig.trainer, rig.loaded, lr=lr) for lr in (1e-6, 1e-4)]
+    right = sync_beside_the_pool(rig, Source(rig.trainer, rig.loaded, lr=1e-6), "float32")
+    unseen = sync_beside_the_pool(rig, stale[0], "float32")
+    assert right < unseen < 1e-3
+    with pytest.raises(WeightSyncError, match=r"rollout/0 on node .* canary failed after the sync of version 9"):
+        sync_beside_the_pool(rig, stale[1], "float32")
+
+
+@pytest.mark.parametrize("rig", ["bfloat16"], indirect=True)
+def test_in_bfloat16_the_canary_stops_another_models_weights_but_cannot_see_a_stale_layer_after_a_step_of_lr_1e_3(rig):
+    assert sync_beside_the_pool(rig, Source(rig.trainer, rig.other, torch.bfloat16), "bfloat16") < 0.2
+    assert sync_beside_the_pool(rig, StaleSource(rig.trainer, rig.other, torch.bfloat16, lr=1e-3), "bfloat16") < 0.5
+    source = Source(rig.trainer, rig.other, torch.bfloat16)
+    source.logprobs_of = Source(rig.trainer, rig.loaded, torch.bfloat16).logprobs_of
+    with pytest.raises(WeightSyncError, match=r"rollout/0 on node .* canary failed after the sync of version 9"):
+        sync_beside_the_pool(rig, source, "bfloat16")
+
+
+@pytest.mark.parametrize("rig", ["untied"], indirect=True)
+def test_a_corrupted_bucket_stops_the_run(rig):
+    syncs = rig.pool.stats["syncs"]
+    with pytest.raises(WeightSyncError, match=r"rollout/0 on node .* version \d+ arrived changed: checksum"):
+        rig.pool.sync(CorruptingSource(rig.trainer, rig.other))
+    assert rig.pool.stats == {"syncs": syncs + 1, "failed": 1}
     with pytest.raises(WeightSyncError, match="an earlier weight sync failed"):
-        pool.generate(PROMPTS, SAMPLING)
+        rig.pool.generate(PROMPTS, SAMPLING)
 
 
-def test_in_bfloat16_the_canary_passes_the_right_weights_and_stops_wrong_ones(build_alone, trainer, checkpoints):
-    loaded, other = checkpoints["tied"]
-    pool = build_alone(loaded, dtype="bfloat16")
-    source = Source(trainer, other, torch.bfloat16)
-    assert pool.sync(source)["canary_gap"] < 0.2
-    source.logprobs_of = Source(trainer, loaded, torch.bfloat16).logprobs_of
-    with pytest.raises(WeightSyncError, match=r"rollout/0 on node .* canary failed after the sync of version 2"):
-        pool.sync(source)
-
-
-def test_an_engine_that_dies_while_generating_is_named(build_alone, checkpoints):
-    pool = build_alone(checkpoints["tied"][0], stop=())
-    pool.generate(PROMPTS, Sampling(1, samples=1))  # waits until the engine is built
-    namespace = namespace_of(checkpoints["tied"][0], 1, "float32")
-    threading.Timer(1.0, ray.kill, [ray.get_actor("rollout/0", namespace)]).start()
+@pytest.mark.parametrize("rig", ["tied"], indirect=True)
+def test_an_engine_that_dies_while_generating_is_named(rig):
+    threading.Timer(1.0, ray.kill, [ray.get_actor("rollout/0", NAMESPACE)]).start()
     started = time.monotonic()
     with pytest.raises(WorkerError, match=r"rollout/0 on node .* failed in rollout\.generate"):
-        pool.generate(PROMPTS, Sampling(50, samples=1000))
+        rig.pool.generate(PROMPTS, Sampling(50, samples=1000))
     assert time.monotonic() - started < 20

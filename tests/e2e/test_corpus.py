@@ -4,17 +4,13 @@ kills, and a model that learns from it."""
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, environment, finish, lines
 from planted import COOKIES, FOOTER, NAVIGATION, PII, Planted, plant
+from runs import ROOT, call, figures, kill_when, lines
 
 from data.corpus.document import Document, read_documents
 
@@ -63,10 +59,6 @@ def write_config(planted: Planted, output: Path, **corpus: Any) -> Path:
     return path
 
 
-def corpus_command(config: Path) -> list[str]:
-    return [sys.executable, "launch.py", "corpus", str(config)]
-
-
 def content(output: Path) -> dict[str, bytes]:
     """Every file of the corpus that must be the same, byte for byte."""
     root = output / "artifacts" / "corpus"
@@ -83,7 +75,7 @@ def planted(tmp_path_factory) -> Planted:
 def made(planted, tmp_path_factory) -> Path:
     """The corpus of one process: its run directory."""
     output = tmp_path_factory.mktemp("one") / "run"
-    done = finish(corpus_command(write_config(planted, output)))
+    done = call("corpus", str(write_config(planted, output)))
     assert done.returncode == 0, done.stderr[-4000:]
     return output
 
@@ -151,39 +143,33 @@ def test_the_page_shows_sources_steps_and_examples(made):
         assert text in page
 
 
-def kill_after(command: list[str], output: Path, pieces: int) -> None:
-    """Starts the command and kills its driver with SIGKILL as soon as so many pieces of the corpus are done."""
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
-    )
-    deadline = time.monotonic() + 200
-    while len(list((output / "checkpoints").glob("**/*.json"))) < pieces:
-        assert process.poll() is None, "the corpus was made before it could be killed"
-        assert time.monotonic() < deadline, f"{pieces} pieces were not done in 200 s"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+def kill_after(output: Path, pieces: int, *arguments: str) -> None:
+    """Kills the command as soon as so many pieces of the corpus are done."""
+    kill_when(lambda: len(list((output / "checkpoints").glob("**/*.json"))) >= pieces, *arguments)
 
 
-def test_a_corpus_killed_again_and_again_ends_the_same(planted, made, tmp_path):
+@pytest.mark.parametrize("kills", [(30,), pytest.param((3, 30, 60), marks=pytest.mark.long)], ids=str)
+def test_a_corpus_killed_again_and_again_ends_the_same(planted, made, tmp_path, kills):
     output = tmp_path / "run"
-    config = write_config(planted, output)
-    for pieces in (3, 30, 60):
-        kill_after(corpus_command(config), output, pieces)
-    done = finish(corpus_command(config))
+    config = str(write_config(planted, output))
+    for pieces in kills:
+        kill_after(output, pieces, "corpus", config)
+    done = call("corpus", config)
     assert done.returncode == 0, done.stderr[-4000:]
     assert content(output) == content(made)
 
 
-def test_ray_data_killed_and_begun_again_gives_the_same_bytes_and_a_model_learns_from_them(planted, made, tmp_path):
+@pytest.mark.parametrize("kills", [(), pytest.param((20,), marks=pytest.mark.long)], ids=["whole", "killed"])
+def test_ray_data_gives_the_same_bytes_and_a_model_learns_from_them(planted, made, tmp_path, ray_cluster, kills):
     output = tmp_path / "run"
-    config = write_config(planted, output, workers=2)
-    kill_after(corpus_command(config), output, 20)
-    done = finish([sys.executable, "launch.py", "run", str(config)])
+    config = str(write_config(planted, output, workers=2))
+    for pieces in kills:
+        kill_after(output, pieces, "corpus", config)
+    done = call("run", config)
     assert done.returncode == 0, done.stderr[-4000:]
     assert content(output) == content(made)
     steps = [row for row in lines(output, "pretrain") if "loss" in row]
     assert len(steps) == 6 and steps[-1]["loss"] < steps[0]["loss"]
-    figures = json.loads((output / "summary.json").read_text())["phases"]["pretrain"]
-    assert figures["loss"] < figures["loss_before"]
-    assert set(figures) >= {f"epochs/{name}" for name in ("rows", "pages", "files", "late")}
+    found = figures(output, "pretrain")
+    assert found["loss"] < found["loss_before"]
+    assert set(found) >= {f"epochs/{name}" for name in ("rows", "pages", "files", "late")}

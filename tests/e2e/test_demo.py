@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
-import psutil
 import pytest
-from conftest import launch, lines
+from runs import demo, lines, start
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 FIGURES = {
@@ -19,7 +18,7 @@ FIGURES = {
 
 
 def test_every_phase_leaves_its_figures(finished):
-    output, _ = finished
+    output = finished.output
     summary = json.loads((output / "summary.json").read_text())
     for phase, figures in FIGURES.items():
         assert figures <= summary["phases"][phase].keys()
@@ -30,7 +29,7 @@ def test_every_phase_leaves_its_figures(finished):
 
 
 def test_too_short_a_training_misses_its_goals_and_says_so(finished):
-    _, result = finished
+    result = finished.result
     assert result.returncode == 1
     assert "missed" in result.stdout
     assert "Traceback" not in result.stderr
@@ -38,7 +37,7 @@ def test_too_short_a_training_misses_its_goals_and_says_so(finished):
 
 @pytest.mark.parametrize("phase", FIGURES)
 def test_every_artifact_loads_in_transformers(finished, phase):
-    output, _ = finished
+    output = finished.output
     kind = AutoModelForSequenceClassification if phase == "reward" else AutoModelForCausalLM
     model, info = kind.from_pretrained(output / "artifacts" / phase, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
@@ -46,13 +45,13 @@ def test_every_artifact_loads_in_transformers(finished, phase):
 
 
 def test_a_checkpoint_loads_in_transformers(finished):
-    output, _ = finished
+    output = finished.output
     current = (output / "checkpoints" / "ppo" / "CURRENT").read_text()
     AutoModelForCausalLM.from_pretrained(output / "checkpoints" / "ppo" / current)
 
 
 def test_the_rollout_engine_agrees_with_the_trainer_in_every_step(finished):
-    output, _ = finished
+    output = finished.output
     steps = lines(output, "ppo")
     assert len(steps) == 5
     assert max(step["rollout_gap_max"] for step in steps) < 1e-4
@@ -60,19 +59,12 @@ def test_the_rollout_engine_agrees_with_the_trainer_in_every_step(finished):
 
 
 def test_a_finished_run_starts_no_cluster_and_shows_its_table(finished):
-    output, first = finished
-    result = launch(output)
+    result = start(*demo(finished.output))
     assert result.returncode == 1
     assert result.stderr.count("inputs unchanged") == 5
     assert "Ray" not in result.stderr
-    assert result.stdout == first.stdout
+    assert result.stdout == finished.result.stdout
 
 
 def test_nothing_that_the_run_started_is_left_behind(finished):
-    output, _ = finished
-    left = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if str(output) in " ".join(process.info["cmdline"] or [])
-    ]
-    assert not left
+    assert finished.left == []

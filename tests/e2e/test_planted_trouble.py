@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import command_of, kill_when, launch_phases, lines, numbers
+from runs import demo_with, figures, kill_when, lines, numbers, run_phases
 
 from tests.e2e.planted_trouble import BATCH, POISONED_STEP
 
@@ -31,9 +31,9 @@ def phase(name: str, poison: bool, **settings: object) -> dict:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def done(ray_cluster, tmp_path_factory):
     directory = tmp_path_factory.mktemp("spikes")
-    result = launch_phases(
+    result = run_phases(
         directory,
         [
             phase("clean", poison=False, spikes={}),
@@ -44,10 +44,6 @@ def done(tmp_path_factory):
         ],
     )
     return directory / "run", result
-
-
-def figures(run, name):
-    return json.loads((run / "summary.json").read_text())["phases"][name]
 
 
 @pytest.mark.parametrize(("name", "reason"), [("poisoned", " leapt to "), ("broken", "non-finite loss (nan)")])
@@ -77,16 +73,17 @@ def test_the_training_ends_as_well_as_without_the_trouble(done):
     assert (run / "incidents").is_dir() and not (run / "incidents" / "clean.json").exists()
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_after_an_incident_passes_over_the_same_rows(done, tmp_path):
     """Killed before the next checkpoint: only the incident's file knows of it."""
     run, _ = done
     phases, output = [phase("poisoned", poison=True, spikes={})], tmp_path / "run"
     found = output / "incidents" / "poisoned.json"
     kill_when(
-        command_of(tmp_path, phases),
         lambda: found.exists() and BACK_TO + 2 < len(lines(output, "poisoned")) < BACK_TO + 6,
+        *demo_with(tmp_path, phases),
     )
-    launch_phases(tmp_path, phases)
+    run_phases(tmp_path, phases)
     assert numbers(lines(output, "poisoned")) == numbers(lines(run, "poisoned"))
     assert figures(output, "poisoned") == figures(run, "poisoned")
 

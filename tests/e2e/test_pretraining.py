@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
-from conftest import ROOT, launch_phases, lines
+from runs import ROOT, figures, lines, run_phases
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from data.denoising.denoised import Denoised
@@ -86,16 +84,12 @@ TUNED = [
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(ray_cluster, tmp_path_factory):
     if not PLAY.exists():
         pytest.skip("there is no ../shared/data/tinyshakespeare.txt")
     directory = tmp_path_factory.mktemp("pretraining")
-    launch_phases(directory, [*(phase(name) for name in RUNS), *TUNED])
+    run_phases(directory, [*(phase(name) for name in RUNS), *TUNED])
     return directory / "run"
-
-
-def figures(run, name):
-    return json.loads((run / "summary.json").read_text())["phases"][name]
 
 
 @pytest.mark.parametrize("name", RUNS)

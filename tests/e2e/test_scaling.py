@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 import yaml
-from conftest import finish
+from runs import call
 from transformers import AutoModelForCausalLM
 
 from rlhf.scaling.law_tables import count
@@ -40,15 +39,15 @@ CONFIG = {
 
 
 @pytest.fixture(scope="module")
-def scaled(tmp_path_factory):
+def scaled(ray_cluster, tmp_path_factory):
     """The directory, and what the command printed when it was called the first and the second time."""
     directory = tmp_path_factory.mktemp("scaling")
     file = directory / "config.yaml"
     file.write_text(yaml.safe_dump({"run": {"output": str(directory / "run")}, **CONFIG}, sort_keys=False))
-    first = finish([sys.executable, "launch.py", "scaling", str(file)])
+    first = call("scaling", str(file))
     assert first.returncode == 1, first.stderr[-4000:]
     written = (directory / "run-scaling/scaling.json").read_text()
-    return directory, written, first, finish([sys.executable, "launch.py", "scaling", str(file)])
+    return directory, written, first, call("scaling", str(file))
 
 
 def test_every_training_of_the_grid_is_in_the_report(scaled):
@@ -80,7 +79,7 @@ def test_called_again_it_trains_nothing_and_finds_the_same_law(scaled):
 
 def test_the_plan_expects_a_loss_of_the_run_itself(scaled):
     directory, written, *_ = scaled
-    done = finish([sys.executable, "launch.py", "plan", str(directory / "config.yaml")])
+    done = call("plan", str(directory / "config.yaml"))
     assert done.returncode == 0, done.stderr
     row = next(line for line in done.stdout.splitlines() if f" {count(20 * BATCH * LENGTH)} " in line)
     law, tokens = json.loads(written)["law"], 20 * BATCH * LENGTH

@@ -1,0 +1,46 @@
+"""One Ray cluster for the tests of cluster/ and e2e/, and how pytest-xdist deals the tests to its processes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from actors.placement import Resources
+
+TESTS = Path(__file__).resolve().parent
+# Directories whose tests share costly processes, and so run in one pytest process. They start first: they take longest.
+GROUPS = {"cluster": "cluster", "e2e": "cluster", "engine": "engine"}
+STORE_BYTES = 512 * 2**20
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        directory = item.path.relative_to(TESTS).parts[0]
+        item.add_marker(pytest.mark.xdist_group(GROUPS.get(directory, item.path.stem)))
+    items.sort(key=lambda item: item.path.relative_to(TESTS).parts[0] not in GROUPS)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Resources]:
+    """A Ray cluster, connected in this process, for all tests that do not test how a cluster starts: what it has. Runs in this
+    process use it."""
+    import ray  # here, for the unit tests need neither
+
+    from actors.cluster import resources
+
+    ray.init(
+        address="local",
+        num_gpus=0,
+        include_dashboard=False,
+        object_store_memory=STORE_BYTES,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    yield resources()
+    ray.shutdown()
