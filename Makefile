@@ -40,7 +40,7 @@ test: setup      ## every test but the long ones; ends with the ten slowest and 
 	@$(TESTS) -m "not long"
 
 test-all: setup  ## the long ones, too: kills, redundant combinations, many examples
-	@$(TESTS)
+	@$(TESTS) --hypothesis-profile=long
 
 test-unit: setup ## tests without Ray
 	@$(TESTS) tests/unit

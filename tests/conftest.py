@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from actors.placement import Resources
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 TESTS = Path(__file__).resolve().parent
 # Directories whose tests share costly processes, and so run in one pytest process. They start first: they take longest.
 GROUPS = {"cluster": "cluster", "e2e": "cluster", "engine": "engine"}
-STORE_BYTES = 512 * 2**20
+
+settings.register_profile("long", max_examples=500, deadline=None)  # `make test-all`, where a test names no number of its own
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
@@ -30,17 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def ray_cluster() -> Iterator[Resources]:
     """A Ray cluster, connected in this process, for all tests that do not test how a cluster starts: what it has. Runs in this
     process use it."""
-    import ray  # here, for the unit tests need neither
+    from actors.cluster import cluster  # here, for the unit tests need no Ray
 
-    from actors.cluster import resources
-
-    ray.init(
-        address="local",
-        num_gpus=0,
-        include_dashboard=False,
-        object_store_memory=STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    yield resources()
-    ray.shutdown()
+    with cluster(None, "cpu") as resources:
+        yield resources

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import plain
 import pytest
+from marks import long
 
 from data.errors import UserError
 from rlhf.engine.device import resolve
@@ -37,7 +38,7 @@ def interrupted(rank, world, build, directory):
 
 
 @pytest.mark.parametrize(
-    ("stage", "dtype"), [(0, "float32"), (1, "float32"), (2, "float32"), (3, "float32"), (2, "bfloat16")]
+    ("stage", "dtype"), [(0, "float32"), long(1, "float32"), long(2, "float32"), (3, "float32"), (2, "bfloat16")]
 )
 def test_resuming_is_exact_to_the_bit(groups, dropping, tmp_path, stage, dtype):
     build = plain.build(dropping, zero_stage=stage, dtype=dtype)

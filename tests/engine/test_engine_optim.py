@@ -7,6 +7,7 @@ from pathlib import Path
 import plain
 import pytest
 import torch
+from marks import long
 from test_engine_checkpoint import interrupted
 from test_engine_training import BATCHES, assert_same_run, train, weights_of
 
@@ -64,7 +65,7 @@ def with_float16(rank, world, supported, function, *arguments):
         del accelerator.is_fp16_supported
 
 
-@pytest.mark.parametrize("stage", [0, 2, 3])
+@pytest.mark.parametrize("stage", [long(0), long(2), 3])
 def test_float16_stays_near_float32(groups, llama, stage):
     objective = plain.NegativeLogprob()
     build = plain.build(llama, dtype="float16", zero_stage=stage)
@@ -86,7 +87,7 @@ def overflow_and_continue(rank, world, build):
     return steps
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [2, long(3)])
 def test_a_step_that_overflows_float16_is_skipped_and_halves_the_scale(groups, llama, stage):
     build = plain.build(llama, dtype="float16", zero_stage=stage)
     steps = groups[2].run(with_float16, True, overflow_and_continue, build)[0]
@@ -114,7 +115,7 @@ def grow(rank, world, build, grows):
     return metrics, weights
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [long(2), 3])
 def test_a_scale_that_grows_leaves_the_gradient_as_it_is(groups, llama, stage):
     """DeepSpeed's own growth halves it."""
     build = plain.build(llama, dtype="float16", zero_stage=stage)
@@ -144,7 +145,7 @@ def resume_after_an_overflow(rank, world, build, directory):
     return uninterrupted, after
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [long(2), 3])
 def test_float16_resumes_exactly_to_the_bit_with_its_scale(groups, llama, tmp_path, stage):
     build = plain.build(llama, dtype="float16", zero_stage=stage)
     for uninterrupted, resumed in groups[2].run(with_float16, True, resume_after_an_overflow, build, str(tmp_path)):

@@ -7,6 +7,7 @@ import plain
 import pytest
 import torch
 import torch.distributed as dist
+from marks import long
 from safetensors.torch import load_file
 from test_engine_parallel import BATCHES, BOTH, NLL, PIPELINE, TENSOR, mine
 from test_engine_training import weights_of
@@ -43,7 +44,7 @@ def assert_answers(runs, batch, logprobs, tolerance):
 @pytest.mark.parametrize(
     ("stage", "sizes", "dtype", "tolerance"),
     [
-        (0, TENSOR, "float32", 1e-5),
+        long(0, TENSOR, "float32", 1e-5),
         (3, TENSOR, "float32", 1e-5),
         (2, PIPELINE, "bfloat16", 0.2),
         (1, BOTH, "float32", 1e-5),
@@ -91,9 +92,9 @@ def interrupted(rank, world, build, directory):
     ("stage", "dtype", "sizes"),
     [
         (3, "float32", TENSOR),
-        (0, "float32", PIPELINE),
+        long(0, "float32", PIPELINE),
         (1, "float32", BOTH),
-        (2, "bfloat16", TENSOR),
+        long(2, "bfloat16", TENSOR),
         (1, "bfloat16", PIPELINE),
     ],
     ids=str,
@@ -140,8 +141,8 @@ def averaged(rank, world, build, directory):
     ("model", "stage", "sizes"),
     [
         ("deep", 3, TENSOR),
-        ("deep", 1, BOTH),
-        ("tied_qwen", 2, TENSOR),
+        long("deep", 1, BOTH),
+        long("tied_qwen", 2, TENSOR),
         ("tied_qwen", 1, BOTH),
     ],
     ids=str,
