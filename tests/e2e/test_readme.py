@@ -39,7 +39,7 @@ def test_the_readmes_algorithm_runs_verbatim(script, finished, ray_cluster, monk
         phase for phase in yaml.safe_load((ROOT / "configs/grpo.yaml").read_text())["phases"] if phase["kind"] == "rl"
     ]
     rl |= {"models": {"policy": str(finished.output / "artifacts/sft")}, "steps": 2}
-    config = {"extends": str(ROOT / "configs/grpo.yaml"), "phases": [rl]}
+    config = {"extends": str(ROOT / "configs/grpo.yaml"), "phases": [rl], "rollout": {"engines": 1}}
     (script.parent / "configs").mkdir()
     (script.parent / "configs/grpo.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.chdir(script.parent)

@@ -52,7 +52,7 @@ def test_a_run_killed_in_pretraining_and_in_ppo_resumes_bit_for_bit(finished, tm
 
 
 def test_changed_inputs_run_again_and_nothing_else_does(copied, ray_cluster):
-    result = call(*demo(copied, "phases.ppo.steps=1", "phases.ppo.optim.lr=1e-6"))
+    result = call(*demo(copied, "phases.dpo.steps=1", "phases.dpo.answers=null", "phases.dpo.goals={}"))
     assert result.returncode == 1, result.stderr[-4000:]
     assert result.stderr.count("inputs unchanged") == 4
-    assert len(lines(copied, "ppo")) == 1
+    assert len([line for line in lines(copied, "dpo") if "lr" in line]) == 1
