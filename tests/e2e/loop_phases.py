@@ -16,6 +16,7 @@ SFT = {"policy": "phase:sft", "reference": "phase:sft"}
 SHORT_ANSWERS = ["tests.e2e.rewards:short"]
 OPTIM = {"max_length": 128, "optim": {"lr": 1.0e-4, "schedule": "constant", "warmup": 0.0}}
 LEARN = OPTIM | {"models": SFT, "steps": 2}
+TO_ZERO = {"schedule": "linear", "warmup": 0.0, "final_lr_ratio": 0.0}  # the last step has a learning rate of 0
 ROUNDING = 0.9999999  # the ratio trainer / engine of nearly half of the tokens is below it
 
 
@@ -54,8 +55,7 @@ LOOPS = [
     rl("remax", "remax", sampling={"samples": 1}, correction={"kind": "masked", "low": ROUNDING}),
     rl("equal", "grpo", ["tests.e2e.rewards:equal"]),
     rl("nothing", {"name": "dapo", "refills": 1}, ["tests.e2e.rewards:equal"]),
-    rl("online", "online_dpo", store_every=1),
-    rl("averaged", "online_dpo", ema=0.5),
+    rl("online", "online_dpo", steps=3, optim={"lr": 1.0e-3, **TO_ZERO}, ema=0.5, store_every=1),
     rl(
         "panel",
         {"name": "ppo", "kl": {"place": "loss", "estimator": "k3", "target": 1.0}, "entropy": 0.01, "dual_clip": 3.0},
