@@ -67,8 +67,7 @@ def _forecast(name: str, parameters: int, tokens: float | None, figures: Mapping
 
 def tokens_of(phase: ResolvedPhase, figures: Mapping[str, Any]) -> float | None:
     """Tokens that the phase trains on: its steps times rows of max_length tokens, or its passes times the tokens of the
-    data. None for
-    passes over several sources: the grid's trainings know only the passes over the most repeated source."""
+    data. None for passes over several sources: the grid's trainings know only the passes over the most repeated source."""
     settings = phase.settings
     if settings.steps is not None:
         return StepPlan.of(settings, settings.batch_size).before(settings.steps) * settings.max_length
