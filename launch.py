@@ -1,4 +1,4 @@
-"""The command line: run a config, look at what it would do, at its data, at a run's progress, at this machine."""
+"""The command line: runs a config; shows its plan, its data and a run's progress; checks this machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rlhf.config.resolved import resolve
 from rlhf.config.schema import Config
 from rlhf.reports.plan_tables import terminal_table
 
-# Whatever needs torch, Ray or vLLM is imported where it is used: a mistake in a config is told at once.
+# Modules that need torch, Ray or vLLM are imported where they are used, so that a mistake in a config is reported at once.
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 data_app = typer.Typer(no_args_is_help=True, help="Look at a phase's data.")
@@ -33,7 +33,7 @@ app.add_typer(data_app, name="data")
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML file, such as configs/demo.yaml")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[a.b.c=value]...", help="settings laid over the file: run.seed=7 phases.ppo.steps=20"),
+    typer.Argument(metavar="[a.b.c=value]...", help="settings that override the file: run.seed=7 phases.ppo.steps=20"),
 ]
 RunDirectoryOrLatest = Annotated[Path | None, typer.Argument(metavar="[RUN_DIR]", help="default: the latest of runs/")]
 PREVIEWED = 3  # samples
@@ -46,9 +46,9 @@ def run(
     overrides: Overrides = None,
     address: Annotated[str | None, typer.Option(help="join this cluster; default: start one on this machine")] = None,
     submit: Annotated[bool, typer.Option("--submit", help="run as a Ray job, which survives this terminal")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="remove what an earlier run of this name left")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="remove an earlier run of this name first")] = False,
 ) -> None:
-    """Run every phase that is not finished; an interrupted run continues. Exits with 1 where a goal is missed."""
+    """Run every unfinished phase; an interrupted run continues. Exits with 1 if a goal is missed."""
     command = [word for word in sys.argv if word != "--fresh"]
     with told_plainly(interrupted=f"interrupted; to continue the run: python {shlex.join(command)}"):
         settings = load_config(config, overrides or ())
@@ -74,10 +74,10 @@ def corpus(
     overrides: Overrides = None,
     address: Annotated[str | None, typer.Option(help="join this cluster, where `workers` is above 1")] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="remove the corpora that an earlier run of this name left")
+        bool, typer.Option("--fresh", help="remove the corpora of an earlier run of this name first")
     ] = False,
 ) -> None:
-    """Make a config's corpora and nothing else: clean, deduplicate, tokenise; an interrupted one continues."""
+    """Make only a config's corpora: clean, deduplicate, tokenise; an interrupted run continues."""
     with told_plainly(interrupted="interrupted; the same command continues"):
         settings = load_config(config, overrides or ())
         check(settings)
@@ -102,7 +102,7 @@ def _remove_corpora(settings: Config) -> None:
 
 def _submit(config: Path, overrides: list[str], address: str | None, fresh: bool) -> int:
     if fresh:
-        raise UserError("--fresh removes a directory of this machine, not the job's: choose another run.name instead")
+        raise UserError("--fresh cannot remove the job's directory on the cluster: choose another run.name instead")
     from actors.submit import submit
 
     return submit(str(config), overrides, address)
@@ -121,9 +121,9 @@ def scaling(
     config: ConfigFile,
     overrides: Overrides = None,
     address: Annotated[str | None, typer.Option(help="join this cluster; default: start one on this machine")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="remove the trainings that an earlier one left")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="remove the models of an earlier run first")] = False,
 ) -> None:
-    """Train a grid of small models, fit a scaling law, predict larger ones; an interrupted one continues."""
+    """Train a grid of small models, fit a scaling law, predict larger models; an interrupted run continues."""
     with told_plainly(interrupted="interrupted; the same command continues"):
         settings = load_config(config, overrides or ())
         check(settings)
@@ -147,8 +147,8 @@ def scaling(
 def plan(
     config: ConfigFile,
     overrides: Overrides = None,
-    cpus: Annotated[float | None, typer.Option(help="of the cluster to plan for; default: this machine's")] = None,
-    gpus: Annotated[float, typer.Option(help="of that cluster")] = 0,
+    cpus: Annotated[float | None, typer.Option(help="CPUs of the cluster to plan for; default: this machine's")] = None,
+    gpus: Annotated[float, typer.Option(help="GPUs of that cluster")] = 0,
 ) -> None:
     """Show what would run where, and each phase's inputs. Starts nothing."""
     with told_plainly():
@@ -172,7 +172,7 @@ def preview(
     phase: Annotated[str, typer.Argument(metavar="PHASE", help="its name")],
     overrides: Overrides = None,
 ) -> None:
-    """Show three samples of each of a phase's data sets as the model sees them, trained tokens in colour."""
+    """Show three rows of each data set of a phase as the model sees them, trained tokens in colour."""
     with told_plainly():
         resolved = resolve(load_config(config, overrides or ()))  # not checked: other phases' data may be missing yet
         by_name = {each.name: each for each in resolved.phases}
@@ -200,7 +200,7 @@ def report(directory: RunDirectoryOrLatest = None) -> None:
 
 @app.command()
 def status(directory: RunDirectoryOrLatest = None) -> None:
-    """Show a run's phases: done, the last step's figures, or still to come."""
+    """Show each phase of a run: done, at which step with which figures, or to come."""
     with told_plainly():
         root = _run_directory(directory)
         settings = load_config(root / "config.yaml")
@@ -239,7 +239,7 @@ def _latest(runs: Path) -> Path:
 
 
 def _last_steps(metrics: Path) -> dict[str, dict[str, Any]]:
-    """The last complete line of each phase; those of held-out rows are no steps."""
+    """The last step of each phase; lines of held-out figures are not steps."""
     lines = metrics.read_text().splitlines() if metrics.exists() else []
     rows = [json.loads(line) for line in lines if line.endswith("}")]
     return {row["phase"]: row for row in rows if any(name in row for name in FIGURES)}
@@ -255,10 +255,10 @@ def replay(
     step: Annotated[int, typer.Option(help="a stored one (phases.<name>.store_every)")],
     algorithm: Annotated[str, typer.Option(help="a built-in one, module:Class or file.py:Class")],
     parameters: Annotated[list[str] | None, typer.Argument(metavar="[parameter=value]...", help="its fields")] = None,
-    phase: Annotated[str | None, typer.Option(help="which, where several phases are of kind rl")] = None,
-    against: Annotated[str | None, typer.Option(help="beside which one; default: config.yaml's")] = None,
+    phase: Annotated[str | None, typer.Option(help="the phase's name, if the run has several of kind rl")] = None,
+    against: Annotated[str | None, typer.Option(help="the algorithm to compare with; default: the run's own")] = None,
 ) -> None:
-    """Show what another algorithm would have made of a stored step, beside the run's own."""
+    """Show what another algorithm would have computed for a stored step, beside the run's own."""
     with told_plainly():
         from rlhf.replay import load_algorithm
         from rlhf.replay import replay as compare
@@ -269,7 +269,7 @@ def replay(
 
 @app.command()
 def doctor() -> None:
-    """Check versions, devices, memory, disks and leftovers of earlier runs; print the fix for each failure."""
+    """Check versions, devices, memory, disks and leftover processes; print the fix of each failure."""
     with told_plainly():
         from actors.doctor import checks
 
@@ -289,7 +289,7 @@ def doctor() -> None:
 
 @contextmanager
 def told_plainly(interrupted: str = "interrupted") -> Iterator[None]:
-    """A user's mistake ends in its line and exit code 2, Ctrl-C in one line and 130; a bug keeps its traceback."""
+    """Turns a UserError into one line and exit code 2, Ctrl-C into one line and exit code 130. A bug keeps its traceback."""
     errors = Console(stderr=True)
     try:
         yield
