@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,9 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from actors.placement import Resources
+
+# A shell that starts pytest in the background makes it and its children ignore Ctrl-C, which some tests send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).resolve().parent
 # Directories whose tests share costly processes, and so run in one pytest process. They start first: they take longest.
