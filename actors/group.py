@@ -15,8 +15,8 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from torch import Tensor
 
+from actors.calls import WorkerError, finished, needs_and_has
 from actors.cluster import by_value
-from actors.errors import WorkerError, finished, needs_and_has
 from actors.staging import StagedBatch
 from actors.worker import ModelWorker
 from data.errors import UserError

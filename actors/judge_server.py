@@ -23,7 +23,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from actors.errors import WorkerError, finished
+from actors.calls import WorkerError, finished
 from actors.judge_gate import Gate
 from actors.vllm_engine import engine_environment
 from rlhf import lifeline

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from actors.errors import WorkerError, finished, needs_and_has
+from actors.calls import WorkerError, finished, needs_and_has
 from actors.vllm_engine import VllmEngine
 
 ROLE = "rollout"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from actors.errors import WeightSyncError
+from actors.calls import WeightSyncError
 from actors.rollout_engines import Engines
 from actors.vllm_engine import Request, request_seed
 from actors.weight_sync import canary_sequences, canary_tolerance, synchronise

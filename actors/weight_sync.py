@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from actors.errors import WeightSyncError
+from actors.calls import WeightSyncError
 from actors.rollout_engines import Calls, Engines
 from rlhf.interfaces import WeightSource
 

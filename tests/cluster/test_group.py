@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from actors.errors import WorkerError
+from actors.calls import WorkerError
 from actors.placement import plan
 from actors.runtime import ClusterRuntime
 from actors.weight_items import checksum, decode

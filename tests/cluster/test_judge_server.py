@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
-from actors.errors import WorkerError
+from actors.calls import WorkerError
 from actors.judge_server import JudgeServer
 from actors.placement import Resources, plan
 from actors.runtime import ClusterRuntime

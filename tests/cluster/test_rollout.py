@@ -15,8 +15,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
 
+from actors.calls import WeightSyncError, WorkerError
 from actors.cluster import by_value
-from actors.errors import WeightSyncError, WorkerError
 from actors.rollout_engines import Engines
 from actors.rollout_pool import EnginePool
 from actors.vllm_engine import PREFILL_TOKENS
