@@ -4,7 +4,7 @@ PYTHON ?= python3
 EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 SEED ?= 0
 BIN := .venv/bin
-TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder --durations=10
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder --durations=10
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-again test test-all test-unit lint clean

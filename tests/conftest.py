@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
     from actors.placement import Resources
@@ -23,11 +24,19 @@ GROUPS = {"cluster": "cluster", "e2e": "cluster", "engine": "engine"}
 settings.register_profile("long", max_examples=500, deadline=None)  # `make test-all`, where a test names no number of its own
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+class ByGroup(LoadScopeScheduling):
+    """Deals whole groups, and of other directories whole files, to pytest-xdist's processes."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return GROUPS.get(Path(file).parts[1], file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
+    return ByGroup(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        directory = item.path.relative_to(TESTS).parts[0]
-        item.add_marker(pytest.mark.xdist_group(GROUPS.get(directory, item.path.stem)))
     items.sort(key=lambda item: item.path.relative_to(TESTS).parts[0] not in GROUPS)
 
 

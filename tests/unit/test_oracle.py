@@ -12,7 +12,7 @@ from oracle_logprobs import *  # noqa: F403
 from oracle_policy import *  # noqa: F403
 from oracle_preference import *  # noqa: F403
 
-pytestmark = [needs_oracle, pytest.mark.xdist_group("oracle")]
+pytestmark = needs_oracle
 IMPORTED = {name for name in globals() if name.startswith("test_")}
 
 NO_SURROGATE = "a surrogate that this project does not offer"
